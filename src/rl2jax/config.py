@@ -1,0 +1,200 @@
+"""One frozen dataclass holds every setting of a training run, and the presets are instances of it."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from rl2jax.envs.base import require
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of one run; the defaults are the paper's for bandits (appendix A.1, table 1).
+
+    Attributes:
+      num_episodes: n, episodes in a trial.
+      iterations: policy iterations, one batch each.
+      batch_size: time steps in a batch; batch_size // (steps in a trial) whole trials are collected.
+      algorithm: "trpo" (natural gradient) or "ppo" (the paper's first-order form).
+      discount: of the trial's rewards, through episode ends.
+      gae_lambda: of generalised advantage estimation.
+      max_kl: mean KL per step between successive policies, in nats; inf switches it off ("ppo" only).
+      entropy_coefficient: weight of the mean entropy added to the surrogate.
+      fisher_fraction: "trpo": share of the batch's trials in Fisher-vector products.
+      cg_iters: "trpo": conjugate-gradient iterations.
+      cg_damping: "trpo": added to the Fisher matrix's diagonal.
+      backtrack_ratio: "trpo": factor between steps of the line search.
+      clip_range: "ppo": of the probability ratio, around 1.
+      policy_epochs: "ppo": passes over the batch.
+      policy_minibatch_trials: "ppo": whole trials in a minibatch.
+      policy_learning_rate: "ppo": of Adam.
+      learning_rate_schedule: "constant", "linear" or "cosine", to 0 at the last iteration; policy and baseline.
+      gradient_clip: gradients are clipped to +- this, elementwise ("ppo" and baseline).
+      baseline_epochs: passes over the batch to fit the baseline, after the advantages are computed.
+      baseline_minibatch_trials: whole trials in a minibatch.
+      baseline_learning_rate: of Adam.
+      gru_units: hidden units of policy and baseline.
+      activation: of the GRU's candidate, "relu" or "tanh".
+      weight_norm: weight normalisation on every matrix.
+      first_step_flag: termination flag shown at a trial's first step (appendix A: 0).
+      iterations_per_chunk: iterations that run on the device between two visits to the host.
+    """
+
+    num_episodes: int = 10
+    iterations: int = 1000
+    batch_size: int = 250_000
+    algorithm: str = "trpo"
+    discount: float = 0.99
+    gae_lambda: float = 0.3
+    max_kl: float = 0.01
+    entropy_coefficient: float = 0.0
+    fisher_fraction: float = 1.0
+    cg_iters: int = 10
+    cg_damping: float = 1e-3
+    backtrack_ratio: float = 0.5
+    clip_range: float = 0.1
+    policy_epochs: int = 5
+    policy_minibatch_trials: int = 128
+    policy_learning_rate: float = 1e-3
+    learning_rate_schedule: str = "constant"
+    gradient_clip: float = 40.0
+    baseline_epochs: int = 5
+    baseline_minibatch_trials: int = 128
+    baseline_learning_rate: float = 1e-3
+    gru_units: int = 256
+    activation: str = "relu"
+    weight_norm: bool = True
+    first_step_flag: float = 0.0
+    iterations_per_chunk: int = 1
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            object.__setattr__(self, field.name, _checked_type(field.name, field.type, value))
+        for name in _AT_LEAST_ONE:
+            require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
+        for name in _AT_LEAST_ZERO:
+            require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "finite and >= 0")
+        for name in _POSITIVE:
+            require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "finite and > 0")
+        for name in _UNIT_INTERVAL:
+            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
+        for name, allowed in _CHOICES.items():
+            require(getattr(self, name) in allowed, name, getattr(self, name), f"one of {', '.join(allowed)}")
+        require(self.max_kl > 0, "max_kl", self.max_kl, "> 0")
+        require(
+            self.max_kl < math.inf or self.algorithm == "ppo", "max_kl", self.max_kl, "finite with trpo"
+        )
+        require(0 < self.fisher_fraction <= 1, "fisher_fraction", self.fisher_fraction, "in (0, 1]")
+        require(0 < self.backtrack_ratio < 1, "backtrack_ratio", self.backtrack_ratio, "in (0, 1)")
+
+    def replace(self, **changes: Any) -> "TrainConfig":
+        """A copy with some fields changed; checked again."""
+        unknown = sorted(set(changes) - {field.name for field in dataclasses.fields(self)})
+        require(not unknown, "config field", ", ".join(unknown), f"one of {', '.join(field_names())}")
+        return dataclasses.replace(self, **changes)
+
+
+_AT_LEAST_ONE = (
+    "num_episodes",
+    "iterations",
+    "batch_size",
+    "cg_iters",
+    "policy_epochs",
+    "policy_minibatch_trials",
+    "baseline_epochs",
+    "baseline_minibatch_trials",
+    "gru_units",
+    "iterations_per_chunk",
+)
+_AT_LEAST_ZERO = ("entropy_coefficient", "cg_damping")
+_POSITIVE = ("policy_learning_rate", "baseline_learning_rate", "gradient_clip", "clip_range")
+_UNIT_INTERVAL = ("discount", "gae_lambda", "first_step_flag")
+_CHOICES = {
+    "algorithm": ("trpo", "ppo"),
+    "activation": ("relu", "tanh"),
+    "learning_rate_schedule": ("constant", "linear", "cosine"),
+}
+_TYPES = {"int": int, "float": float, "str": str, "bool": bool, int: int, float: float, str: str, bool: bool}
+
+
+def field_names() -> list[str]:
+    """Names of all settings."""
+    return [field.name for field in dataclasses.fields(TrainConfig)]
+
+
+def _checked_type(name: str, annotation: Any, value: Any) -> Any:
+    kind = _TYPES[annotation]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    right = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+    article = {int: "an integer", float: "a number", str: "a name", bool: "true or false"}[kind]
+    require(right, name, value, article)
+    require(kind is not float or not math.isnan(value), name, value, "a number")
+    return value
+
+
+def parse_overrides(assignments: list[str]) -> dict[str, Any]:
+    """Turns ["gae_lambda=0.9", ...] into {"gae_lambda": 0.9, ...}, typed as the config's fields.
+
+    Raises:
+      ValueError: naming the field, the value and what is allowed.
+    """
+    kinds = {field.name: _TYPES[field.type] for field in dataclasses.fields(TrainConfig)}  # type: ignore[index]
+    overrides: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        require(bool(equals), "--set", assignment, "of the form field=value")
+        require(name in kinds, "--set field", name, f"one of {', '.join(kinds)}")
+        overrides[name] = _parse(name, kinds[name], text)
+    return overrides
+
+
+def _parse(name: str, kind: type, text: str) -> Any:
+    if kind is bool:
+        require(text.lower() in ("true", "false"), name, text, "true or false")
+        return text.lower() == "true"
+    try:
+        return kind(text.replace("_", "") if kind is int else text)
+    except ValueError:
+        raise ValueError(
+            f"{name} must be {'an integer' if kind is int else 'a number'}, got {text!r}"
+        ) from None
+
+
+# The paper's tables (appendix A). The MDPs of table 2 run 10000 iterations, bandits 1000.
+_PAPER = TrainConfig()
+_CPU = TrainConfig(
+    algorithm="ppo",
+    batch_size=50_000,
+    iterations=600,
+    max_kl=math.inf,
+    clip_range=0.2,
+    policy_epochs=4,
+    policy_minibatch_trials=64,
+    baseline_epochs=4,
+    baseline_minibatch_trials=128,
+    learning_rate_schedule="linear",
+)
+PRESETS: dict[str, TrainConfig] = {
+    "paper": _PAPER,
+    "paper-first-order": _PAPER.replace(algorithm="ppo"),
+    "cpu": _CPU,
+    "quick": _CPU.replace(batch_size=10_000, iterations=150),
+}
+# Per kind of task, where a preset differs from the above.
+PRESET_CHANGES: dict[tuple[str, str], dict[str, Any]] = {
+    ("paper", "mdp"): {"iterations": 10_000},
+    ("paper-first-order", "mdp"): {"iterations": 10_000},
+}
+
+
+def preset(name: str, kind: str = "bandit", num_episodes: int = 10) -> TrainConfig:
+    """The preset `name` for tasks of `kind` ("bandit", "mdp", or anything else for one's own).
+
+    Raises:
+      ValueError: if there is no such preset.
+    """
+    require(name in PRESETS, "preset", name, f"one of {', '.join(PRESETS)}")
+    return PRESETS[name].replace(num_episodes=num_episodes, **PRESET_CHANGES.get((name, kind), {}))

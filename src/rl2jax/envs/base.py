@@ -1,0 +1,55 @@
+"""A distribution over tasks, on gymnax's `Environment`."""
+
+from typing import TypeVar
+
+import chex
+import jax.numpy as jnp
+from gymnax.environments import spaces
+from gymnax.environments.environment import Environment, EnvParams, EnvState
+
+TaskState = TypeVar("TaskState", bound=EnvState)
+TaskParams = TypeVar("TaskParams", bound=EnvParams)
+
+__all__ = ["EnvParams", "EnvState", "TaskDistribution", "TaskParams", "TaskState", "require", "spaces"]
+
+
+class TaskDistribution(Environment[TaskState, TaskParams]):
+    """The rho_M of Duan et al. 2016, section 2.2: `sample_params` draws a task, the rest plays it.
+
+    Subclasses are frozen dataclasses whose fields are sizes, so that equal instances share compiled code.
+    A subclass provides
+
+      sample_params(key) -> params                  the task *is* params, nothing of it lives in the state
+      reset_env(key, params) -> (obs, state)        a fresh episode of the same task
+      step_env(key, state, action, params) -> (obs, state, reward, terminated, info)
+      is_terminated(state, params) -> bool          the environment's own ending, without the time limit
+      action_space(params), observation_space(params)   `params` may be None: spaces do not depend on the task
+      episode_length                                the most steps an episode can last; a static int
+
+    `params.max_steps_in_episode` is the time limit that gymnax's `is_truncated` reads.
+    """
+
+    def sample_params(self, key: chex.PRNGKey) -> TaskParams:
+        """Draws one task."""
+        raise NotImplementedError
+
+    @property
+    def episode_length(self) -> int:
+        """The most steps an episode can last."""
+        raise NotImplementedError
+
+    def task_features(self, params: TaskParams) -> chex.Array:
+        """A vector that describes the task, for critics that may see it during training; float32 [any]."""
+        del params
+        return jnp.zeros((0,), jnp.float32)
+
+    @property
+    def default_params(self) -> EnvParams:
+        """A task distribution has no default task: raises TypeError."""
+        raise TypeError(f"{self.name} has no default task; draw one with sample_params(key)")
+
+
+def require(condition: bool, field: str, value: object, allowed: str) -> None:
+    """Raises ValueError naming the field, its value and what is allowed."""
+    if not condition:
+        raise ValueError(f"{field} must be {allowed}, got {value!r}")

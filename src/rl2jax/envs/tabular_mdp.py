@@ -1,0 +1,98 @@
+"""Random tabular MDPs (Duan et al. 2016, section 3.2)."""
+
+from dataclasses import dataclass
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from rl2jax.envs.base import EnvParams, EnvState, TaskDistribution, require, spaces
+
+
+@struct.dataclass
+class MDPState(EnvState):
+    """The tabular state, int32 [], and the steps taken in this episode."""
+
+    state: chex.Array
+    time: chex.Array
+
+
+@struct.dataclass
+class MDPParams(EnvParams):
+    """One MDP.
+
+    Attributes:
+      reward_mean: mean reward of each state-action pair; float32 [num_states, num_actions].
+      transition_cdf: cumulative transition probabilities over next states;
+        float32 [num_states, num_actions, num_states], last entry 1.
+      max_steps_in_episode: the horizon T.
+    """
+
+    reward_mean: chex.Array = struct.field(kw_only=True)
+    transition_cdf: chex.Array = struct.field(kw_only=True)
+    max_steps_in_episode: int = struct.field(kw_only=True)
+
+    @property
+    def transition_probs(self) -> chex.Array:
+        """Transition probabilities; float32 [num_states, num_actions, num_states]."""
+        return jnp.diff(self.transition_cdf, axis=-1, prepend=0.0)
+
+
+@dataclass(frozen=True)
+class TabularMDP(TaskDistribution[MDPState, MDPParams]):
+    """Reward means N(1, 1) with unit noise, flat Dirichlet transitions, start in state 0, horizon T."""
+
+    num_states: int = 10
+    num_actions: int = 5
+    episode_length: int = 10
+
+    def __post_init__(self):
+        require(self.num_states >= 1, "num_states (s)", self.num_states, "an integer >= 1")
+        require(self.num_actions >= 1, "num_actions (a)", self.num_actions, "an integer >= 1")
+        require(self.episode_length >= 1, "episode_length (t)", self.episode_length, "an integer >= 1")
+
+    def sample_params(self, key: chex.PRNGKey) -> MDPParams:
+        """Draws reward means and transition probabilities."""
+        key_reward, key_transition = jax.random.split(key)
+        shape = (self.num_states, self.num_actions)
+        reward_mean = 1.0 + jax.random.normal(key_reward, shape)
+        # A flat Dirichlet is a normalised vector of exponentials; the cumulative sum is what a step needs.
+        weights = jax.random.exponential(key_transition, (*shape, self.num_states))
+        cdf = jnp.cumsum(weights, axis=-1)
+        cdf = (cdf / cdf[..., -1:]).at[..., -1].set(1.0)
+        return MDPParams(
+            reward_mean=reward_mean, transition_cdf=cdf, max_steps_in_episode=self.episode_length
+        )
+
+    def reset_env(self, key: chex.PRNGKey, params: MDPParams):
+        """Every episode starts in state 0."""
+        del key, params
+        zero = jnp.zeros((), jnp.int32)
+        return zero, MDPState(state=zero, time=zero)
+
+    def step_env(self, key: chex.PRNGKey, state: MDPState, action, params: MDPParams):
+        """Reward N(reward_mean[s, a], 1), next state from the transition row."""
+        key_reward, key_transition = jax.random.split(key)
+        reward = params.reward_mean[state.state, action] + jax.random.normal(key_reward)
+        cdf = params.transition_cdf[state.state, action]
+        next_state = jnp.sum(jax.random.uniform(key_transition) >= cdf).astype(jnp.int32)
+        new_state = MDPState(state=next_state, time=state.time + 1)
+        return next_state, new_state, reward, self.is_terminated(new_state, params), {}
+
+    def is_terminated(self, state: MDPState, params: MDPParams) -> chex.Array:
+        """Episodes end by the time limit only."""
+        del params
+        return jnp.zeros_like(state.time, dtype=bool)
+
+    def task_features(self, params: MDPParams) -> chex.Array:
+        """Reward means and transition probabilities, flattened; float32 [S*A*(1+S)]."""
+        return jnp.concatenate([params.reward_mean.ravel(), params.transition_probs.ravel()])
+
+    def action_space(self, params: MDPParams | None = None) -> spaces.Discrete:
+        """A tabular action."""
+        return spaces.Discrete(self.num_actions)
+
+    def observation_space(self, params: MDPParams | None = None) -> spaces.Discrete:
+        """A tabular state."""
+        return spaces.Discrete(self.num_states)

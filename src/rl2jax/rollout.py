@@ -1,0 +1,64 @@
+"""One trial by `lax.scan`; `jax.vmap` over trials stays outside."""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from rl2jax.agents.base import Agent
+from rl2jax.trial import Trial, TrialState
+from rl2jax.types import PyTree, Trajectory, TrialObservation
+
+
+class RolloutCarry(NamedTuple):
+    """What one step hands to the next."""
+
+    agent_state: PyTree
+    trial_obs: TrialObservation
+    trial_state: TrialState
+    trial_done: chex.Array
+
+
+def rollout(
+    key: chex.PRNGKey, agent: Agent, trial: Trial, params: PyTree, num_steps: int | None = None
+) -> Trajectory:
+    """Plays one trial of the task `params`.
+
+    The agent's state is made by `agent.init` once and is never reset at an episode's end.
+
+    Args:
+      key: randomness of agent and environment.
+      agent: who acts.
+      trial: the task distribution and the number of episodes.
+      params: the task, as drawn by `trial.env.sample_params`.
+      num_steps: static length; default `trial.num_steps`, the most a trial can last.
+
+    Returns:
+      A trajectory with leaves [num_steps, ...]; steps after the trial's end have mask 0 and reward 0.
+    """
+    num_steps = trial.num_steps if num_steps is None else num_steps
+    key_agent, key_reset, key_steps = jax.random.split(key, 3)
+    trial_state, trial_obs = trial.reset(key_reset, params)
+    carry = RolloutCarry(agent.init(key_agent), trial_obs, trial_state, jnp.zeros((), bool))
+
+    def step(carry: RolloutCarry, key_step: chex.PRNGKey):
+        key_act, key_env = jax.random.split(key_step)
+        agent_state, action, agent_info = agent.step(key_act, carry.agent_state, carry.trial_obs)
+        trial_state, trial_obs, reward, episode_done, trial_done = trial.step(
+            key_env, carry.trial_state, action, params
+        )
+        mask = 1.0 - carry.trial_done.astype(jnp.float32)
+        transition = (
+            carry.trial_obs,
+            action,
+            jnp.where(carry.trial_done, 0.0, reward),  # not a product: 0 * inf is nan
+            episode_done.astype(jnp.float32) * mask,
+            mask,
+            agent_info,
+        )
+        trial_done = jnp.logical_or(carry.trial_done, trial_done)
+        return RolloutCarry(agent_state, trial_obs, trial_state, trial_done), transition
+
+    _, transitions = jax.lax.scan(step, carry, jax.random.split(key_steps, num_steps))
+    return Trajectory(*transitions, task_features=trial.env.task_features(params))

@@ -1,0 +1,64 @@
+"""Epochs of minibatch gradient descent over whole trials; knows no RL objects."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from rl2jax.types import PyTree
+
+
+class EpochInfo(NamedTuple):
+    """Means over the minibatches of one epoch: the loss and the gradient's norm; float32 []."""
+
+    loss: chex.Array
+    grad_norm: chex.Array
+
+
+def num_minibatches(num_trials: int, minibatch_trials: int) -> int:
+    """How many equal minibatches of about `minibatch_trials` make an epoch; at least 1."""
+    return max(1, round(num_trials / minibatch_trials))
+
+
+def minibatch_epoch(
+    key: chex.PRNGKey,
+    params: PyTree,
+    opt_state: PyTree,
+    optimiser: optax.GradientTransformation,
+    loss_fn: Callable[[PyTree, PyTree], chex.Array],
+    batch: PyTree,
+    minibatch_trials: int,
+) -> tuple[PyTree, PyTree, EpochInfo]:
+    """One pass over a shuffled batch.
+
+    Args:
+      key: for the shuffle.
+      params: what is optimised.
+      opt_state: the optimiser's state.
+      optimiser: an optax optimiser.
+      loss_fn: (params, minibatch) -> scalar to minimise.
+      batch: leaves [num_steps, num_trials, ...]; minibatches take whole trials (axis 1).
+      minibatch_trials: about how many trials make a minibatch. Where it does not divide the batch, the
+        sizes are evened out and fewer than `num_minibatches` trials, drawn anew each epoch, sit out.
+
+    Returns:
+      (params, opt_state, info).
+    """
+    num_trials = jax.tree.leaves(batch)[0].shape[1]
+    count = num_minibatches(num_trials, minibatch_trials)
+    size = num_trials // count
+    order = jax.random.permutation(key, num_trials)[: count * size].reshape(count, size)
+
+    def step(carry, trials):
+        params, opt_state = carry
+        minibatch = jax.tree.map(lambda x: jnp.take(x, trials, axis=1), batch)
+        loss, grads = jax.value_and_grad(loss_fn)(params, minibatch)
+        updates, opt_state = optimiser.update(grads, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        return (params, opt_state), EpochInfo(loss, optax.tree.norm(grads))
+
+    (params, opt_state), info = jax.lax.scan(step, (params, opt_state), order)
+    return params, opt_state, jax.tree.map(jnp.mean, info)

@@ -1,0 +1,176 @@
+"""Natural-gradient trust region policy optimisation (Schulman et al. 2015, appendix C); knows no RL objects.
+
+Notation: the paper's A x = g with A the Fisher matrix, x the step direction; beta the largest step for
+which the quadratic model of the mean KL stays within delta (here `max_kl`).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from rl2jax.types import PyTree
+
+
+class TRPOConfig(NamedTuple):
+    """Constants of the step.
+
+    Attributes:
+      max_kl: the trust region's radius, delta; mean KL per step, in nats.
+      cg_iters: conjugate-gradient iterations, one Fisher-vector product each.
+      cg_damping: added to the Fisher matrix's diagonal.
+      backtrack_ratio: the line search multiplies the step by this until it is acceptable.
+      max_backtracks: how often, before the step is given up.
+    """
+
+    max_kl: float = 0.01
+    cg_iters: int = 10
+    cg_damping: float = 1e-3
+    backtrack_ratio: float = 0.5
+    max_backtracks: int = 10
+
+
+class TRPOInfo(NamedTuple):
+    """Diagnostics of one step; float32 scalars.
+
+    Attributes:
+      kl: mean KL from the old to the new parameters; 0 if no step was taken.
+      surrogate_gain: surrogate after minus before.
+      line_search_steps: backtracks before acceptance; -1 if none was acceptable.
+      grad_norm: norm of the surrogate's gradient.
+      cg_residual: |g - A x| / |g| after the last iteration.
+    """
+
+    kl: chex.Array
+    surrogate_gain: chex.Array
+    line_search_steps: chex.Array
+    grad_norm: chex.Array
+    cg_residual: chex.Array
+
+
+def fisher_vector_product(
+    dist_params_fn: Callable[[PyTree], PyTree],
+    dist_kl: Callable[[PyTree, PyTree], chex.Array],
+    params: PyTree,
+    damping: float = 0.0,
+) -> Callable[[PyTree], PyTree]:
+    """Returns v -> (J^T M J + damping I) v with J the Jacobian of `dist_params_fn` at `params`.
+
+    M is the Hessian of `dist_kl(old, new)` in `new` at `old`: the Fisher matrix of the distribution itself,
+    whatever its family. The network is linearised here, once; every product reuses it.
+
+    Args:
+      dist_params_fn: params -> parameters of the action distributions.
+      dist_kl: (old, new) -> mean KL, a scalar, between two sets of distribution parameters.
+      params: where to linearise.
+      damping: added to the diagonal.
+    """
+    dist_params, jvp = jax.linearize(dist_params_fn, params)
+    vjp = jax.linear_transpose(jvp, params)
+
+    def product(v: PyTree) -> PyTree:
+        grad_kl = jax.grad(dist_kl, argnums=1)
+        _, curved = jax.jvp(lambda new: grad_kl(dist_params, new), (dist_params,), (jvp(v),))
+        (pulled_back,) = vjp(curved)
+        return jax.tree.map(lambda a, b: a + damping * b, pulled_back, v)
+
+    return product
+
+
+def conjugate_gradient(
+    product: Callable[[PyTree], PyTree], b: PyTree, num_iters: int
+) -> tuple[PyTree, PyTree]:
+    """`num_iters` iterations towards A x = b for a positive definite A, from x = 0.
+
+    Args:
+      product: v -> A v, on PyTrees.
+      b: the right-hand side.
+      num_iters: static.
+
+    Returns:
+      (x, b - A x).
+    """
+    tiny = jnp.finfo(jnp.float32).tiny
+
+    def step(carry, _):
+        x, residual, direction, residual_sq = carry
+        image = product(direction)
+        # Once the residual is exactly zero both quotients are 0 / 0; keep them at 0.
+        alpha = residual_sq / jnp.maximum(optax.tree.vdot(direction, image), tiny)
+        x = jax.tree.map(lambda x, d: x + alpha * d, x, direction)
+        residual = jax.tree.map(lambda r, i: r - alpha * i, residual, image)
+        new_residual_sq = optax.tree.vdot(residual, residual)
+        beta = new_residual_sq / jnp.maximum(residual_sq, tiny)
+        direction = jax.tree.map(lambda r, d: r + beta * d, residual, direction)
+        return (x, residual, direction, new_residual_sq), None
+
+    carry = (optax.tree.zeros_like(b), b, b, optax.tree.vdot(b, b))
+    (x, residual, _, _), _ = jax.lax.scan(step, carry, None, length=num_iters)
+    return x, residual
+
+
+def trpo_update(
+    params: PyTree,
+    evaluate_fn: Callable[[PyTree], tuple[chex.Array, chex.Array]],
+    dist_params_fn: Callable[[PyTree], PyTree],
+    dist_kl: Callable[[PyTree, PyTree], chex.Array],
+    config: TRPOConfig,
+) -> tuple[PyTree, TRPOInfo]:
+    """One natural step: the largest along A^-1 g whose KL is within `max_kl` and whose surrogate improves.
+
+    Args:
+      params: the policy's parameters.
+      evaluate_fn: params -> (surrogate to maximise, mean KL from the policy that collected the batch).
+      dist_params_fn: params -> distribution parameters on the trials used for the Fisher matrix.
+      dist_kl: (old, new) -> mean KL between two such sets.
+      config: constants.
+
+    Returns:
+      (params, info); the parameters unchanged if the line search found no acceptable step.
+    """
+
+    def surrogate_fn(params):
+        surrogate, kl = evaluate_fn(params)
+        return surrogate, kl
+
+    (surrogate, _), grads = jax.value_and_grad(surrogate_fn, has_aux=True)(params)
+    product = fisher_vector_product(dist_params_fn, dist_kl, params, config.cg_damping)
+    direction, residual = conjugate_gradient(product, grads, config.cg_iters)
+
+    # x^T A x = x^T (g - residual): no further product is needed.
+    curvature = optax.tree.vdot(direction, grads) - optax.tree.vdot(direction, residual)
+    step_size = jnp.sqrt(2.0 * config.max_kl / jnp.maximum(curvature, 1e-12))
+
+    def candidate(scale):
+        return jax.tree.map(lambda p, d: p + scale * step_size * d, params, direction)
+
+    class Search(NamedTuple):
+        backtracks: chex.Array
+        surrogate: chex.Array
+        kl: chex.Array
+
+    def evaluate(backtracks):
+        new_surrogate, kl = evaluate_fn(candidate(config.backtrack_ratio**backtracks))
+        return Search(backtracks, new_surrogate, kl)
+
+    def acceptable(search):
+        return jnp.logical_and(search.surrogate > surrogate, search.kl <= config.max_kl)
+
+    def unfinished(search):
+        return jnp.logical_and(~acceptable(search), search.backtracks < config.max_backtracks)
+
+    search = jax.lax.while_loop(unfinished, lambda s: evaluate(s.backtracks + 1.0), evaluate(jnp.zeros(())))
+    accepted = acceptable(search)
+    scale = jnp.where(accepted, config.backtrack_ratio**search.backtracks, 0.0)
+    new_params = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), candidate(scale), params)
+    grad_norm = optax.tree.norm(grads)
+    return new_params, TRPOInfo(
+        kl=jnp.where(accepted, search.kl, 0.0),
+        surrogate_gain=jnp.where(accepted, search.surrogate - surrogate, 0.0),
+        line_search_steps=jnp.where(accepted, search.backtracks, -1.0),
+        grad_norm=grad_norm,
+        cg_residual=optax.tree.norm(residual) / jnp.maximum(grad_norm, 1e-12),
+    )

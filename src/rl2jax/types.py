@@ -1,0 +1,90 @@
+"""The seams between the rooms: what a policy sees, and what a rollout leaves behind."""
+
+from typing import Any, NamedTuple
+
+import chex
+
+PyTree = Any
+
+
+class TrialObservation(NamedTuple):
+    """What an agent sees at one step of a trial: the tuple (s, a, r, d) of Duan et al. 2016, section 2.3.
+
+    Attributes:
+      obs: the environment's observation, shaped as its space says (bandits: float32 [1], zeros).
+      prev_action: the action taken at the previous step; int32 [] or float32 [action_size].
+      prev_reward: the reward of the previous step; float32 [].
+      prev_done: 1.0 if the previous step ended an *episode* (not the trial); float32 [].
+
+    At the first step of a trial `prev_action` and `prev_reward` are zero and `prev_done` is
+    `Trial.first_step_flag` (appendix A; 0 by default).
+    """
+
+    obs: chex.Array
+    prev_action: chex.Array
+    prev_reward: chex.Array
+    prev_done: chex.Array
+
+
+class Trajectory(NamedTuple):
+    """One trial, or, time-major, a batch of them: leaves [num_steps, ...] or [num_steps, num_trials, ...].
+
+    Attributes:
+      trial_obs: the inputs the agent acted on.
+      action: the actions it took.
+      reward: float32; zero where `mask` is zero.
+      episode_done: float32; 1.0 at the last step of each episode.
+      mask: float32; 1.0 while the trial was running, 0.0 after its last episode ended.
+      agent_info: whatever the agent's `step` returned as info (a policy: `PolicyInfo`).
+      task_features: `TaskDistribution.task_features(params)`, without a time axis.
+    """
+
+    trial_obs: TrialObservation
+    action: chex.Array
+    reward: chex.Array
+    episode_done: chex.Array
+    mask: chex.Array
+    agent_info: PyTree
+    task_features: chex.Array
+
+
+class PolicyInfo(NamedTuple):
+    """What a policy leaves in `Trajectory.agent_info`.
+
+    Attributes:
+      log_prob: log-probability (density) of the action taken; float32 [].
+      dist_params: parameters of the action distribution; float32 [num_dist_params].
+    """
+
+    log_prob: chex.Array
+    dist_params: chex.Array
+
+
+class Metrics(NamedTuple):
+    """Diagnostics of one training iteration; every field a float32 scalar.
+
+    Attributes:
+      mean_return: undiscounted total reward of a trial, averaged over the batch.
+      return_standard_error: its standard error over the trials of the batch.
+      kl: mean KL divergence from the old policy to the new one, per step.
+      entropy: mean entropy of the action distribution before the update, per step, in nats.
+      surrogate_gain: surrogate objective after the update minus before.
+      line_search_steps: halvings (TRPO: backtracks) before the step was taken; -1 if none was acceptable.
+      explained_variance: of the discounted returns, by the baseline before it was fitted to this batch.
+      baseline_loss: mean squared error on normalised returns over the last fitting epoch.
+      grad_norm: Euclidean norm of the policy gradient (PPO: mean over minibatches).
+      param_norm: Euclidean norm of the policy's parameters after the update.
+      finite: 1.0 if the update was finite; 0.0 if it was thrown away.
+    """
+
+    mean_return: chex.Array
+    return_standard_error: chex.Array
+    kl: chex.Array
+    entropy: chex.Array
+    surrogate_gain: chex.Array
+    line_search_steps: chex.Array
+    explained_variance: chex.Array
+    baseline_loss: chex.Array
+    grad_norm: chex.Array
+    param_norm: chex.Array
+    finite: chex.Array
