@@ -89,6 +89,15 @@ class TrainConfig:
         require(0 < self.fisher_fraction <= 1, "fisher_fraction", self.fisher_fraction, "in (0, 1]")
         require(0 < self.backtrack_ratio < 1, "backtrack_ratio", self.backtrack_ratio, "in (0, 1)")
 
+    def to_json(self) -> dict[str, Any]:
+        """Settings as JSON values: an infinity, which JSON lacks, becomes the text "inf"."""
+        return {k: "inf" if v == math.inf else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, settings: dict[str, Any]) -> "TrainConfig":
+        """The inverse of `to_json`; settings that are missing take their defaults."""
+        return cls().replace(**{k: math.inf if v == "inf" else v for k, v in settings.items()})
+
     def replace(self, **changes: Any) -> "TrainConfig":
         """A copy with some fields changed; checked again."""
         unknown = sorted(set(changes) - {field.name for field in dataclasses.fields(self)})

@@ -119,7 +119,9 @@ class RecurrentNetwork(nn.Module):
             gru=gru,
             head=self._matrix("head", xavier, (self.units, self.num_outputs)),
             head_bias=self.param("head_bias", zeros, (self.num_outputs,)),
-            constants=self.param("constants", zeros, (self.num_constants,)),
+            constants=self.param("constants", zeros, (self.num_constants,))
+            if self.num_constants
+            else jnp.zeros((0,)),
         )
 
     def _matrix(self, name: str, initialiser: Callable, shape: tuple[int, int]) -> chex.Array:

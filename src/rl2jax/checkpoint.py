@@ -1,0 +1,172 @@
+"""Train states on disk: orbax, a manifest of what was written, and a rename that makes it all count at once."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rl2jax.types import PyTree
+
+_STATE, _MANIFEST = "state", "manifest.json"
+_KEEP = 2
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written or read; the message says what to do."""
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _to_arrays(tree: PyTree) -> dict[str, np.ndarray]:
+    """A flat dict from a leaf's path to its array; random keys as their data."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path): np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        for path, leaf in leaves
+    }
+
+
+def _from_arrays(arrays: dict[str, np.ndarray], template: PyTree) -> PyTree:
+    def restore(path, leaf):
+        array = jnp.asarray(arrays[jax.tree_util.keystr(path)])
+        return jax.random.wrap_key_data(array) if _is_key(leaf) else array
+
+    return jax.tree_util.tree_map_with_path(restore, template)
+
+
+def _shapes(tree: PyTree) -> dict[str, list]:
+    """Path -> [shape, dtype] of each array that saving `tree` writes; `tree` may be abstract."""
+    described = jax.eval_shape(
+        lambda tree: jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree), tree
+    )
+    leaves = jax.tree_util.tree_leaves_with_path(described)
+    return {jax.tree_util.keystr(path): [list(leaf.shape), str(leaf.dtype)] for path, leaf in leaves}
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def iterations_on_disk(folder: Path) -> list[int]:
+    """Iterations that have a checkpoint in `folder`, ascending."""
+    if not folder.is_dir():
+        return []
+    names = (entry.name for entry in folder.iterdir() if entry.is_dir())
+    return sorted(int(name) for name in names if re.fullmatch(r"\d+", name))
+
+
+def save(folder: Path, iteration: int, state: PyTree) -> Path:
+    """Writes `state` to folder/iteration and keeps the one before.
+
+    Everything goes to a temporary folder first, which is renamed when complete: a crash leaves either the
+    whole checkpoint or none.
+
+    Raises:
+      CheckpointError: if it cannot be written; earlier checkpoints are untouched.
+    """
+    import orbax.checkpoint as ocp
+
+    final = folder / str(iteration)
+    temporary = folder / f"tmp-{iteration}-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            checkpointer.save(
+                (temporary / _STATE).absolute(), args=ocp.args.StandardSave(_to_arrays(state))
+            )
+        manifest = {"arrays": _shapes(state), "sha256": _digests(temporary / _STATE)}
+        with open(temporary / _MANIFEST, "w") as file:
+            json.dump(manifest, file)
+            file.flush()
+            os.fsync(file.fileno())
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+    except Exception as error:  # orbax reports a full disk under several types
+        shutil.rmtree(temporary, ignore_errors=True)
+        kept = iterations_on_disk(folder)
+        last = f"the checkpoint of iteration {kept[-1]} is kept" if kept else "no checkpoint was saved yet"
+        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"cannot write a checkpoint to {folder}: {reason}; {last}") from error
+    for old in iterations_on_disk(folder)[:-_KEEP]:
+        shutil.rmtree(folder / str(old), ignore_errors=True)
+    for leftover in folder.glob("tmp-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    return final
+
+
+def restore(folder: Path, iteration: int, template: PyTree) -> PyTree:
+    """Reads folder/iteration back.
+
+    Args:
+      folder: as in `save`.
+      iteration: one of `iterations_on_disk`.
+      template: a PyTree of the same structure, of arrays or `jax.ShapeDtypeStruct`.
+
+    Raises:
+      CheckpointError: if the files are damaged, or the arrays are not those of `template`.
+    """
+    import orbax.checkpoint as ocp
+
+    path = folder / str(iteration)
+    try:
+        manifest = json.loads((path / _MANIFEST).read_text())
+        saved_arrays, saved_digests = manifest["arrays"], manifest["sha256"]
+        digests = _digests(path / _STATE)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"checkpoint {path} is damaged: its manifest cannot be read ({error})") from error
+    changed = [
+        name for name in sorted({*digests, *saved_digests}) if digests.get(name) != saved_digests.get(name)
+    ]
+    if changed:
+        raise CheckpointError(
+            f"checkpoint {path} is damaged: {changed[0]} is missing, truncated or changed; delete that folder "
+            "to go back to the checkpoint before it"
+        )
+    expected = _shapes(template)
+    for name in sorted({*expected, *saved_arrays}):
+        if expected.get(name) != saved_arrays.get(name):
+            raise CheckpointError(
+                f"checkpoint {path} is of another architecture: {name} is {_describe(saved_arrays.get(name))} "
+                f"there, but this config makes it {_describe(expected.get(name))}"
+            )
+    abstract = {
+        name: jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype)) for name, (shape, dtype) in expected.items()
+    }
+    try:
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            arrays = checkpointer.restore(
+                (path / _STATE).absolute(), args=ocp.args.StandardRestore(abstract)
+            )
+    except Exception as error:  # orbax and tensorstore raise many types on bad files
+        raise CheckpointError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0][:300]}") from error
+    return _from_arrays(arrays, template)
+
+
+def _describe(shape_and_dtype: list | None) -> str:
+    return "absent" if shape_and_dtype is None else f"{shape_and_dtype[1]}{shape_and_dtype[0]}"
+
+
+def restore_latest(folder: Path, template: PyTree) -> tuple[int, PyTree]:
+    """The newest checkpoint: (iteration, state).
+
+    Raises:
+      CheckpointError: if there is none, or it cannot be read.
+    """
+    iterations = iterations_on_disk(folder)
+    if not iterations:
+        raise CheckpointError(f"{folder} holds no checkpoint")
+    chex.assert_tree_no_nones(template)
+    return iterations[-1], restore(folder, iterations[-1], template)

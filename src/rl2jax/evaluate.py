@@ -1,0 +1,103 @@
+"""Any agent on fresh tasks: mean, standard error, and the reward at each step of a trial."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rl2jax.agents.base import Agent
+from rl2jax.envs.base import require
+from rl2jax.rollout import rollout
+from rl2jax.trial import Trial
+
+# Evaluation draws from a stream of its own, so that no seed repeats a task of a training run.
+_EVALUATION_STREAM = 0x52EA1
+_DEFAULT_STEPS_ON_DEVICE = 100_000
+
+
+class Evaluation(NamedTuple):
+    """Scores of one agent.
+
+    Attributes:
+      total_reward: total undiscounted reward of each trial; float32 numpy [num_tasks].
+      reward_curve: mean reward at each step of a trial, over tasks; float64 numpy [num_steps].
+    """
+
+    total_reward: np.ndarray
+    reward_curve: np.ndarray
+
+    @property
+    def mean(self) -> float:
+        """Mean total reward of a trial."""
+        return float(self.total_reward.mean(dtype=np.float64))
+
+    @property
+    def standard_deviation(self) -> float:
+        """Sample standard deviation over tasks; nan for one task."""
+        if len(self.total_reward) < 2:
+            return math.nan
+        return float(self.total_reward.std(ddof=1, dtype=np.float64))
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the mean; nan for one task."""
+        return self.standard_deviation / math.sqrt(len(self.total_reward))
+
+
+def evaluation_key(seed: int) -> chex.PRNGKey:
+    """The key of an evaluation; disjoint from the stream of a training run of the same seed."""
+    return jax.random.fold_in(jax.random.key(seed), _EVALUATION_STREAM)
+
+
+def evaluate(
+    agent: Agent,
+    trial: Trial,
+    num_tasks: int,
+    key: chex.PRNGKey,
+    *,
+    batch_tasks: int | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> Evaluation:
+    """Plays one trial on each of `num_tasks` fresh tasks.
+
+    Task i and its randomness depend on (key, i) only: not on the batch size, and not on the agent, so
+    agents evaluated with one key meet the same tasks and can be compared in pairs.
+
+    Args:
+      agent: who acts.
+      trial: task distribution and number of episodes.
+      num_tasks: how many tasks.
+      key: as from `evaluation_key`.
+      batch_tasks: tasks on the device at once; default about 100000 time steps.
+      progress: called with the number of tasks done after each batch.
+
+    Returns:
+      the scores.
+    """
+    require(num_tasks >= 1, "num_tasks", num_tasks, ">= 1")
+    default_batch = max(1, _DEFAULT_STEPS_ON_DEVICE // trial.num_steps)
+    batch_tasks = min(num_tasks, default_batch if batch_tasks is None else batch_tasks)
+
+    def play(index):
+        key_task, key_rollout = jax.random.split(jax.random.fold_in(key, index))
+        return rollout(key_rollout, agent, trial, trial.env.sample_params(key_task)).reward
+
+    @jax.jit
+    def play_batch(indices, wanted):
+        rewards = jax.vmap(play, out_axes=1)(indices)
+        return rewards.sum(axis=0), jnp.sum(rewards * wanted, axis=1)
+
+    totals, curve = [], np.zeros(trial.num_steps, np.float64)
+    for start in range(0, num_tasks, batch_tasks):
+        indices = np.arange(start, start + batch_tasks)
+        wanted = indices < num_tasks  # the last batch is played whole, its surplus dropped
+        total, step_sums = play_batch(indices, wanted)
+        totals.append(np.asarray(total)[wanted])
+        curve += np.asarray(step_sums, np.float64)
+        if progress is not None:
+            progress(min(start + batch_tasks, num_tasks))
+    return Evaluation(np.concatenate(totals), curve / num_tasks)

@@ -1,0 +1,36 @@
+"""Rows of results: what an evaluation becomes on disk. Reads and writes rows only."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from rl2jax.evaluate import Evaluation
+from rl2jax.runs import git_commit, write_atomically
+
+
+def evaluation_row(evaluation: Evaluation, **context: Any) -> dict[str, Any]:
+    """One row: the context as given (task, agent, hyperparameters, seed, ...), the scores, the commit."""
+
+    def number(x: float) -> float | None:
+        return x if math.isfinite(x) else None  # JSON has no nan: one task has no standard error
+
+    return {
+        **context,
+        "num_tasks": len(evaluation.total_reward),
+        "mean": evaluation.mean,
+        "standard_error": number(evaluation.standard_error),
+        "standard_deviation": number(evaluation.standard_deviation),
+        "reward_curve": [round(float(x), 6) for x in evaluation.reward_curve],
+        "commit": git_commit(),
+    }
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes a list of rows as JSON, one row a line."""
+    write_atomically(path, "[\n" + ",\n".join(json.dumps(row, allow_nan=False) for row in rows) + "\n]\n")
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Reads such a list back."""
+    return json.loads(path.read_text())

@@ -1,0 +1,111 @@
+"""Names of task distributions, for the command line and experiments only: "bandit:k=5,n=10"."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rl2jax.envs import BernoulliBandit, TabularMDP, TaskDistribution, random_cartpole, random_pendulum
+
+
+class Task(NamedTuple):
+    """A parsed name.
+
+    Attributes:
+      name: the canonical name, with every setting spelled out; parses to an equal task.
+      kind: the part before the colon, or "custom" for the user's own; picks preset settings.
+      env: the task distribution.
+      num_episodes: episodes in a trial.
+    """
+
+    name: str
+    kind: str
+    env: TaskDistribution
+    num_episodes: int
+
+
+class _Kind(NamedTuple):
+    make: Callable[..., TaskDistribution]
+    settings: dict[str, str]  # setting in the name -> argument of `make`
+    defaults: dict[str, int]
+    num_episodes: int
+
+
+_KINDS = {
+    "bandit": _Kind(BernoulliBandit, {"k": "num_arms"}, {"k": 5}, 10),
+    "mdp": _Kind(
+        TabularMDP,
+        {"s": "num_states", "a": "num_actions", "t": "episode_length"},
+        {"s": 10, "a": 5, "t": 10},
+        10,
+    ),
+    "cartpole": _Kind(random_cartpole, {"t": "episode_length"}, {"t": 100}, 4),
+    "pendulum": _Kind(random_pendulum, {"t": "episode_length"}, {"t": 100}, 4),
+}
+_EXAMPLES = "bandit:k=5,n=10, mdp:n=10 or package.module:object"
+
+
+def parse_task(text: str) -> Task:
+    """Parses "bandit:k=5,n=10", "mdp:n=10" (s=, a=, t= optional), or "package.module:object[,n=10]".
+
+    The object is a `TaskDistribution`, or something that returns one when called without arguments; the
+    current directory is searched too.
+
+    Raises:
+      ValueError: saying what is wrong and what is allowed.
+    """
+    head, _, rest = text.partition(":")
+    if head in _KINDS:
+        kind = _KINDS[head]
+        settings = _parse_settings(rest, {**kind.defaults, "n": kind.num_episodes}, text)
+        num_episodes = settings.pop("n")
+        env = kind.make(**{kind.settings[name]: value for name, value in settings.items()})
+        spelled = ",".join(f"{name}={value}" for name, value in {**settings, "n": num_episodes}.items())
+        _check_episodes(num_episodes)
+        return Task(f"{head}:{spelled}", head, env, num_episodes)
+    if "." in head or rest:
+        target, _, settings_text = rest.partition(",")
+        num_episodes = _parse_settings(settings_text, {"n": 2}, text)["n"]
+        _check_episodes(num_episodes)
+        return Task(f"{head}:{target},n={num_episodes}", "custom", _load(head, target, text), num_episodes)
+    raise ValueError(f"unknown task {text!r}: name one of {', '.join(_KINDS)}, as in {_EXAMPLES}")
+
+
+def _check_episodes(num_episodes: int) -> None:
+    if num_episodes < 1:
+        raise ValueError(f"num_episodes (n) must be an integer >= 1, got {num_episodes}")
+
+
+def _parse_settings(text: str, defaults: dict[str, int], task: str) -> dict[str, int]:
+    settings = dict(defaults)
+    for part in filter(None, text.split(",")):
+        name, _, value = part.partition("=")
+        if name not in settings:
+            allowed = ", ".join(f"{name}=" for name in settings)
+            raise ValueError(f"task {task!r}: unknown setting {name!r}; allowed are {allowed}")
+        try:
+            settings[name] = int(value)
+        except ValueError:
+            raise ValueError(f"task {task!r}: {name} must be an integer, got {value!r}") from None
+    return settings
+
+
+def _load(module_name: str, target: str, text: str) -> TaskDistribution:
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        known = ", ".join(_KINDS)
+        raise ValueError(
+            f"unknown task {text!r}: neither one of {known} nor an importable module ({error})"
+        ) from error
+    finally:
+        sys.path.pop(0)
+    loaded: Any = getattr(module, target, None)
+    if loaded is None:
+        raise ValueError(f"task {text!r}: module {module_name} has no {target!r}")
+    env = loaded if isinstance(loaded, TaskDistribution) else loaded() if callable(loaded) else None
+    if not isinstance(env, TaskDistribution):
+        raise ValueError(f"task {text!r} must be (or return) a rl2jax.envs.TaskDistribution, got {loaded!r}")
+    return env
