@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from rl2jax import host
 
@@ -21,20 +20,6 @@ app = typer.Typer(
 console = Console(stderr=True, highlight=False)
 
 TASK_HELP = "bandit:k=5,n=10, mdp:n=10 (s=, a=, t= optional), or package.module:object for your own."
-
-
-def progress_bar() -> Progress:
-    """A bar with rate, time left and the current return."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-    )
 
 
 @app.command()
@@ -59,7 +44,8 @@ def train(
     """Train an agent; Ctrl-C saves and exits, --resume continues to the same bits."""
     from rl2jax.config import parse_overrides
     from rl2jax.config import preset as make_preset
-    from rl2jax.runs import create_run, open_run, train_run
+    from rl2jax.experiment import train_with_progress
+    from rl2jax.runs import create_run, open_run
     from rl2jax.tasks import parse_task
 
     parsed = parse_task(task)
@@ -81,20 +67,11 @@ def train(
         f"{run.task.name}  {config.algorithm}, {config.iterations} iterations of {learner.num_trials} trials "
         f"x {learner.trial.num_steps} steps, GRU-{config.gru_units}, seed {run.seed}, in {out}"
     )
-    with progress_bar() as progress:
-        bar = progress.add_task("compiling", total=config.iterations, note="")
-
-        def on_chunk(report):
-            note = f"{report.steps_per_second:,.0f} steps/s  return {report.metrics.mean_return[-1]:.2f}"
-            done = int(report.state.iteration)
-            progress.update(bar, description="training", completed=done, note=note)
-
-        outcome = train_run(run, resume=resume, checkpoint_minutes=checkpoint_minutes, on_chunk=on_chunk)
-    done = int(outcome.state.iteration)
-    if not outcome.finished:
-        console.print(f"stopped and saved after iteration {done}; continue with --resume")
+    finished = train_with_progress(run, console, resume=resume, checkpoint_minutes=checkpoint_minutes)
+    if not finished:
+        console.print("stopped and saved; continue with --resume")
         return
-    console.print(f"done: {done} iterations; now `rl2jax evaluate {out} --num-tasks 10000`")
+    console.print(f"done; now `rl2jax evaluate {out} --num-tasks 10000`")
 
 
 def _refuse_differences(run: Any, task: str, wanted: Any, seed: int) -> None:
@@ -120,41 +97,17 @@ def evaluate(
     ] = False,
 ) -> None:
     """Evaluate a trained agent on fresh tasks."""
-    from rl2jax.evaluate import evaluate as evaluate_agent
-    from rl2jax.evaluate import evaluation_key
-    from rl2jax.report import evaluation_row, write_rows
-    from rl2jax.runs import load_state, open_run
+    from rl2jax.experiment import evaluate_run
+    from rl2jax.report import format_score, write_rows
+    from rl2jax.runs import open_run
 
     run = open_run(run_folder)
     if json_file is not None and not json_file.parent.is_dir():
         raise ValueError(f"--json: the folder {json_file.parent} does not exist")
-    state = load_state(run)
-    agent = run.learner.networks.agent(state.params["policy"], deterministic)
-    with progress_bar() as progress:
-        bar = progress.add_task("evaluating", total=num_tasks, note="")
-        evaluation = evaluate_agent(
-            agent,
-            run.learner.trial,
-            num_tasks,
-            evaluation_key(seed),
-            progress=lambda done: progress.update(bar, completed=done),
-        )
-    row = evaluation_row(
-        evaluation,
-        task=run.task.name,
-        agent="rl2",
-        hyperparameters=run.config.to_json(),
-        seed=seed,
-        training_seed=run.seed,
-        iteration=int(state.iteration),
-        action_selection="mode" if deterministic else "sample",
-    )
+    row = evaluate_run(run, console, num_tasks=num_tasks, seed=seed, deterministic=deterministic)
     if json_file is not None:
         write_rows(json_file, [row])
-    typer.echo(
-        f"{run.task.name}: mean total reward {evaluation.mean:.4f} +- {evaluation.standard_error:.4f} "
-        f"(standard error, {num_tasks} tasks, sd {evaluation.standard_deviation:.3f}, seed {seed})"
-    )
+    typer.echo(f"{row['task']}: mean total reward {format_score(row)}, {num_tasks} tasks, seed {seed}")
 
 
 @app.callback()

@@ -37,6 +37,8 @@ class TrainConfig:
       gru_units: hidden units of policy and baseline.
       activation: of the GRU's candidate, "relu" or "tanh".
       weight_norm: weight normalisation on every matrix.
+      memory_horizon: steps over which the GRU's update gates are initialised to remember (Tallec & Ollivier
+        2018); 0, the paper's, starts all biases at 0.
       first_step_flag: termination flag shown at a trial's first step (appendix A: 0).
       iterations_per_chunk: iterations that run on the device between two visits to the host.
     """
@@ -65,6 +67,7 @@ class TrainConfig:
     gru_units: int = 256
     activation: str = "relu"
     weight_norm: bool = True
+    memory_horizon: int = 0
     first_step_flag: float = 0.0
     iterations_per_chunk: int = 1
 
@@ -117,7 +120,7 @@ _AT_LEAST_ONE = (
     "gru_units",
     "iterations_per_chunk",
 )
-_AT_LEAST_ZERO = ("entropy_coefficient", "cg_damping")
+_AT_LEAST_ZERO = ("entropy_coefficient", "cg_damping", "memory_horizon")
 _POSITIVE = ("policy_learning_rate", "baseline_learning_rate", "gradient_clip", "clip_range")
 _UNIT_INTERVAL = ("discount", "gae_lambda", "first_step_flag")
 _CHOICES = {

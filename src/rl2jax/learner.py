@@ -84,6 +84,7 @@ def make_networks(env: Any, config: TrainConfig) -> PolicyAndBaseline:
         units=config.gru_units,
         activation=config.activation,
         weight_norm=config.weight_norm,
+        memory_horizon=config.memory_horizon,
     )
 
 

@@ -94,7 +94,8 @@ class RecurrentNetwork(nn.Module):
 
     Weight normalisation (Salimans & Kingma 2016, equation 2) is w = g v / |v| for each column of each
     matrix. There is no data-dependent initialisation: g starts at |v|, so that the effective weights
-    start at their orthogonal (hidden to hidden) or Xavier (all other) values. Biases start at 0.
+    start at their orthogonal (hidden to hidden) or Xavier (all other) values. Biases start at 0, unless a
+    memory horizon is given.
     """
 
     input_size: int
@@ -102,6 +103,7 @@ class RecurrentNetwork(nn.Module):
     num_outputs: int
     num_constants: int = 0
     weight_norm: bool = True
+    memory_horizon: int = 0
 
     @nn.compact
     def __call__(self) -> NetworkWeights:
@@ -113,7 +115,7 @@ class RecurrentNetwork(nn.Module):
         gru = GRUWeights(
             input=self._matrix("gru_input", _gates(xavier), (self.input_size, gates)),
             hidden=self._matrix("gru_hidden", _gates(orthogonal), (self.units, gates)),
-            bias=self.param("gru_bias", zeros, (gates,)),
+            bias=self.param("gru_bias", self._initial_bias, (gates,)),
         )
         return NetworkWeights(
             gru=gru,
@@ -123,6 +125,17 @@ class RecurrentNetwork(nn.Module):
             if self.num_constants
             else jnp.zeros((0,)),
         )
+
+    def _initial_bias(self, key: chex.PRNGKey, shape: tuple[int]) -> chex.Array:
+        """Zeros; with a memory horizon T, the update gate at -log(U[1, T - 1]).
+
+        Tallec & Ollivier 2018, section 2: a gate open with probability 1/tau remembers for tau steps.
+        """
+        bias = jnp.zeros(shape)
+        if self.memory_horizon <= 2:
+            return bias
+        times = jax.random.uniform(key, (self.units,), minval=1.0, maxval=self.memory_horizon - 1.0)
+        return bias.at[self.units : 2 * self.units].set(-jnp.log(times))
 
     def _matrix(self, name: str, initialiser: Callable, shape: tuple[int, int]) -> chex.Array:
         direction = self.param(name, initialiser, shape)
@@ -237,6 +250,7 @@ class PolicyAndBaseline:
     units: int = 256
     activation: str = "relu"
     weight_norm: bool = True
+    memory_horizon: int = 0
 
     @property
     def policy_network(self) -> RecurrentNetwork:
@@ -251,7 +265,9 @@ class PolicyAndBaseline:
 
     def _network(self, num_outputs: int, num_constants: int) -> RecurrentNetwork:
         input_size = self.observation.size + self.action.size + 2
-        return RecurrentNetwork(input_size, self.units, num_outputs, num_constants, self.weight_norm)
+        return RecurrentNetwork(
+            input_size, self.units, num_outputs, num_constants, self.weight_norm, self.memory_horizon
+        )
 
     def init(self, key: chex.PRNGKey) -> dict[str, PyTree]:
         """Draws initial parameters."""

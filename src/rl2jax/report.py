@@ -34,3 +34,11 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Reads such a list back."""
     return json.loads(path.read_text())
+
+
+def format_score(row: dict[str, Any]) -> str:
+    """"mean +- standard error" with as many digits as the error allows."""
+    if row["standard_error"] is None:
+        return f"{row['mean']:.3f} (one task: no standard error)"
+    digits = max(0, 1 - math.floor(math.log10(row["standard_error"]))) if row["standard_error"] > 0 else 3
+    return f"{row['mean']:.{digits}f} +- {row['standard_error']:.{digits}f} (standard error)"

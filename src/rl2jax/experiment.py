@@ -1,0 +1,164 @@
+"""One cell of a table: train (or continue), evaluate (or read back); and how long that will take."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from rl2jax.config import TrainConfig, preset
+from rl2jax.evaluate import evaluate, evaluation_key
+from rl2jax.learner import TrainState
+from rl2jax.report import evaluation_row, read_rows, write_rows
+from rl2jax.runs import Run, create_run, load_state, open_run, train_run
+from rl2jax.tasks import parse_task
+from rl2jax.train import ChunkReport, Learner
+
+# Share of the matrix-product peak that a whole iteration reaches; measured, see docs/design.md.
+_EFFICIENCY = 0.4
+
+
+class Interrupted(RuntimeError):
+    """A cell was stopped by a signal; it continues where it was when the experiment is started again."""
+
+
+def progress_bar(console: Console) -> Progress:
+    """A bar with rate, time left and the current return."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    )
+
+
+def train_with_progress(run: Run, console: Console, *, resume: bool, checkpoint_minutes: float = 5.0) -> bool:
+    """`train_run` under a progress bar; returns whether all iterations are done."""
+    with progress_bar(console) as progress:
+        bar = progress.add_task("compiling", total=run.config.iterations, note="")
+
+        def on_chunk(report: ChunkReport) -> None:
+            note = f"{report.steps_per_second:,.0f} steps/s  return {report.metrics.mean_return[-1]:.2f}"
+            done = int(report.state.iteration)
+            progress.update(bar, description="training", completed=done, note=note)
+
+        return train_run(
+            run, resume=resume, checkpoint_minutes=checkpoint_minutes, on_chunk=on_chunk
+        ).finished
+
+
+def evaluate_run(
+    run: Run, console: Console, *, num_tasks: int, seed: int, deterministic: bool = False
+) -> dict[str, Any]:
+    """Evaluates a run's newest checkpoint under a progress bar; returns its row."""
+    state: TrainState = load_state(run)
+    agent = run.learner.networks.agent(state.params["policy"], deterministic)
+    with progress_bar(console) as progress:
+        bar = progress.add_task("evaluating", total=num_tasks, note="")
+        evaluation = evaluate(
+            agent,
+            run.learner.trial,
+            num_tasks,
+            evaluation_key(seed),
+            progress=lambda done: progress.update(bar, completed=done),
+        )
+    return evaluation_row(
+        evaluation,
+        task=run.task.name,
+        agent="rl2",
+        hyperparameters=run.config.to_json(),
+        seed=seed,
+        training_seed=run.seed,
+        iteration=int(state.iteration),
+        action_selection="mode" if deterministic else "sample",
+    )
+
+
+def run_cell(
+    folder: Path,
+    task_name: str,
+    preset_name: str,
+    *,
+    training_seed: int,
+    num_tasks: int,
+    seed: int,
+    console: Console,
+) -> dict[str, Any]:
+    """Trains and evaluates one agent in `folder`, or as much of that as is not done yet.
+
+    Returns:
+      the row of the evaluation, with `preset` and `command` added.
+
+    Raises:
+      Interrupted: if a signal stopped it; what was done is saved.
+      ValueError: if the folder holds a run of other settings.
+    """
+    task = parse_task(task_name)
+    config = preset(preset_name, task.kind, task.num_episodes)
+    row_file = folder / "row.json"
+    if (folder / "run.json").exists():
+        run = open_run(folder)
+        if (run.task.name, run.config, run.seed) != (task.name, config, training_seed):
+            raise ValueError(f"{folder} holds a run of other settings than {preset_name}'s; move it away")
+    else:
+        run = create_run(folder, task, config, training_seed)
+    if row_file.exists():
+        (row,) = read_rows(row_file)
+        if (row["num_tasks"], row["seed"]) == (num_tasks, seed):
+            return row
+    if not train_with_progress(run, console, resume=True):
+        raise Interrupted(f"{task_name}: stopped and saved; start again to continue")
+    row = evaluate_run(run, console, num_tasks=num_tasks, seed=seed)
+    row |= {"preset": preset_name, "command": cell_command(run, preset_name, num_tasks, seed)}
+    write_rows(row_file, [row])
+    return row
+
+
+def cell_command(run: Run, preset_name: str, num_tasks: int, seed: int) -> str:
+    """The two commands that give the same row by hand."""
+    return (
+        f"rl2jax train {run.task.name} --preset {preset_name} --seed {run.seed} --out DIR && "
+        f"rl2jax evaluate DIR --num-tasks {num_tasks} --seed {seed}"
+    )
+
+
+def matmul_peak(size: int = 2048, repeats: int = 10) -> float:
+    """Measured float32 matrix-product rate of the default device, in FLOP/s."""
+    product = jax.jit(lambda a, b: a @ b)
+    a = jnp.ones((size, size))
+    product(a, a).block_until_ready()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        product(a, a).block_until_ready()
+    return 2.0 * size**3 * repeats / (time.perf_counter() - start)
+
+
+def flops_per_iteration(learner: Learner) -> float:
+    """Floating-point operations that one iteration's matrix products need.
+
+    In passes over the batch: a forward pass of one network is 1, its gradient 3 (forward, and twice that
+    backward), a Fisher-vector product 3 (a tangent and a cotangent pass).
+    """
+    config, networks = learner.config, learner.networks
+    input_size = networks.observation.size + networks.action.size + 2
+    per_step = 2.0 * 3 * config.gru_units * (config.gru_units + input_size)
+    passes = 2.0 + 3.0 * config.baseline_epochs  # collecting, values before the update, fitting
+    if config.algorithm == "ppo":
+        checks = 1 if config.max_kl == float("inf") else config.policy_epochs
+        passes += 3.0 * config.policy_epochs + checks
+    else:
+        passes += 3.0 + 1.0 + config.fisher_fraction * (1.0 + 3.0 * config.cg_iters)
+    return passes * per_step * learner.num_trials * learner.trial.num_steps
+
+
+def estimated_seconds(config: TrainConfig, task_name: str, peak: float) -> float:
+    """About how long a training takes on a device with this matrix-product peak."""
+    learner = Learner(parse_task(task_name).env, config)
+    return config.iterations * flops_per_iteration(learner) / (_EFFICIENCY * peak)
