@@ -1,0 +1,1 @@
+"""Experiments: constants and a main() each; thin."""

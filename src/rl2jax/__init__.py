@@ -8,4 +8,13 @@ from rl2jax.train import train
 from rl2jax.types import Metrics, Trajectory, TrialObservation
 
 __version__ = version("rl2jax")
-__all__ = ["Metrics", "TrainConfig", "Trajectory", "TrialObservation", "__version__", "envs", "preset", "train"]
+__all__ = [
+    "Metrics",
+    "TrainConfig",
+    "Trajectory",
+    "TrialObservation",
+    "__version__",
+    "envs",
+    "preset",
+    "train",
+]

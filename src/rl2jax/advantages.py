@@ -27,9 +27,7 @@ def discounted_returns(rewards: chex.Array, discount: float) -> chex.Array:
     return jax.lax.scan(step, jnp.zeros((), rewards.dtype), rewards, reverse=True)[1]
 
 
-def generalised_advantages(
-    rewards: chex.Array, values: chex.Array, discount: float, gae_lambda: float
-) -> chex.Array:
+def generalised_advantages(rewards: chex.Array, values: chex.Array, discount: float, gae_lambda: float) -> chex.Array:
     """A_t = sum_l (discount gae_lambda)^l delta_{t+l}, delta_t = r_t + discount V_{t+1} - V_t.
 
     Schulman et al. 2016, equation 16, over a whole trial; the value after the trial's last step is 0.

@@ -84,9 +84,7 @@ def save(folder: Path, iteration: int, state: PyTree) -> Path:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-            checkpointer.save(
-                (temporary / _STATE).absolute(), args=ocp.args.StandardSave(_to_arrays(state))
-            )
+            checkpointer.save((temporary / _STATE).absolute(), args=ocp.args.StandardSave(_to_arrays(state)))
         manifest = {"arrays": _shapes(state), "sha256": _digests(temporary / _STATE)}
         with open(temporary / _MANIFEST, "w") as file:
             json.dump(manifest, file)
@@ -127,9 +125,7 @@ def restore(folder: Path, iteration: int, template: PyTree) -> PyTree:
         digests = _digests(path / _STATE)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"checkpoint {path} is damaged: its manifest cannot be read ({error})") from error
-    changed = [
-        name for name in sorted({*digests, *saved_digests}) if digests.get(name) != saved_digests.get(name)
-    ]
+    changed = [name for name in sorted({*digests, *saved_digests}) if digests.get(name) != saved_digests.get(name)]
     if changed:
         raise CheckpointError(
             f"checkpoint {path} is damaged: {changed[0]} is missing, truncated or changed; delete that folder "
@@ -142,14 +138,10 @@ def restore(folder: Path, iteration: int, template: PyTree) -> PyTree:
                 f"checkpoint {path} is of another architecture: {name} is {_describe(saved_arrays.get(name))} "
                 f"there, but this config makes it {_describe(expected.get(name))}"
             )
-    abstract = {
-        name: jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype)) for name, (shape, dtype) in expected.items()
-    }
+    abstract = {name: jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype)) for name, (shape, dtype) in expected.items()}
     try:
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-            arrays = checkpointer.restore(
-                (path / _STATE).absolute(), args=ocp.args.StandardRestore(abstract)
-            )
+            arrays = checkpointer.restore((path / _STATE).absolute(), args=ocp.args.StandardRestore(abstract))
     except Exception as error:  # orbax and tensorstore raise many types on bad files
         raise CheckpointError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0][:300]}") from error
     return _from_arrays(arrays, template)

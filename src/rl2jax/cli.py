@@ -35,7 +35,8 @@ def train(
     algorithm: Annotated[str | None, typer.Option(help="trpo or ppo; default as the preset says.")] = None,
     iterations: Annotated[int | None, typer.Option(help="Training iterations; default as the preset says.")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override any field of TrainConfig.")
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Override any field of TrainConfig."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random. [default: 0]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out to the same result.")] = False,

@@ -86,9 +86,7 @@ class TrainConfig:
         for name, allowed in _CHOICES.items():
             require(getattr(self, name) in allowed, name, getattr(self, name), f"one of {', '.join(allowed)}")
         require(self.max_kl > 0, "max_kl", self.max_kl, "> 0")
-        require(
-            self.max_kl < math.inf or self.algorithm == "ppo", "max_kl", self.max_kl, "finite with trpo"
-        )
+        require(self.max_kl < math.inf or self.algorithm == "ppo", "max_kl", self.max_kl, "finite with trpo")
         require(0 < self.fisher_fraction <= 1, "fisher_fraction", self.fisher_fraction, "in (0, 1]")
         require(0 < self.backtrack_ratio < 1, "backtrack_ratio", self.backtrack_ratio, "in (0, 1)")
 
@@ -170,9 +168,7 @@ def _parse(name: str, kind: type, text: str) -> Any:
     try:
         return kind(text.replace("_", "") if kind is int else text)
     except ValueError:
-        raise ValueError(
-            f"{name} must be {'an integer' if kind is int else 'a number'}, got {text!r}"
-        ) from None
+        raise ValueError(f"{name} must be {'an integer' if kind is int else 'a number'}, got {text!r}") from None
 
 
 # The paper's tables (appendix A). The MDPs of table 2 run 10000 iterations, bandits 1000.

@@ -7,7 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from rl2jax.config import TrainConfig, preset
 from rl2jax.evaluate import evaluate, evaluation_key
@@ -49,9 +56,7 @@ def train_with_progress(run: Run, console: Console, *, resume: bool, checkpoint_
             done = int(report.state.iteration)
             progress.update(bar, description="training", completed=done, note=note)
 
-        return train_run(
-            run, resume=resume, checkpoint_minutes=checkpoint_minutes, on_chunk=on_chunk
-        ).finished
+        return train_run(run, resume=resume, checkpoint_minutes=checkpoint_minutes, on_chunk=on_chunk).finished
 
 
 def evaluate_run(

@@ -109,8 +109,8 @@ def make_collect(trial: Trial, networks: PolicyAndBaseline, num_trials: int) -> 
         key_tasks, key_rollouts = jax.random.split(key)
         tasks = jax.vmap(trial.env.sample_params)(jax.random.split(key_tasks, num_trials))
         agent = networks.agent(params["policy"])
-        out_axes = Trajectory(1, 1, 1, 1, 1, 1, task_features=0)
-        play = jax.vmap(lambda key, task: rollout(key, agent, trial, task), out_axes=out_axes)  # type: ignore[arg-type]
+        out_axes: Any = Trajectory(*[1] * 6, task_features=0)  # time-major
+        play = jax.vmap(lambda key, task: rollout(key, agent, trial, task), out_axes=out_axes)
         return play(jax.random.split(key_rollouts, num_trials), tasks)
 
     return collect
@@ -131,14 +131,10 @@ def make_optimisers(config: TrainConfig, num_trials: int):
             "linear": optax.linear_schedule(learning_rate, 0.0, steps),
             "cosine": optax.cosine_decay_schedule(learning_rate, steps),
         }
-        return optax.chain(
-            optax.clip(config.gradient_clip), optax.adam(schedules[config.learning_rate_schedule])
-        )
+        return optax.chain(optax.clip(config.gradient_clip), optax.adam(schedules[config.learning_rate_schedule]))
 
     policy = optimiser(config.policy_learning_rate, config.policy_epochs, config.policy_minibatch_trials)
-    baseline = optimiser(
-        config.baseline_learning_rate, config.baseline_epochs, config.baseline_minibatch_trials
-    )
+    baseline = optimiser(config.baseline_learning_rate, config.baseline_epochs, config.baseline_minibatch_trials)
     return (policy if config.algorithm == "ppo" else optax.identity()), baseline
 
 
@@ -221,9 +217,7 @@ def update_moments(moments: Moments, x: chex.Array, mask: chex.Array) -> Moments
     variance = masked_mean(jnp.square(x - mean), mask)
     total = moments.count + count
     delta = mean - moments.mean
-    new_variance = (
-        moments.variance * moments.count + variance * count + delta**2 * moments.count * count / total
-    )
+    new_variance = moments.variance * moments.count + variance * count + delta**2 * moments.count * count / total
     return Moments(total, moments.mean + delta * count / total, new_variance / total)
 
 
@@ -252,9 +246,7 @@ def make_update(networks: PolicyAndBaseline, config: TrainConfig, num_trials: in
     policy_step = POLICY_STEPS[config.algorithm]
     per_trial = (1, None)
 
-    def update(
-        state: TrainState, trajectory: Trajectory, key: chex.PRNGKey
-    ) -> tuple[TrainState, Metrics]:
+    def update(state: TrainState, trajectory: Trajectory, key: chex.PRNGKey) -> tuple[TrainState, Metrics]:
         key_policy, key_baseline = jax.random.split(key)
         mask = trajectory.mask
         returns = jax.vmap(discounted_returns, per_trial, 1)(trajectory.reward, config.discount)

@@ -121,9 +121,7 @@ class RecurrentNetwork(nn.Module):
             gru=gru,
             head=self._matrix("head", xavier, (self.units, self.num_outputs)),
             head_bias=self.param("head_bias", zeros, (self.num_outputs,)),
-            constants=self.param("constants", zeros, (self.num_constants,))
-            if self.num_constants
-            else jnp.zeros((0,)),
+            constants=self.param("constants", zeros, (self.num_constants,)) if self.num_constants else jnp.zeros((0,)),
         )
 
     def _initial_bias(self, key: chex.PRNGKey, shape: tuple[int]) -> chex.Array:
@@ -154,8 +152,11 @@ class ActionDistribution(Protocol):
       num_constants: parameters that do not depend on the input.
     """
 
-    num_outputs: int
-    num_constants: int
+    @property
+    def num_outputs(self) -> int: ...  # noqa: D102
+
+    @property
+    def num_constants(self) -> int: ...  # noqa: D102
 
     def __call__(self, dist_params: chex.Array) -> distrax.Distribution:
         """The distribution with parameters `dist_params`, float32 [num_outputs + num_constants]."""
@@ -170,7 +171,7 @@ class Categorical:
     num_constants: int = 0
 
     def __call__(self, dist_params: chex.Array) -> distrax.Distribution:
-        """distrax's categorical with these logits."""
+        """Distrax's categorical with these logits."""
         return distrax.Categorical(logits=dist_params)
 
 
@@ -186,7 +187,7 @@ class DiagonalGaussian:
         return self.num_outputs
 
     def __call__(self, dist_params: chex.Array) -> distrax.Distribution:
-        """distrax's multivariate normal with diagonal covariance."""
+        """Distrax's multivariate normal with diagonal covariance."""
         mean, log_std = jnp.split(dist_params, 2, axis=-1)
         return distrax.MultivariateNormalDiag(mean, jnp.exp(log_std))
 

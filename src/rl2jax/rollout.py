@@ -20,9 +20,7 @@ class RolloutCarry(NamedTuple):
     trial_done: chex.Array
 
 
-def rollout(
-    key: chex.PRNGKey, agent: Agent, trial: Trial, params: PyTree, num_steps: int | None = None
-) -> Trajectory:
+def rollout(key: chex.PRNGKey, agent: Agent, trial: Trial, params: PyTree, num_steps: int | None = None) -> Trajectory:
     """Plays one trial of the task `params`.
 
     The agent's state is made by `agent.init` once and is never reset at an episode's end.
@@ -61,4 +59,4 @@ def rollout(
         return RolloutCarry(agent_state, trial_obs, trial_state, trial_done), transition
 
     _, transitions = jax.lax.scan(step, carry, jax.random.split(key_steps, num_steps))
-    return Trajectory(*transitions, task_features=trial.env.task_features(params))
+    return Trajectory(*transitions, trial.env.task_features(params))

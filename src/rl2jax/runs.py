@@ -1,9 +1,9 @@
 """A run in a folder: what it is, its checkpoints, its metrics; made, continued, read back.
 
-  DIR/run.json       task, seed and config; written once
-  DIR/checkpoints/   one folder per saved iteration, the last two kept
-  DIR/metrics.jsonl  one row per iteration
-  DIR/tensorboard/   the same, if tensorboardX is installed
+DIR/run.json       task, seed and config; written once
+DIR/checkpoints/   one folder per saved iteration, the last two kept
+DIR/metrics.jsonl  one row per iteration
+DIR/tensorboard/   the same, if tensorboardX is installed
 """
 
 import contextlib

@@ -97,9 +97,7 @@ def _load(module_name: str, target: str, text: str) -> TaskDistribution:
         module = importlib.import_module(module_name)
     except ImportError as error:
         known = ", ".join(_KINDS)
-        raise ValueError(
-            f"unknown task {text!r}: neither one of {known} nor an importable module ({error})"
-        ) from error
+        raise ValueError(f"unknown task {text!r}: neither one of {known} nor an importable module ({error})") from error
     finally:
         sys.path.pop(0)
     loaded: Any = getattr(module, target, None)

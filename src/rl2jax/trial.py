@@ -68,9 +68,7 @@ class Trial:
         """
         space = self.env.action_space(None)
         applied = jnp.clip(action, space.low, space.high) if isinstance(space, spaces.Box) else action
-        obs, env_state, reward, terminated, truncated, _ = self.env.step(
-            key, state.env_state, applied, params
-        )
+        obs, env_state, reward, terminated, truncated, _ = self.env.step(key, state.env_state, applied, params)
         episode_done = jnp.logical_or(terminated, truncated)
         reward = jnp.asarray(reward, jnp.float32)
         episodes_done = state.episodes_done + episode_done.astype(jnp.int32)

@@ -80,9 +80,7 @@ def fisher_vector_product(
     return product
 
 
-def conjugate_gradient(
-    product: Callable[[PyTree], PyTree], b: PyTree, num_iters: int
-) -> tuple[PyTree, PyTree]:
+def conjugate_gradient(product: Callable[[PyTree], PyTree], b: PyTree, num_iters: int) -> tuple[PyTree, PyTree]:
     """`num_iters` iterations towards A x = b for a positive definite A, from x = 0.
 
     Args:

@@ -61,9 +61,7 @@ class TabularMDP(TaskDistribution[MDPState, MDPParams]):
         weights = jax.random.exponential(key_transition, (*shape, self.num_states))
         cdf = jnp.cumsum(weights, axis=-1)
         cdf = (cdf / cdf[..., -1:]).at[..., -1].set(1.0)
-        return MDPParams(
-            reward_mean=reward_mean, transition_cdf=cdf, max_steps_in_episode=self.episode_length
-        )
+        return MDPParams(reward_mean=reward_mean, transition_cdf=cdf, max_steps_in_episode=self.episode_length)
 
     def reset_env(self, key: chex.PRNGKey, params: MDPParams):
         """Every episode starts in state 0."""
