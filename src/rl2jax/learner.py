@@ -109,7 +109,7 @@ def make_collect(trial: Trial, networks: PolicyAndBaseline, num_trials: int) -> 
         key_tasks, key_rollouts = jax.random.split(key)
         tasks = jax.vmap(trial.env.sample_params)(jax.random.split(key_tasks, num_trials))
         agent = networks.agent(params["policy"])
-        out_axes: Any = Trajectory(*[1] * 6, task_features=0)  # time-major
+        out_axes: Any = Trajectory._make([1] * 6 + [0])  # time-major; task features have no time
         play = jax.vmap(lambda key, task: rollout(key, agent, trial, task), out_axes=out_axes)
         return play(jax.random.split(key_rollouts, num_trials), tasks)
 

@@ -59,4 +59,4 @@ def rollout(key: chex.PRNGKey, agent: Agent, trial: Trial, params: PyTree, num_s
         return RolloutCarry(agent_state, trial_obs, trial_state, trial_done), transition
 
     _, transitions = jax.lax.scan(step, carry, jax.random.split(key_steps, num_steps))
-    return Trajectory(*transitions, trial.env.task_features(params))
+    return Trajectory._make((*transitions, trial.env.task_features(params)))
