@@ -43,7 +43,7 @@ def extras(cuda: int | None) -> list[str]:
 
 def main() -> None:
     """Creates or updates the environment in the folder given as the first argument."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036  # an older Python parses this file too, and is told so
         sys.exit(f"rl2jax needs Python >= 3.11, this is {sys.version.split()[0]}; try make PYTHON=python3.11 ...")
     folder = Path(sys.argv[1])
     python = folder / "bin" / "python"

@@ -37,7 +37,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def format_score(row: dict[str, Any]) -> str:
-    """ "mean +- standard error" with as many digits as the error allows."""
+    """The mean, "+-" and the standard error, with as many digits as the error allows."""
     if row["standard_error"] is None:
         return f"{row['mean']:.3f} (one task: no standard error)"
     digits = max(0, 1 - math.floor(math.log10(row["standard_error"]))) if row["standard_error"] > 0 else 3
