@@ -142,6 +142,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    host.keep_freed_memory()
-    host.quieten_imports()
+    host.prepare()
     main()

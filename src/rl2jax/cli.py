@@ -111,22 +111,27 @@ def evaluate(
     typer.echo(f"{row['task']}: mean total reward {format_score(row)}, {num_tasks} tasks, seed {seed}")
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("rl2jax"))
+        raise typer.Exit
+
+
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
     """Common options."""
-    if version:
-        from importlib.metadata import version as package_version
-
-        typer.echo(package_version("rl2jax"))
-        raise typer.Exit
+    del version
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: what the user can mend is one line on standard error and exit code 2, never a traceback."""
-    host.keep_freed_memory()
-    host.quieten_imports()
+    host.prepare()
     try:
         app(args=arguments)
     except (ValueError, RuntimeError, OSError) as error:

@@ -1,7 +1,11 @@
 """Settings of the host process that make JAX's CPU backend faster; used by the command line."""
 
 import ctypes
+import os
 import warnings
+from pathlib import Path
+
+import jax
 
 # <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
@@ -22,6 +26,25 @@ def keep_freed_memory() -> bool:
         return False
     settings = ((_M_ARENA_MAX, 1), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1))
     return all(mallopt(option, value) for option, value in settings)
+
+
+def cache_compilations() -> None:
+    """Keeps compiled programs on disk between processes, unless JAX_COMPILATION_CACHE_DIR says otherwise.
+
+    The folder is $XDG_CACHE_HOME/rl2jax/xla, by default ~/.cache/rl2jax/xla; JAX bounds its size.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rl2jax" / "xla"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_compilation_cache_max_size", 2 * 1024**3)
+
+
+def prepare() -> None:
+    """All of the above and below: what the command line and the experiments do first."""
+    keep_freed_memory()
+    cache_compilations()
+    quieten_imports()
 
 
 def quieten_imports() -> None:

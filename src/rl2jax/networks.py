@@ -4,6 +4,7 @@ Flax declares and initialises the parameters; weight normalisation turns them in
 call, outside the scan over time; the functions that use the weights are pure.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -125,15 +126,16 @@ class RecurrentNetwork(nn.Module):
         )
 
     def _initial_bias(self, key: chex.PRNGKey, shape: tuple[int]) -> chex.Array:
-        """Zeros; with a memory horizon T, the update gate at -log(U[1, T - 1]).
+        """Zeros; with a memory horizon T, each unit's update gate at -log(tau), tau log-uniform on [1, T].
 
-        Tallec & Ollivier 2018, section 2: a gate open with probability 1/tau remembers for tau steps.
+        A gate that opens by 1 / tau remembers for about tau steps (Tallec & Ollivier 2018, section 2; they
+        draw tau uniformly, which leaves few units for what matters only to the next step).
         """
         bias = jnp.zeros(shape)
-        if self.memory_horizon <= 2:
+        if self.memory_horizon <= 1:
             return bias
-        times = jax.random.uniform(key, (self.units,), minval=1.0, maxval=self.memory_horizon - 1.0)
-        return bias.at[self.units : 2 * self.units].set(-jnp.log(times))
+        log_times = jax.random.uniform(key, (self.units,), maxval=math.log(self.memory_horizon))
+        return bias.at[self.units : 2 * self.units].set(-log_times)
 
     def _matrix(self, name: str, initialiser: Callable, shape: tuple[int, int]) -> chex.Array:
         direction = self.param(name, initialiser, shape)

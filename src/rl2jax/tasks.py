@@ -103,7 +103,12 @@ def _load(module_name: str, target: str, text: str) -> TaskDistribution:
     loaded: Any = getattr(module, target, None)
     if loaded is None:
         raise ValueError(f"task {text!r}: module {module_name} has no {target!r}")
-    env = loaded if isinstance(loaded, TaskDistribution) else loaded() if callable(loaded) else None
+    env = loaded
+    if callable(loaded) and not isinstance(loaded, TaskDistribution):
+        try:
+            env = loaded()
+        except TypeError as error:
+            raise ValueError(f"task {text!r}: {target}() cannot be called without arguments ({error})") from error
     if not isinstance(env, TaskDistribution):
         raise ValueError(f"task {text!r} must be (or return) a rl2jax.envs.TaskDistribution, got {loaded!r}")
     return env

@@ -91,7 +91,7 @@ class Learner:
 
     def init(self, key: chex.PRNGKey) -> TrainState:
         """A fresh train state."""
-        return init_train_state(self.networks, self.config, self.num_trials, key)
+        return _init(self, key)
 
     def train_step(self, state: TrainState) -> tuple[TrainState, Metrics]:
         """One iteration: collect a batch, update on it. A non-finite update is thrown away."""
@@ -109,6 +109,12 @@ class Learner:
     def train_chunk(self, state: TrainState, length: int) -> tuple[TrainState, Metrics]:
         """`length` iterations on the device; metrics have leaves [length]."""
         return jax.lax.scan(lambda state, _: self.train_step(state), state, None, length=length)
+
+
+@partial(jax.jit, static_argnums=0)
+def _init(learner: Learner, key: chex.PRNGKey) -> TrainState:
+    # One program instead of an eager operation per parameter: seconds less to wait.
+    return init_train_state(learner.networks, learner.config, learner.num_trials, key)
 
 
 @partial(jax.jit, static_argnums=(0, 2), donate_argnums=1)

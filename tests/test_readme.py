@@ -1,0 +1,38 @@
+"""The README's own task distribution: short, and trained."""
+
+import re
+from pathlib import Path
+
+import jax
+import pytest
+
+import rl2jax
+from rl2jax.tasks import parse_task
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def block(containing):
+    return next(b for b in re.findall(r"```python\n(.*?)```", README, re.S) if containing in b)
+
+
+@pytest.fixture
+def corridor(tmp_path, monkeypatch):
+    (tmp_path / "corridor.py").write_text(block("class Corridor"))
+    monkeypatch.chdir(tmp_path)
+    return parse_task("corridor:Corridor,n=3")
+
+
+def test_the_class_is_under_30_lines():
+    lines = block("class Corridor").split("@dataclass(frozen=True)")[1].strip().splitlines()
+    assert len(lines) + 1 < 30
+
+
+def test_the_readmes_task_trains(corridor):
+    """Knowing the goal after the first episode is worth more than acting blindly."""
+    config = rl2jax.preset("quick", "custom", corridor.num_episodes).replace(
+        iterations=25, batch_size=3000, gru_units=16, policy_minibatch_trials=25, iterations_per_chunk=25
+    )
+    _, metrics = rl2jax.train(corridor.env, config, jax.random.key(0))
+    assert metrics.finite.all()
+    assert metrics.mean_return[-1] > metrics.mean_return[0] + 0.5
