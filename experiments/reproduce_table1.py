@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rl2jax import host
-from rl2jax.config import PRESETS, preset
+from rl2jax.config import PRESETS
 from rl2jax.experiment import Interrupted, estimated_seconds, matmul_peak, run_cell
 from rl2jax.limits import bayes_optimal_value
 from rl2jax.report import write_rows
@@ -113,7 +113,7 @@ def main() -> None:
     )
     total = 0.0
     for (k, n), name in names.items():
-        seconds = estimated_seconds(preset(preset_name, "bandit", n), name, peak) if (k, n) in todo else 0.0
+        seconds = estimated_seconds(name, preset_name, peak) if (k, n) in todo else 0.0
         total += seconds
         console.print(f"  {name:<20} {'about ' + duration(seconds) if (k, n) in todo else 'done'}")
     console.print(f"about {duration(total)} in all")

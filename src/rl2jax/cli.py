@@ -44,7 +44,6 @@ def train(
 ) -> None:
     """Train an agent; Ctrl-C saves and exits, --resume continues to the same bits."""
     from rl2jax.config import parse_overrides
-    from rl2jax.config import preset as make_preset
     from rl2jax.experiment import train_with_progress
     from rl2jax.runs import create_run, open_run
     from rl2jax.tasks import parse_task
@@ -56,10 +55,10 @@ def train(
         run = open_run(out)
         wanted = run.config.replace(**changes)
         if preset is not None:
-            wanted = make_preset(preset, parsed.kind, parsed.num_episodes).replace(**changes)
+            wanted = parsed.preset(preset).replace(**changes)
         _refuse_differences(run, parsed.name, wanted, run.seed if seed is None else seed)
     else:
-        config = make_preset(preset or "paper", parsed.kind, parsed.num_episodes).replace(**changes)
+        config = parsed.preset(preset or "paper").replace(**changes)
         if config.num_episodes != parsed.num_episodes:
             raise ValueError(f"set the number of episodes in the task: n={config.num_episodes} in {task!r}")
         run = create_run(out, parsed, config, seed or 0)

@@ -173,36 +173,55 @@ def _parse(name: str, kind: type, text: str) -> Any:
 
 # The paper's tables (appendix A). The MDPs of table 2 run 10000 iterations, bandits 1000.
 _PAPER = TrainConfig()
+# For a laptop, by measurement (docs/design.md): half the units, small batches, many small first-order steps,
+# and update gates that start with memory on every time scale up to the trial's length.
 _CPU = TrainConfig(
     algorithm="ppo",
-    batch_size=50_000,
-    iterations=600,
+    iterations=1000,
+    batch_size=20_000,
     max_kl=math.inf,
+    entropy_coefficient=0.01,
     clip_range=0.2,
     policy_epochs=4,
-    policy_minibatch_trials=64,
     baseline_epochs=4,
-    baseline_minibatch_trials=128,
     learning_rate_schedule="linear",
+    gru_units=128,
 )
 PRESETS: dict[str, TrainConfig] = {
     "paper": _PAPER,
     "paper-first-order": _PAPER.replace(algorithm="ppo"),
     "cpu": _CPU,
-    "quick": _CPU.replace(batch_size=10_000, iterations=150),
+    "quick": _CPU.replace(iterations=100),
 }
 # Per kind of task, where a preset differs from the above.
-PRESET_CHANGES: dict[tuple[str, str], dict[str, Any]] = {
+_PRESET_CHANGES: dict[tuple[str, str], dict[str, Any]] = {
     ("paper", "mdp"): {"iterations": 10_000},
     ("paper-first-order", "mdp"): {"iterations": 10_000},
 }
+# The laptop presets size minibatches by time steps, since trials differ in length fifty-fold.
+_LAPTOP = ("cpu", "quick")
+_POLICY_MINIBATCH_STEPS, _BASELINE_MINIBATCH_STEPS, _FEWEST_TRIALS = 1_250, 2_500, 4
 
 
-def preset(name: str, kind: str = "bandit", num_episodes: int = 10) -> TrainConfig:
-    """The preset `name` for tasks of `kind` ("bandit", "mdp", or anything else for one's own).
+def preset(name: str, kind: str = "bandit", num_episodes: int = 10, episode_length: int = 1) -> TrainConfig:
+    """A preset, for trials of `num_episodes` episodes of up to `episode_length` steps.
+
+    Args:
+      name: one of `PRESETS`.
+      kind: of task: "bandit", "mdp", or anything else for one's own.
+      num_episodes: n.
+      episode_length: as `TaskDistribution.episode_length`.
 
     Raises:
       ValueError: if there is no such preset.
     """
     require(name in PRESETS, "preset", name, f"one of {', '.join(PRESETS)}")
-    return PRESETS[name].replace(num_episodes=num_episodes, **PRESET_CHANGES.get((name, kind), {}))
+    changes: dict[str, Any] = {"num_episodes": num_episodes, **_PRESET_CHANGES.get((name, kind), {})}
+    if name in _LAPTOP:
+        trial_length = num_episodes * episode_length
+        changes |= {
+            "policy_minibatch_trials": max(_FEWEST_TRIALS, _POLICY_MINIBATCH_STEPS // trial_length),
+            "baseline_minibatch_trials": max(_FEWEST_TRIALS, _BASELINE_MINIBATCH_STEPS // trial_length),
+            "memory_horizon": trial_length,
+        }
+    return PRESETS[name].replace(**changes)

@@ -16,7 +16,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from rl2jax.config import TrainConfig, preset
 from rl2jax.evaluate import evaluate, evaluation_key
 from rl2jax.learner import TrainState
 from rl2jax.report import evaluation_row, read_rows, write_rows
@@ -106,7 +105,7 @@ def run_cell(
       ValueError: if the folder holds a run of other settings.
     """
     task = parse_task(task_name)
-    config = preset(preset_name, task.kind, task.num_episodes)
+    config = task.preset(preset_name)
     row_file = folder / "row.json"
     if (folder / "run.json").exists():
         run = open_run(folder)
@@ -163,7 +162,9 @@ def flops_per_iteration(learner: Learner) -> float:
     return passes * per_step * learner.num_trials * learner.trial.num_steps
 
 
-def estimated_seconds(config: TrainConfig, task_name: str, peak: float) -> float:
+def estimated_seconds(task_name: str, preset_name: str, peak: float) -> float:
     """About how long a training takes on a device with this matrix-product peak."""
-    learner = Learner(parse_task(task_name).env, config)
+    task = parse_task(task_name)
+    config = task.preset(preset_name)
+    learner = Learner(task.env, config)
     return config.iterations * flops_per_iteration(learner) / (_EFFICIENCY * peak)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rl2jax.config import TrainConfig, preset
 from rl2jax.envs import BernoulliBandit, TabularMDP, TaskDistribution, random_cartpole, random_pendulum
 
 
@@ -23,6 +24,10 @@ class Task(NamedTuple):
     kind: str
     env: TaskDistribution
     num_episodes: int
+
+    def preset(self, name: str) -> TrainConfig:
+        """The preset `name`, for trials of this task."""
+        return preset(name, self.kind, self.num_episodes, self.env.episode_length)
 
 
 class _Kind(NamedTuple):
