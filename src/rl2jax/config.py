@@ -21,6 +21,7 @@ class TrainConfig:
       gae_lambda: of generalised advantage estimation.
       max_kl: mean KL per step between successive policies, in nats; inf switches it off ("ppo" only).
       entropy_coefficient: weight of the mean entropy added to the surrogate.
+      entropy_schedule: "constant", "linear" or "cosine", to 0 at the last iteration.
       fisher_fraction: "trpo": share of the batch's trials in Fisher-vector products.
       cg_iters: "trpo": conjugate-gradient iterations.
       cg_damping: "trpo": added to the Fisher matrix's diagonal.
@@ -51,6 +52,7 @@ class TrainConfig:
     gae_lambda: float = 0.3
     max_kl: float = 0.01
     entropy_coefficient: float = 0.0
+    entropy_schedule: str = "constant"
     fisher_fraction: float = 1.0
     cg_iters: int = 10
     cg_damping: float = 1e-3
@@ -125,6 +127,7 @@ _CHOICES = {
     "algorithm": ("trpo", "ppo"),
     "activation": ("relu", "tanh"),
     "learning_rate_schedule": ("constant", "linear", "cosine"),
+    "entropy_schedule": ("constant", "linear", "cosine"),
 }
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool, int: int, float: float, str: str, bool: bool}
 
@@ -180,10 +183,13 @@ _CPU = TrainConfig(
     iterations=1000,
     batch_size=20_000,
     max_kl=math.inf,
-    entropy_coefficient=0.01,
+    entropy_coefficient=0.03,
+    entropy_schedule="linear",
     clip_range=0.2,
     policy_epochs=4,
+    policy_learning_rate=3e-3,
     baseline_epochs=4,
+    baseline_learning_rate=3e-3,
     learning_rate_schedule="linear",
     gru_units=128,
 )
@@ -197,10 +203,11 @@ PRESETS: dict[str, TrainConfig] = {
 _PRESET_CHANGES: dict[tuple[str, str], dict[str, Any]] = {
     ("paper", "mdp"): {"iterations": 10_000},
     ("paper-first-order", "mdp"): {"iterations": 10_000},
+    ("cpu", "mdp"): {"iterations": 2_200},
 }
 # The laptop presets size minibatches by time steps, since trials differ in length fifty-fold.
 _LAPTOP = ("cpu", "quick")
-_POLICY_MINIBATCH_STEPS, _BASELINE_MINIBATCH_STEPS, _FEWEST_TRIALS = 1_250, 2_500, 4
+_POLICY_MINIBATCH_STEPS, _BASELINE_MINIBATCH_STEPS, _FEWEST_TRIALS = 2_500, 5_000, 5
 
 
 def preset(name: str, kind: str = "bandit", num_episodes: int = 10, episode_length: int = 1) -> TrainConfig:

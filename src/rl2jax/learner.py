@@ -121,17 +121,23 @@ def masked_mean(x: chex.Array, mask: chex.Array) -> chex.Array:
     return jnp.sum(x * mask) / jnp.maximum(jnp.sum(mask), 1.0)
 
 
+def schedule(name: str, start: float, steps: int) -> optax.Schedule:
+    """From `start`: constant, or linearly or as a cosine to 0 after `steps`."""
+    schedules = {
+        "constant": optax.constant_schedule(start),
+        "linear": optax.linear_schedule(start, 0.0, steps),
+        "cosine": optax.cosine_decay_schedule(start, steps),
+    }
+    return schedules[name]
+
+
 def make_optimisers(config: TrainConfig, num_trials: int):
     """(policy's, baseline's) Adam with elementwise clipping and the config's learning-rate schedule."""
 
     def optimiser(learning_rate: float, epochs: int, minibatch_trials: int):
         steps = config.iterations * epochs * num_minibatches(num_trials, minibatch_trials)
-        schedules = {
-            "constant": optax.constant_schedule(learning_rate),
-            "linear": optax.linear_schedule(learning_rate, 0.0, steps),
-            "cosine": optax.cosine_decay_schedule(learning_rate, steps),
-        }
-        return optax.chain(optax.clip(config.gradient_clip), optax.adam(schedules[config.learning_rate_schedule]))
+        learning_rates = schedule(config.learning_rate_schedule, learning_rate, steps)
+        return optax.chain(optax.clip(config.gradient_clip), optax.adam(learning_rates))
 
     policy = optimiser(config.policy_learning_rate, config.policy_epochs, config.policy_minibatch_trials)
     baseline = optimiser(config.baseline_learning_rate, config.baseline_epochs, config.baseline_minibatch_trials)
@@ -139,7 +145,11 @@ def make_optimisers(config: TrainConfig, num_trials: int):
 
 
 def surrogate_loss(
-    networks: PolicyAndBaseline, config: TrainConfig, policy_params: PyTree, batch: PolicyBatch
+    networks: PolicyAndBaseline,
+    config: TrainConfig,
+    policy_params: PyTree,
+    batch: PolicyBatch,
+    entropy_weight: chex.Array | float = 0.0,
 ) -> tuple[chex.Array, chex.Array]:
     """(negative surrogate with entropy bonus, mean KL from the old policy) on a batch.
 
@@ -153,19 +163,25 @@ def surrogate_loss(
     clip_range = config.clip_range if config.algorithm == "ppo" else jnp.inf
     surrogate = clipped_surrogate(log_prob, batch.old_log_prob, batch.advantage, clip_range)
     entropy = distribution.entropy() if config.entropy_coefficient else jnp.zeros_like(surrogate)
-    objective = masked_mean(surrogate + config.entropy_coefficient * entropy, batch.mask)
+    objective = masked_mean(surrogate + entropy_weight * entropy, batch.mask)
     return -objective, masked_mean(old.kl_divergence(distribution), batch.mask)
+
+
+def entropy_weight_at(config: TrainConfig, iteration: chex.Array) -> chex.Array:
+    """Weight of the entropy bonus at an iteration."""
+    return schedule(config.entropy_schedule, config.entropy_coefficient, config.iterations)(iteration)
 
 
 def trpo_policy_step(key, networks, config, optimiser, state, batch):
     """One natural step: (policy params, optimiser state, info)."""
     del key, optimiser
+    entropy_weight = entropy_weight_at(config, state.iteration)
     num_fisher = max(1, round(config.fisher_fraction * batch.mask.shape[1]))
     fisher_obs = jax.tree.map(lambda x: x[:, :num_fisher], batch.trial_obs)
     fisher_mask = batch.mask[:, :num_fisher]
 
     def evaluate_fn(policy_params):
-        loss, kl = surrogate_loss(networks, config, policy_params, batch)
+        loss, kl = surrogate_loss(networks, config, policy_params, batch, entropy_weight)
         return -loss, kl
 
     def dist_params_fn(policy_params):
@@ -182,17 +198,18 @@ def trpo_policy_step(key, networks, config, optimiser, state, batch):
 
 def ppo_policy_step(key, networks, config, optimiser, state, batch):
     """Several first-order epochs: (policy params, optimiser state, info)."""
+    entropy_weight = entropy_weight_at(config, state.iteration)
 
     def loss_fn(policy_params, minibatch):
-        return surrogate_loss(networks, config, policy_params, minibatch)[0]
+        return surrogate_loss(networks, config, policy_params, minibatch, entropy_weight)[0]
 
     def evaluate_fn(policy_params):
-        loss, kl = surrogate_loss(networks, config, policy_params, batch)
+        loss, kl = surrogate_loss(networks, config, policy_params, batch, entropy_weight)
         return -loss, kl
 
     old = networks.distribution(batch.old_dist_params)
     entropy = old.entropy() if config.entropy_coefficient else jnp.zeros_like(batch.mask)
-    surrogate = masked_mean(batch.advantage + config.entropy_coefficient * entropy, batch.mask)
+    surrogate = masked_mean(batch.advantage + entropy_weight * entropy, batch.mask)
     constants = PPOConfig(config.max_kl, config.policy_epochs, config.policy_minibatch_trials)
     return ppo_update(
         key,
