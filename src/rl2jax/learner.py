@@ -55,6 +55,7 @@ class PolicyBatch(NamedTuple):
 
     trial_obs: Any
     action: chex.Array
+    reward: chex.Array
     old_log_prob: chex.Array
     old_dist_params: chex.Array
     advantage: chex.Array
@@ -85,6 +86,7 @@ def make_networks(env: Any, config: TrainConfig) -> PolicyAndBaseline:
         activation=config.activation,
         weight_norm=config.weight_norm,
         memory_horizon=config.memory_horizon,
+        predict_reward=config.reward_prediction_coefficient > 0,
     )
 
 
@@ -156,7 +158,19 @@ def surrogate_loss(
     The surrogate is the plain probability ratio times the advantage for "trpo" (Schulman et al. 2015,
     equation 14) and the clipped one for "ppo".
     """
-    dist_params = jax.vmap(networks.dist_params, (None, 1), 1)(policy_params, batch.trial_obs)
+    loss, kl, _ = policy_losses(networks, config, policy_params, batch, entropy_weight)
+    return loss, kl
+
+
+def policy_losses(
+    networks: PolicyAndBaseline,
+    config: TrainConfig,
+    policy_params: PyTree,
+    batch: PolicyBatch,
+    entropy_weight: chex.Array | float = 0.0,
+) -> tuple[chex.Array, chex.Array, chex.Array]:
+    """`surrogate_loss`, and the mean squared error of the predicted rewards (0 if none are predicted)."""
+    dist_params, predicted = jax.vmap(networks.policy_outputs, (None, 1), 1)(policy_params, batch.trial_obs)
     distribution = networks.distribution(dist_params)
     old = networks.distribution(batch.old_dist_params)
     log_prob = distribution.log_prob(batch.action)
@@ -164,7 +178,11 @@ def surrogate_loss(
     surrogate = clipped_surrogate(log_prob, batch.old_log_prob, batch.advantage, clip_range)
     entropy = distribution.entropy() if config.entropy_coefficient else jnp.zeros_like(surrogate)
     objective = masked_mean(surrogate + entropy_weight * entropy, batch.mask)
-    return -objective, masked_mean(old.kl_divergence(distribution), batch.mask)
+    kl = masked_mean(old.kl_divergence(distribution), batch.mask)
+    if not networks.predict_reward:
+        return -objective, kl, jnp.zeros(())
+    chosen = jnp.sum(predicted * jax.nn.one_hot(batch.action, predicted.shape[-1]), axis=-1)
+    return -objective, kl, masked_mean(jnp.square(chosen - batch.reward), batch.mask)
 
 
 def entropy_weight_at(config: TrainConfig, iteration: chex.Array) -> chex.Array:
@@ -201,7 +219,8 @@ def ppo_policy_step(key, networks, config, optimiser, state, batch):
     entropy_weight = entropy_weight_at(config, state.iteration)
 
     def loss_fn(policy_params, minibatch):
-        return surrogate_loss(networks, config, policy_params, minibatch, entropy_weight)[0]
+        loss, _, prediction_error = policy_losses(networks, config, policy_params, minibatch, entropy_weight)
+        return loss + config.reward_prediction_coefficient * prediction_error
 
     def evaluate_fn(policy_params):
         loss, kl = surrogate_loss(networks, config, policy_params, batch, entropy_weight)
@@ -282,6 +301,7 @@ def make_update(networks: PolicyAndBaseline, config: TrainConfig, num_trials: in
         batch = PolicyBatch(
             trajectory.trial_obs,
             trajectory.action,
+            trajectory.reward,
             trajectory.agent_info.log_prob,
             trajectory.agent_info.dist_params,
             standardise(advantages, mask),

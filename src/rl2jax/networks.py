@@ -254,12 +254,18 @@ class PolicyAndBaseline:
     activation: str = "relu"
     weight_norm: bool = True
     memory_horizon: int = 0
+    predict_reward: bool = False
+
+    def __post_init__(self):
+        if self.predict_reward and not isinstance(self.distribution, Categorical):
+            raise ValueError("reward_prediction_coefficient must be 0 with continuous actions, got a positive one")
 
     @property
     def policy_network(self) -> RecurrentNetwork:
         """Declaration of the policy's parameters."""
         family = self.distribution
-        return self._network(family.num_outputs, family.num_constants)
+        num_predictions = family.num_outputs if self.predict_reward else 0
+        return self._network(family.num_outputs + num_predictions, family.num_constants)
 
     @property
     def baseline_network(self) -> RecurrentNetwork:
@@ -317,8 +323,21 @@ class PolicyAndBaseline:
 
     def dist_params(self, policy_params: PyTree, trial_obs: TrialObservation) -> chex.Array:
         """Parameters of the action distribution over a trial; float32 [num_steps, num_dist_params]."""
+        return self.policy_outputs(policy_params, trial_obs)[0]
+
+    def policy_outputs(self, policy_params: PyTree, trial_obs: TrialObservation) -> tuple[chex.Array, chex.Array]:
+        """Distribution parameters, and the predicted reward of each action if `predict_reward`, over a trial.
+
+        Returns:
+          (float32 [num_steps, num_dist_params], float32 [num_steps, num_actions or 0]).
+        """
         weights: Any = self.policy_network.apply(policy_params)
-        return self.unroll(weights, trial_obs)
+        return self._split(self.unroll(weights, trial_obs))
+
+    def _split(self, outputs: chex.Array) -> tuple[chex.Array, chex.Array]:
+        num_predictions = self.distribution.num_outputs if self.predict_reward else 0
+        boundary = outputs.shape[-1] - num_predictions
+        return outputs[..., :boundary], outputs[..., boundary:]
 
     def values(self, baseline_params: PyTree, trial_obs: TrialObservation) -> chex.Array:
         """The baseline's output over a trial, on the scale of normalised returns; float32 [num_steps]."""
@@ -339,7 +358,8 @@ class PolicyAndBaseline:
             return self.initial_state()
 
         def step(key, state, trial_obs):
-            state, dist_params = self.step(weights, state, trial_obs)
+            state, outputs = self.step(weights, state, trial_obs)
+            dist_params, _ = self._split(outputs)
             distribution = self.distribution(dist_params)
             action = distribution.mode() if deterministic else distribution.sample(seed=key)
             return state, action, PolicyInfo(distribution.log_prob(action), dist_params)
