@@ -1,0 +1,34 @@
+"""Settings shared by all tests: compiling is what they spend their time on, so compile quickly and once."""
+
+import os
+
+import hypothesis
+import jax
+import pytest
+
+hypothesis.settings.register_profile("rl2jax", deadline=None, derandomize=True, max_examples=25)
+hypothesis.settings.load_profile("rl2jax")
+
+
+def pytest_configure(config):
+    """Compiles without LLVM's optimisations, and keeps what was compiled in .pytest_cache."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    cache = getattr(config, "cache", None)  # absent under `-p no:cacheprovider`
+    if cache is None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    # The variable is for processes that tests start, and keeps the command line from choosing its own.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder = str(cache.mkdir("jax"))
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    # An entry that a killed process left unfinished is compiled again.
+    config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent:UserWarning")
+
+
+@pytest.fixture(scope="module")
+def strict_ranks():
+    """Rank promotion raises while a module's tests run.
+
+    For the modules that hold up under it. networks.py and evaluate.py add vectors to matrices on purpose.
+    """
+    with jax.numpy_rank_promotion("raise"):
+        yield

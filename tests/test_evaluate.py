@@ -1,0 +1,151 @@
+"""Evaluation: the same tasks for everyone, formulas against numpy, and fresh tasks."""
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import random_params
+
+from rl2jax.agents import Agent, random_agent
+from rl2jax.config import TrainConfig
+from rl2jax.envs import BernoulliBandit
+from rl2jax.evaluate import Evaluation, evaluate, evaluation_key
+from rl2jax.learner import make_collect, make_networks, make_trial
+from rl2jax.trial import Trial
+
+
+@dataclass(frozen=True)
+class PaysTheTask(BernoulliBandit):
+    """Every pull pays the first arm's probability, whatever is pulled: the total tells the task."""
+
+    def step_env(self, key, state, action, params):
+        obs, state, _, terminated, info = super().step_env(key, state, action, params)
+        return obs, state, params.probs[0], terminated, info
+
+
+@dataclass(frozen=True)
+class PaysTheArm(BernoulliBandit):
+    """A pull pays its arm's probability itself."""
+
+    def step_env(self, key, state, action, params):
+        obs, state, _, terminated, info = super().step_env(key, state, action, params)
+        return obs, state, params.probs[action], terminated, info
+
+
+def always(arm):
+    return Agent(lambda key: (), lambda key, state, trial_obs: (state, jnp.asarray(arm, jnp.int32), ()))
+
+
+# --- Scores.
+
+
+def test_scores_against_numpy():
+    totals = np.random.default_rng(0).normal(6, 2, 11).astype(np.float32)
+    evaluation = Evaluation(totals, np.zeros(3))
+    wide = totals.astype(np.float64)
+    np.testing.assert_allclose(evaluation.mean, wide.mean())
+    np.testing.assert_allclose(evaluation.standard_deviation, np.sqrt(((wide - wide.mean()) ** 2).sum() / 10))
+    np.testing.assert_allclose(evaluation.standard_error, wide.std(ddof=1) / np.sqrt(11))
+
+
+def test_one_task_has_no_standard_error():
+    """nan, and no warning of numpy's."""
+    evaluation = Evaluation(np.ones(1, np.float32), np.ones(1))
+    assert evaluation.mean == 1.0
+    assert math.isnan(evaluation.standard_error)
+
+
+def test_mean_of_many_tasks_keeps_its_digits():
+    """float32 sums of a million totals would drift in the fourth digit."""
+    totals = np.full(1_000_001, 100.1, np.float32)
+    np.testing.assert_allclose(Evaluation(totals, np.zeros(1)).mean, np.float64(np.float32(100.1)), rtol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def random_scores():
+    """The random agent on 4000 bandits of 5 arms and 10 pulls, Table 1's first column."""
+    trial = Trial(BernoulliBandit(5), 10)
+    return evaluate(random_agent(trial.env.action_space()), trial, 4000, evaluation_key(0))
+
+
+def test_the_random_agent_earns_half_a_pull(random_scores):
+    """Table 1: 5.0 for 10 pulls of arms that are uniform on [0, 1]."""
+    assert abs(random_scores.mean - 5.0) < 4 * random_scores.standard_error
+    # 10 pulls of variance 1/4, any two of which share the mean of the arms: variance 1/12 / 5.
+    np.testing.assert_allclose(random_scores.standard_deviation, np.sqrt(10 / 4 + 90 / 60), rtol=0.05)
+
+
+def test_the_reward_curve_is_the_mean_reward_of_each_step(random_scores):
+    """It adds up to the mean total, and is flat for an agent that does not learn."""
+    assert random_scores.reward_curve.shape == (10,)
+    np.testing.assert_allclose(random_scores.reward_curve.sum(), random_scores.mean, rtol=1e-6)
+    assert np.abs(random_scores.reward_curve - 0.5).max() < 4.5 * 0.5 / np.sqrt(4000)
+
+
+# --- Which tasks.
+
+
+def test_results_do_not_depend_on_the_batch_size():
+    """A recurrent policy on 7 tasks: all at once, or in batches of 3 with a remainder."""
+    config = TrainConfig(num_episodes=4, gru_units=4)
+    trial = make_trial(PaysTheArm(2), config)
+    networks = make_networks(trial.env, config)
+    agent = networks.agent(random_params(networks, seed=0)["policy"])
+    done = []
+    whole = evaluate(agent, trial, 7, evaluation_key(1))
+    parts = evaluate(agent, trial, 7, evaluation_key(1), batch_tasks=3, progress=done.append)
+    assert done == [3, 6, 7]
+    assert len(whole.total_reward) == 7
+    assert np.unique(whole.total_reward).size == 7
+    np.testing.assert_allclose(parts.total_reward, whole.total_reward, atol=1e-5)
+    np.testing.assert_allclose(parts.reward_curve, whole.reward_curve, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def tasks_of():
+    """(key, number of tasks, agent) -> the first arm's probability in each task that is met."""
+
+    def tasks(key, num_tasks, agent):
+        return evaluate(agent, Trial(PaysTheTask(2), 2), num_tasks, key).total_reward / 2
+
+    return tasks
+
+
+def test_agents_meet_the_same_tasks(tasks_of):
+    """So that they can be compared in pairs; and task i is the same in a longer evaluation."""
+    agents = [always(0), always(1), random_agent(PaysTheTask(2).action_space())]
+    first, *others = (tasks_of(evaluation_key(3), 20, agent) for agent in agents)
+    assert np.unique(first).size == 20
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+    np.testing.assert_array_equal(tasks_of(evaluation_key(3), 30, always(0))[:20], first)
+
+
+def test_tasks_are_fresh(tasks_of):
+    """No task of an evaluation is one of another seed's, or of a training batch of the same seed."""
+    trial = Trial(PaysTheTask(2), 2)
+    config = TrainConfig(num_episodes=2, gru_units=2)
+    networks = make_networks(trial.env, config)
+    collect = jax.jit(make_collect(trial, networks, 50))
+    met = [np.asarray(tasks_of(evaluation_key(seed), 50, always(0))) for seed in (0, 1)]
+    for key in (jax.random.key(0), *jax.random.split(jax.random.key(0), 3)):  # the root, and train_step's three
+        met.append(np.asarray(collect(key, random_params(networks, seed=0)).task_features[:, 0]))
+    assert np.unique(np.concatenate(met)).size == sum(map(len, met))
+
+
+def test_common_tasks_make_differences_sharp():
+    """Paired on common tasks, always arm 0 and always arm 1 differ by exactly the difference of their arms."""
+
+    trial = Trial(PaysTheArm(2), 1)
+    rewards = [evaluate(always(arm), trial, 500, evaluation_key(4)).total_reward for arm in (0, 1)]
+    best = np.maximum(*rewards).mean()
+    assert abs(best - 2 / 3) < 4 * np.sqrt(1 / 18 / 500)  # the larger of two uniform numbers
+
+
+@pytest.mark.parametrize("num_tasks", [0, -3])
+def test_at_least_one_task(num_tasks):
+    with pytest.raises(ValueError, match=f"num_tasks must be >= 1, got {num_tasks}"):
+        evaluate(always(0), Trial(BernoulliBandit(2), 1), num_tasks, evaluation_key(0))
