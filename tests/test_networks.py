@@ -197,7 +197,11 @@ def test_policy_and_baseline_against_numpy(activation):
 def test_scaling_a_direction_changes_nothing_and_scaling_a_scale_does():
     networks, inputs = make(units=UNITS), trial_inputs()
     params = random_params(networks, seed=2)["policy"]["params"]
-    dist_params = jax.jit(lambda p: networks.dist_params({"params": p}, inputs))
+    compiled = jax.jit(lambda p: networks.dist_params({"params": p}, inputs))
+
+    def dist_params(params):
+        return np.asarray(compiled(params))
+
     before = dist_params(params)
     longer = {name: 7.0 * x if f"{name}_scale" in params else x for name, x in params.items()}
     np.testing.assert_allclose(dist_params(longer), before, rtol=1e-4, atol=1e-5)

@@ -206,7 +206,7 @@ PRESETS: dict[str, TrainConfig] = {
     "paper": _PAPER,
     "paper-first-order": _PAPER.replace(algorithm="ppo"),
     "cpu": _CPU,
-    "quick": _CPU.replace(iterations=100),
+    "quick": _CPU.replace(iterations=150, batch_size=10_000, gru_units=64),
 }
 # Per kind of task, where a preset differs from the above.
 _PRESET_CHANGES: dict[tuple[str, str], dict[str, Any]] = {
@@ -243,6 +243,7 @@ def preset(name: str, kind: str = "bandit", num_episodes: int = 10, episode_leng
     if name in _LAPTOP:
         trial_length = num_episodes * episode_length
         policy_steps = _POLICY_MINIBATCH_STEPS.get(kind, _POLICY_MINIBATCH_STEPS["other"])
+        policy_steps = min(policy_steps, PRESETS[name].batch_size // 8)
         changes |= {
             "policy_minibatch_trials": max(_FEWEST_TRIALS, policy_steps // trial_length),
             "baseline_minibatch_trials": max(_FEWEST_TRIALS, _BASELINE_MINIBATCH_STEPS // trial_length),
