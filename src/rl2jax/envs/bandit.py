@@ -39,7 +39,7 @@ class BernoulliBandit(TaskDistribution[BanditState, BanditParams]):
         return BanditParams(probs=jax.random.uniform(key, (self.num_arms,)))
 
     @property
-    def episode_length(self) -> int:
+    def episode_length(self) -> int:  # type: ignore[override]
         """A pull is a whole episode."""
         return 1
 

@@ -29,13 +29,11 @@ class TaskDistribution(Environment[TaskState, TaskParams]):
     `params.max_steps_in_episode` is the time limit that gymnax's `is_truncated` reads.
     """
 
+    # A field or a property of the subclass; a property here could not be a field without a default there.
+    episode_length: int
+
     def sample_params(self, key: chex.PRNGKey) -> TaskParams:
         """Draws one task."""
-        raise NotImplementedError
-
-    @property
-    def episode_length(self) -> int:
-        """The most steps an episode can last."""
         raise NotImplementedError
 
     def task_features(self, params: TaskParams) -> chex.Array:
