@@ -63,7 +63,7 @@ def test_a_failed_save_keeps_the_one_before(tmp_path, state, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(json, "dump", no_space)
-    with pytest.raises(checkpoint.CheckpointError, match="No space left.*iteration 1 is kept"):
+    with pytest.raises(checkpoint.CheckpointError, match=r"No space left.*iteration 1 is kept"):
         checkpoint.save(tmp_path, 2, state)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["1"]
 

@@ -302,16 +302,13 @@ def test_bad_task_names_say_why(text, said):
         parse_task(text)
 
 
-NO_MODULE = pytest.mark.xfail(strict=True, reason="tasks._load lets importlib's own errors through")
-
-
 @pytest.mark.parametrize(
     "text",
     [
         "rl2jax.envs:BernoulliBandit",
         "math:sqrt",
-        pytest.param(".relative:env", marks=NO_MODULE),
-        pytest.param(":env", marks=NO_MODULE),
+        ".relative:env",
+        ":env",
     ],
 )
 def test_names_that_cannot_be_loaded_are_value_errors(text):

@@ -100,7 +100,7 @@ def _load(module_name: str, target: str, text: str) -> TaskDistribution:
     sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except (ImportError, ValueError, TypeError) as error:
         known = ", ".join(_KINDS)
         raise ValueError(f"unknown task {text!r}: neither one of {known} nor an importable module ({error})") from error
     finally:

@@ -100,8 +100,8 @@ class Learner:
         update = make_update(self.networks, self.config, self.num_trials)
         new_state, metrics = update(state, trajectory, key_update)
         new_state = new_state._replace(key=key)
-        # One scalar stands for all: a NaN or infinity anywhere in the new parameters reaches their sum.
-        total = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(new_state.params))
+        # One scalar stands for all: a NaN or infinity anywhere in the new state reaches their sum.
+        total = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(new_state._replace(key=())))
         finite = jnp.isfinite(total) & jnp.isfinite(metrics.baseline_loss) & jnp.isfinite(metrics.mean_return)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, state)
         return kept, metrics._replace(finite=finite.astype(jnp.float32))
