@@ -13,6 +13,7 @@ hypothesis.settings.load_profile("rl2jax")
 def pytest_configure(config):
     """Compiles without LLVM's optimisations, and keeps what was compiled in .pytest_cache."""
     jax.config.update("jax_disable_most_optimizations", True)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for processes that tests start: same programs, same bits
     cache = getattr(config, "cache", None)  # absent under `-p no:cacheprovider`
     if cache is None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return

@@ -189,7 +189,7 @@ def test_a_read_only_folder(capsys, mounted):
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(capsys, mounted):
-    folder = mounted("size=200k") / "run"
+    folder = mounted("size=600k") / "run"
     assert run([*TRAIN, "--iterations", 2, "--out", folder]) == 0
     before = final_state(folder)
     (folder / "run.json").write_text((folder / "run.json").read_text().replace('"iterations": 2', '"iterations": 4'))
