@@ -47,7 +47,7 @@ from rl2jax.train import Learner
         ("max_kl", 0.0),
         ("max_kl", math.nan),
         ("max_kl", math.inf),  # with trpo, which has no step without it
-        ("reward_prediction_coefficient", 1.0),  # with trpo, whose surrogate has no such term
+        ("task_inference_coefficient", 1.0),  # with trpo, whose surrogate has no such term
         ("entropy_coefficient", -1.0),
         ("entropy_coefficient", math.inf),
         ("fisher_fraction", 0.0),
@@ -201,7 +201,7 @@ def test_the_paper_preset_is_the_papers_table():
         "first_step_flag": 0.0,
         "memory_horizon": 0,
         "entropy_coefficient": 0.0,
-        "reward_prediction_coefficient": 0.0,
+        "task_inference_coefficient": 0.0,
         "learning_rate_schedule": "constant",
     }
     for kind, iterations in (("bandit", 1000), ("mdp", 10_000)):

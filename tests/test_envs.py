@@ -111,10 +111,9 @@ def test_mdp_transitions_are_flat_dirichlet(mdp_tasks):
     np.testing.assert_allclose(covariance, (np.eye(4) * 4 - 1) / 80, atol=2e-3)
 
 
-def test_mdp_task_features_are_the_task(mdp_tasks):
-    means, probs, features = mdp_tasks
-    expected = np.concatenate([means.reshape(4000, -1), probs.reshape(4000, -1)], axis=1)
-    np.testing.assert_array_equal(features, expected)
+def test_mdp_task_features_are_the_reward_means(mdp_tasks):
+    means, _, features = mdp_tasks
+    np.testing.assert_array_equal(features, means.reshape(4000, -1))
 
 
 def test_mdp_steps_follow_the_task():

@@ -249,9 +249,9 @@ def test_deterministic_takes_the_likeliest_action():
     assert len(set(np.asarray(samples))) > 1
 
 
-def test_predicted_rewards_are_a_second_head_of_the_policy():
-    """The first outputs stay the action distribution's, in acting and in learning; the rest predict rewards."""
-    networks, inputs = make(units=UNITS, predict_reward=True), trial_inputs()
+def test_inferred_task_features_are_a_second_head_of_the_policy():
+    """The last outputs are the action distribution's, in acting and in learning; those before infer the task."""
+    networks, inputs = make(units=UNITS, num_task_features=7), trial_inputs()
     params = random_params(networks, seed=5)["policy"]
     first = jax.tree.map(lambda x: x[0], inputs)
 
@@ -260,14 +260,12 @@ def test_predicted_rewards_are_a_second_head_of_the_policy():
         _, _, info = networks.agent(params).step(jax.random.key(0), jnp.zeros(UNITS), first)
         return *networks.policy_outputs(params, inputs), info.dist_params
 
-    dist_params, predicted, acting = outputs(params)
+    dist_params, inferred, acting = outputs(params)
     expected = numpy_network(params["params"], inputs)
-    np.testing.assert_allclose(dist_params, expected[:, :ACTIONS], rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(predicted, expected[:, ACTIONS:], rtol=1e-4, atol=1e-4)
-    assert predicted.shape == (STEPS, ACTIONS)
-    np.testing.assert_allclose(acting, expected[0, :ACTIONS], rtol=1e-4, atol=1e-4)
-    with pytest.raises(ValueError, match="reward_prediction_coefficient must be 0 with continuous actions"):
-        make(DiagonalGaussian(2), predict_reward=True)
+    np.testing.assert_allclose(dist_params, expected[:, 7:], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(inferred, expected[:, :7], rtol=1e-4, atol=1e-4)
+    assert inferred.shape == (STEPS, 7)
+    np.testing.assert_allclose(acting, expected[0, 7:], rtol=1e-4, atol=1e-4)
 
 
 # --- Distributions and encodings.

@@ -22,6 +22,7 @@ from rl2jax.learner import (
     make_trial,
     policy_losses,
     ppo_policy_step,
+    standardise_columns,
     surrogate_loss,
 )
 from rl2jax.ppo import PPOConfig, clipped_surrogate, ppo_update
@@ -213,11 +214,11 @@ def batch_of(trajectory, advantage):
     return PolicyBatch(
         trial_obs=trajectory.trial_obs,
         action=trajectory.action,
-        reward=trajectory.reward,
         old_log_prob=trajectory.agent_info.log_prob,
         old_dist_params=trajectory.agent_info.dist_params,
         advantage=advantage,
         mask=trajectory.mask,
+        task_features=standardise_columns(trajectory.task_features)[None],
     )
 
 
@@ -288,19 +289,23 @@ def test_the_kl_limit_holds_at_any_learning_rate(collected):
 
 
 def test_losses_over_the_mask(collected):
-    """Surrogate with entropy bonus, KL, and squared error of predicted rewards, against numpy; half masked out."""
-    config = CONFIG.replace(entropy_coefficient=0.1, reward_prediction_coefficient=1.0)
+    """Surrogate with entropy bonus, KL, and squared error of inferred task features, against numpy; half masked out."""
+    config = CONFIG.replace(entropy_coefficient=0.1, task_inference_coefficient=1.0)
     networks = make_networks(TRIAL.env, config)
     params = random_params(networks, seed=3)["policy"]
     _, batch = collected
     mask = np.random.default_rng(4).integers(2, size=batch.mask.shape).astype(np.float32)
+
+    features = np.asarray(batch.task_features)
+    np.testing.assert_allclose(features.mean(axis=1), 0, atol=1e-5)
+    np.testing.assert_allclose(features.std(axis=1), 1, atol=1e-3)
 
     @jax.jit
     def losses(policy_params):
         outputs = jax.vmap(networks.policy_outputs, (None, 1), 1)(policy_params, batch.trial_obs)
         return outputs, policy_losses(networks, config, policy_params, batch._replace(mask=mask), 0.07)
 
-    (logits, predicted), results = jax.tree.map(np.float64, losses(params))
+    (logits, inferred), results = jax.tree.map(np.float64, losses(params))
     new, old = (scipy.special.log_softmax(np.float64(x), axis=-1) for x in (logits, batch.old_dist_params))
 
     def taken(x):
@@ -311,7 +316,7 @@ def test_losses_over_the_mask(collected):
     expected = (
         -(surrogate - 0.07 * (np.exp(new) * new).sum(-1)),
         (np.exp(old) * (old - new)).sum(-1),
-        (taken(predicted) - batch.reward) ** 2,
+        ((inferred - features) ** 2).mean(-1),
     )
     np.testing.assert_allclose(results, [np.mean(x[mask == 1]) for x in expected], rtol=1e-4, atol=1e-5)
 

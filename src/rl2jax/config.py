@@ -22,8 +22,9 @@ class TrainConfig:
       max_kl: mean KL per step between successive policies, in nats; inf switches it off ("ppo" only).
       entropy_coefficient: weight of the mean entropy added to the surrogate.
       entropy_schedule: "constant", "linear" or "cosine", to 0 at the last iteration.
-      reward_prediction_coefficient: "ppo": weight of an auxiliary squared error: a second head on the policy's
-        hidden state predicts the reward of the action taken. Beyond the paper; 0 in its presets.
+      task_inference_coefficient: "ppo": weight of an auxiliary squared error: a second head on the policy's
+        hidden state predicts `TaskDistribution.task_features`, which training knows and the agent must infer
+        (Humplik et al. 2019). Nothing of it is used in acting. Beyond the paper; 0 in its presets.
       fisher_fraction: "trpo": share of the batch's trials in Fisher-vector products.
       cg_iters: "trpo": conjugate-gradient iterations.
       cg_damping: "trpo": added to the Fisher matrix's diagonal.
@@ -55,7 +56,7 @@ class TrainConfig:
     max_kl: float = 0.01
     entropy_coefficient: float = 0.0
     entropy_schedule: str = "constant"
-    reward_prediction_coefficient: float = 0.0
+    task_inference_coefficient: float = 0.0
     fisher_fraction: float = 1.0
     cg_iters: int = 10
     cg_damping: float = 1e-3
@@ -93,9 +94,9 @@ class TrainConfig:
         require(self.max_kl > 0, "max_kl", self.max_kl, "> 0")
         require(self.max_kl < math.inf or self.algorithm == "ppo", "max_kl", self.max_kl, "finite with trpo")
         require(
-            self.reward_prediction_coefficient == 0 or self.algorithm == "ppo",
-            "reward_prediction_coefficient",
-            self.reward_prediction_coefficient,
+            self.task_inference_coefficient == 0 or self.algorithm == "ppo",
+            "task_inference_coefficient",
+            self.task_inference_coefficient,
             "0 with trpo",
         )
         require(0 < self.fisher_fraction <= 1, "fisher_fraction", self.fisher_fraction, "in (0, 1]")
@@ -129,7 +130,7 @@ _AT_LEAST_ONE = (
     "gru_units",
     "iterations_per_chunk",
 )
-_AT_LEAST_ZERO = ("entropy_coefficient", "reward_prediction_coefficient", "cg_damping", "memory_horizon")
+_AT_LEAST_ZERO = ("entropy_coefficient", "task_inference_coefficient", "cg_damping", "memory_horizon")
 _POSITIVE = ("policy_learning_rate", "baseline_learning_rate", "gradient_clip", "clip_range")
 _UNIT_INTERVAL = ("discount", "gae_lambda", "first_step_flag")
 _CHOICES = {
@@ -214,10 +215,10 @@ _PRESET_CHANGES: dict[tuple[str, str], dict[str, Any]] = {
     ("paper-first-order", "mdp"): {"iterations": 10_000},
     # Remembering 50 state-action pairs takes many gradient steps and, beyond the paper, an auxiliary loss.
     ("cpu", "mdp"): {
-        "iterations": 1_700,
+        "iterations": 2_000,
         "policy_learning_rate": 2e-3,
         "baseline_epochs": 2,
-        "reward_prediction_coefficient": 1.0,
+        "task_inference_coefficient": 1.0,
     },
 }
 # The laptop presets size minibatches by time steps, since trials differ in length fifty-fold.

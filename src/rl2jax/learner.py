@@ -51,15 +51,18 @@ class TrainState(NamedTuple):
 
 
 class PolicyBatch(NamedTuple):
-    """What the surrogate needs of a batch; leaves [num_steps, num_trials, ...]."""
+    """What the surrogate needs of a batch; leaves [num_steps, num_trials, ...].
+
+    `task_features` is [1, num_trials, num_task_features], each feature with mean 0 and variance 1 over trials.
+    """
 
     trial_obs: Any
     action: chex.Array
-    reward: chex.Array
     old_log_prob: chex.Array
     old_dist_params: chex.Array
     advantage: chex.Array
     mask: chex.Array
+    task_features: chex.Array
 
 
 class BaselineBatch(NamedTuple):
@@ -76,7 +79,18 @@ def make_trial(env: Any, config: TrainConfig) -> Trial:
 
 
 def make_networks(env: Any, config: TrainConfig) -> PolicyAndBaseline:
-    """The networks that a config describes, for an environment's spaces."""
+    """The networks that a config describes, for an environment's spaces.
+
+    Raises:
+      ValueError: if the environment's spaces are not supported, or it has no task features to infer.
+    """
+    inferred = config.task_inference_coefficient > 0
+    num_task_features = _count_task_features(env) if inferred else 0
+    if inferred and num_task_features == 0:
+        raise ValueError(
+            f"task_inference_coefficient must be 0 for {env.name}, whose task_features are empty, "
+            f"got {config.task_inference_coefficient}"
+        )
     action_space = env.action_space(None)
     return PolicyAndBaseline(
         observation=encoding_for(env.observation_space(None), "observation space"),
@@ -86,8 +100,13 @@ def make_networks(env: Any, config: TrainConfig) -> PolicyAndBaseline:
         activation=config.activation,
         weight_norm=config.weight_norm,
         memory_horizon=config.memory_horizon,
-        predict_reward=config.reward_prediction_coefficient > 0,
+        num_task_features=num_task_features,
     )
+
+
+def _count_task_features(env: Any) -> int:
+    features = jax.eval_shape(lambda key: env.task_features(env.sample_params(key)), jax.random.key(0))
+    return features.shape[0]
 
 
 def num_trials_in_batch(trial: Trial, config: TrainConfig) -> int:
@@ -169,8 +188,8 @@ def policy_losses(
     batch: PolicyBatch,
     entropy_weight: chex.Array | float = 0.0,
 ) -> tuple[chex.Array, chex.Array, chex.Array]:
-    """`surrogate_loss`, and the mean squared error of the predicted rewards (0 if none are predicted)."""
-    dist_params, predicted = jax.vmap(networks.policy_outputs, (None, 1), 1)(policy_params, batch.trial_obs)
+    """`surrogate_loss`, and the mean squared error of the inferred task features (0 if none are inferred)."""
+    dist_params, inferred = jax.vmap(networks.policy_outputs, (None, 1), 1)(policy_params, batch.trial_obs)
     distribution = networks.distribution(dist_params)
     old = networks.distribution(batch.old_dist_params)
     log_prob = distribution.log_prob(batch.action)
@@ -179,10 +198,10 @@ def policy_losses(
     entropy = distribution.entropy() if config.entropy_coefficient else jnp.zeros_like(surrogate)
     objective = masked_mean(surrogate + entropy_weight * entropy, batch.mask)
     kl = masked_mean(old.kl_divergence(distribution), batch.mask)
-    if not networks.predict_reward:
+    if not networks.num_task_features:
         return -objective, kl, jnp.zeros(())
-    chosen = jnp.sum(predicted * jax.nn.one_hot(batch.action, predicted.shape[-1]), axis=-1)
-    return -objective, kl, masked_mean(jnp.square(chosen - batch.reward), batch.mask)
+    error = jnp.mean(jnp.square(inferred - batch.task_features), axis=-1)
+    return -objective, kl, masked_mean(error, batch.mask)
 
 
 def entropy_weight_at(config: TrainConfig, iteration: chex.Array) -> chex.Array:
@@ -219,8 +238,8 @@ def ppo_policy_step(key, networks, config, optimiser, state, batch):
     entropy_weight = entropy_weight_at(config, state.iteration)
 
     def loss_fn(policy_params, minibatch):
-        loss, _, prediction_error = policy_losses(networks, config, policy_params, minibatch, entropy_weight)
-        return loss + config.reward_prediction_coefficient * prediction_error
+        loss, _, inference_error = policy_losses(networks, config, policy_params, minibatch, entropy_weight)
+        return loss + config.task_inference_coefficient * inference_error
 
     def evaluate_fn(policy_params):
         loss, kl = surrogate_loss(networks, config, policy_params, batch, entropy_weight)
@@ -301,11 +320,11 @@ def make_update(networks: PolicyAndBaseline, config: TrainConfig, num_trials: in
         batch = PolicyBatch(
             trajectory.trial_obs,
             trajectory.action,
-            trajectory.reward,
             trajectory.agent_info.log_prob,
             trajectory.agent_info.dist_params,
             standardise(advantages, mask),
             mask,
+            standardise_columns(trajectory.task_features)[None],
         )
         policy_params, policy_opt_state, info = policy_step(
             key_policy, networks, config, policy_optimiser, state, batch
@@ -349,6 +368,11 @@ def make_update(networks: PolicyAndBaseline, config: TrainConfig, num_trials: in
         return new_state, metrics
 
     return update
+
+
+def standardise_columns(x: chex.Array) -> chex.Array:
+    """Each column of [rows, columns] with mean 0 and standard deviation 1 (0 where it is constant)."""
+    return (x - jnp.mean(x, axis=0)) / (jnp.std(x, axis=0) + 1e-6)
 
 
 def masked_variance(x: chex.Array, mask: chex.Array) -> chex.Array:

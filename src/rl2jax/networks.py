@@ -244,7 +244,8 @@ class PolicyAndBaseline:
     """A policy and a baseline: separate networks of one architecture up to the head (appendix A).
 
     Parameters are a dict {"policy": ..., "baseline": ...}. All methods take one trial;
-    `jax.vmap` stays outside.
+    `jax.vmap` stays outside. The policy's first `num_task_features` outputs are an auxiliary head
+    (`TrainConfig.task_inference_coefficient`); the others parametrise the action distribution.
     """
 
     observation: Encoding
@@ -254,18 +255,13 @@ class PolicyAndBaseline:
     activation: str = "relu"
     weight_norm: bool = True
     memory_horizon: int = 0
-    predict_reward: bool = False
-
-    def __post_init__(self):
-        if self.predict_reward and not isinstance(self.distribution, Categorical):
-            raise ValueError("reward_prediction_coefficient must be 0 with continuous actions, got a positive one")
+    num_task_features: int = 0
 
     @property
     def policy_network(self) -> RecurrentNetwork:
         """Declaration of the policy's parameters."""
         family = self.distribution
-        num_predictions = family.num_outputs if self.predict_reward else 0
-        return self._network(family.num_outputs + num_predictions, family.num_constants)
+        return self._network(self.num_task_features + family.num_outputs, family.num_constants)
 
     @property
     def baseline_network(self) -> RecurrentNetwork:
@@ -326,18 +322,16 @@ class PolicyAndBaseline:
         return self.policy_outputs(policy_params, trial_obs)[0]
 
     def policy_outputs(self, policy_params: PyTree, trial_obs: TrialObservation) -> tuple[chex.Array, chex.Array]:
-        """Distribution parameters, and the predicted reward of each action if `predict_reward`, over a trial.
+        """Distribution parameters, and what the hidden state tells of the task, over a trial.
 
         Returns:
-          (float32 [num_steps, num_dist_params], float32 [num_steps, num_actions or 0]).
+          (float32 [num_steps, num_dist_params], float32 [num_steps, num_task_features]).
         """
         weights: Any = self.policy_network.apply(policy_params)
         return self._split(self.unroll(weights, trial_obs))
 
     def _split(self, outputs: chex.Array) -> tuple[chex.Array, chex.Array]:
-        num_predictions = self.distribution.num_outputs if self.predict_reward else 0
-        boundary = outputs.shape[-1] - num_predictions
-        return outputs[..., :boundary], outputs[..., boundary:]
+        return outputs[..., self.num_task_features :], outputs[..., : self.num_task_features]
 
     def values(self, baseline_params: PyTree, trial_obs: TrialObservation) -> chex.Array:
         """The baseline's output over a trial, on the scale of normalised returns; float32 [num_steps]."""

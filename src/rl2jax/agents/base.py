@@ -1,7 +1,7 @@
 """The interface of everything that acts in a trial: a GRU policy, Thompson sampling, a planner."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 
@@ -19,3 +19,20 @@ class Agent(NamedTuple):
 
     init: Callable[[chex.PRNGKey], PyTree]
     step: Callable[[chex.PRNGKey, PyTree, TrialObservation], tuple[PyTree, chex.Array, PyTree]]
+
+
+class ReferenceAgent(NamedTuple):
+    """An agent that is not trained, with what a comparison needs to know of it.
+
+    Attributes:
+      make: (env, num_episodes, **hyperparameters) -> Agent.
+      grid: settings of the hyperparameters to choose among, the default first; one setting: nothing to tune.
+      fixed: hyperparameters that are not tuned but belong to its rows, such as tie_breaking or convention.
+      draws_per_step: about how many random numbers a step takes, where they dominate its cost: a comparison
+        plays such an agent on fewer tasks. 0 for agents as cheap as eps-greedy.
+    """
+
+    make: Callable[..., Agent]
+    grid: tuple[dict[str, Any], ...] = ({},)
+    fixed: dict[str, Any] = {}  # noqa: RUF012  (never changed)
+    draws_per_step: int = 0

@@ -37,7 +37,10 @@ class TaskDistribution(Environment[TaskState, TaskParams]):
         raise NotImplementedError
 
     def task_features(self, params: TaskParams) -> chex.Array:
-        """A vector that describes the task, for critics that may see it during training; float32 [any]."""
+        """What an agent would like to know of the task, and training may tell it; float32 [any], default empty.
+
+        `TrainConfig.task_inference_coefficient` trains the policy's hidden state to predict it.
+        """
         del params
         return jnp.zeros((0,), jnp.float32)
 

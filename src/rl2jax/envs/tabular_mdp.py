@@ -84,8 +84,12 @@ class TabularMDP(TaskDistribution[MDPState, MDPParams]):
         return jnp.zeros_like(state.time, dtype=bool)
 
     def task_features(self, params: MDPParams) -> chex.Array:
-        """Reward means and transition probabilities, flattened; float32 [S*A*(1+S)]."""
-        return jnp.concatenate([params.reward_mean.ravel(), params.transition_probs.ravel()])
+        """Reward means, flattened; float32 [S*A].
+
+        Without the transitions: they are ten times as many numbers, of which a trial reveals little, and
+        inferring them too slowed learning (docs/design.md).
+        """
+        return params.reward_mean.ravel()
 
     def action_space(self, params: MDPParams | None = None) -> spaces.Discrete:
         """A tabular action."""
