@@ -13,14 +13,15 @@ ROOT = Path(rl2jax.__file__).parent
 # From the top of the house down; a module imports from strictly earlier layers only. Names are relative to
 # rl2jax, a package's name stands for its __init__.py, and the first pattern that matches places a module.
 LAYERS = [
-    ["types"],
+    ["types", "files"],
     ["envs.base"],
     ["config"],
     ["envs.adapter"],
     ["envs.*"],  # one distribution, one file: a new one touches nothing else
     ["envs"],
     ["trial"],
-    ["agents.base"],
+    ["agents.base", "agents.gamma", "agents.indices", "agents.planning"],
+    ["agents.random", "agents.posteriors"],
     ["agents.*"],
     ["agents"],
     ["limits.*"],
@@ -28,13 +29,17 @@ LAYERS = [
     ["networks"],
     ["rollout"],
     ["advantages", "sgd"],
-    ["trpo", "ppo"],
+    ["trpo", "ppo", "imitation"],
     ["learner"],
     ["train"],
-    ["checkpoint", "evaluate", "tasks"],
+    ["checkpoint", "evaluate", "behaviour", "tasks", "stats", "published"],
+    ["tuning"],
     ["runs"],
     ["report"],
-    ["experiment"],
+    ["compare", "tables"],
+    ["limit_rows", "figures"],
+    ["experiment", "page"],
+    ["reproduce"],
     ["host"],
     ["cli"],
     ["rl2jax"],
@@ -48,7 +53,14 @@ ONLY = {
     "sgd": {"types"},
     "trpo": {"types"},
     "ppo": {"types", "sgd"},
-    "host": set(),
+    "imitation": {"types", "agents.base"},
+    "stats": set(),
+    "published": set(),
+    "tables": {"published", "report"},  # rows on disk only
+    "figures": {"published", "tables"},
+    "page": {"published", "tables", "figures"},
+    "files": set(),
+    "host": {"files"},
 }
 
 # Libraries that stay in some rooms.

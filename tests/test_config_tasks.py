@@ -141,7 +141,12 @@ def test_bad_overrides_name_field_and_value(text, field, value):
         parse_overrides([text])
 
 
-VALUES = {int: st.integers(1, 10**6), float: st.floats(0.01, 0.99), bool: st.booleans()}
+VALUES = {
+    int: st.integers(1, 10**6),
+    float: st.floats(0.01, 0.99),
+    bool: st.booleans(),
+    str: st.sampled_from(["", "gittins"]),
+}
 
 
 @st.composite

@@ -1,4 +1,4 @@
-"""The command line: `rl2jax train`, `rl2jax evaluate`."""
+"""The command line: train, evaluate, compare, limits, table, figure."""
 
 import dataclasses
 import sys
@@ -32,7 +32,9 @@ def train(
             help="paper (default; the paper's numbers), paper-first-order, cpu (for a laptop), quick (minutes)."
         ),
     ] = None,
-    algorithm: Annotated[str | None, typer.Option(help="trpo or ppo; default as the preset says.")] = None,
+    algorithm: Annotated[
+        str | None, typer.Option(help="trpo, ppo or imitation (with --set teacher=AGENT); default as the preset says.")
+    ] = None,
     iterations: Annotated[int | None, typer.Option(help="Training iterations; default as the preset says.")] = None,
     set_: Annotated[
         list[str] | None,
@@ -102,12 +104,142 @@ def evaluate(
     from rl2jax.runs import open_run
 
     run = open_run(run_folder)
-    if json_file is not None and not json_file.parent.is_dir():
-        raise ValueError(f"--json: the folder {json_file.parent} does not exist")
+    _check_json(json_file)
     row = evaluate_run(run, console, num_tasks=num_tasks, seed=seed, deterministic=deterministic)
     if json_file is not None:
         write_rows(json_file, [row])
     typer.echo(f"{row['task']}: mean total reward {format_score(row)}, {num_tasks} tasks, seed {seed}")
+
+
+def _check_json(path: Path | None) -> None:
+    """Refuses a file that cannot be written before the work that would fill it."""
+    if path is not None and not path.parent.is_dir():
+        raise ValueError(f"--json: the folder {path.parent} does not exist")
+
+
+@app.command()
+def compare(
+    task: Annotated[str, typer.Argument(help=TASK_HELP)],
+    agents: Annotated[
+        str | None, typer.Option(help='Names with commas between; default: all that need no training. "" for none.')
+    ] = None,
+    run: Annotated[list[Path] | None, typer.Option(help="Folder of a trained run; may be given several times.")] = None,
+    num_tasks: Annotated[int | None, typer.Option(help="Tasks, the same for all. [default: 10000]")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the tasks.")] = 0,
+    protocol: Annotated[
+        str, typer.Option(help="large: tests in pairs; paper: 1000 tasks and unpaired t-tests, as published.")
+    ] = "large",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the rows here, and the tests beside it (.tests.json).")
+    ] = None,
+) -> None:
+    """Play agents on the same tasks: means, standard errors, and which differences are significant."""
+    from rl2jax.compare import run_contenders, select_agents
+    from rl2jax.experiment import compare_with_progress
+    from rl2jax.report import format_score, write_comparison
+    from rl2jax.runs import open_run
+    from rl2jax.tasks import parse_task
+
+    parsed = parse_task(task)
+    if protocol not in ("large", "paper"):
+        raise ValueError(f"--protocol must be large or paper, got {protocol!r}")
+    if protocol == "paper" and num_tasks not in (None, 1000):
+        raise ValueError(f"--num-tasks must be 1000 with --protocol paper, got {num_tasks}")
+    count = num_tasks if num_tasks is not None else 1000 if protocol == "paper" else 10_000
+    if count < 1:
+        raise ValueError(f"--num-tasks must be >= 1, got {count}")
+    _check_json(json_file)
+    names = None if agents is None else [name.strip() for name in agents.split(",") if name.strip()]
+    chosen = select_agents(parsed, names)
+    trained = run_contenders([open_run(folder) for folder in run or []], parsed)
+    if not chosen and not trained:
+        raise ValueError("--agents: nothing to compare; name agents, or runs with --run")
+    result = compare_with_progress(parsed, chosen, trained, count, seed, protocol, console)
+    if json_file is not None:
+        write_comparison(json_file, result.rows, result.tests)
+    typer.echo(f"{parsed.name}, seed {seed}")
+    for row in sorted(result.rows, key=lambda row: -row["mean"]):
+        mark = "*" if row["not_below_best"] else " "
+        typer.echo(f"{mark} {row['agent']:<24}{format_score(row)}, {row['num_tasks']} tasks")
+    typer.echo("* best, or not significantly below the best (one-sided t-test, p >= 0.05, each test on its own).")
+    if len(result.tests) > 1:
+        different = sum(test.p_holm < 0.05 for test in result.tests)
+        typer.echo(f"After Holm's adjustment for all pairs, {different} of {len(result.tests)} differ at 0.05.")
+
+
+@app.command()
+def limits(
+    task: Annotated[str, typer.Argument(help="bandit:k=5,n=10 or mdp:n=10 (s=, a=, t= optional).")],
+    num_tasks: Annotated[int, typer.Option(help="Tasks on which the best known policy is played.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Seed of the tasks, and of bounds that are sampled.")] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write a list with one row here.")] = None,
+) -> None:
+    """The most that any agent can score: exact where that can be computed, else an upper bound."""
+    from rl2jax.limit_rows import limit_row
+    from rl2jax.report import write_rows
+    from rl2jax.tasks import parse_task
+
+    parsed = parse_task(task)
+    _check_json(json_file)
+    if num_tasks < 2:
+        raise ValueError(f"--num-tasks must be >= 2, got {num_tasks}")
+    row = limit_row(parsed, num_tasks, seed)
+    if json_file is not None:
+        write_rows(json_file, [row])
+    if row["exact"] is not None:
+        typer.echo(f"{row['task']}: Bayes-optimal value {row['exact']:.6f} ({row['method']})")
+    else:
+        error = row["upper_bound_standard_error"]
+        typer.echo(f"{row['task']}: no agent exceeds {row['upper_bound']:.3f} +- {error:.3f} ({row['method']})")
+    if row["best_policy"]:
+        typer.echo(
+            f"best known policy: {row['best_policy']}, {row['best_policy_mean']:.3f} "
+            f"+- {row['best_policy_standard_error']:.3f} over {num_tasks} tasks"
+        )
+
+
+RESULTS_HELP = "Folder of rows, as written by compare --json and the experiments."
+
+
+@app.command()
+def table(
+    number: Annotated[int, typer.Argument(help="1 (bandits) or 2 (tabular MDPs).")],
+    results: Annotated[Path | None, typer.Option(help=RESULTS_HELP + " [default: experiments/results/tableN]")] = None,
+    format_: Annotated[str, typer.Option("--format", help="terminal, markdown, latex or csv.")] = "terminal",
+    everything: Annotated[bool, typer.Option("--all", help="Also agents that the paper does not have.")] = False,
+) -> None:
+    """The paper's table beside ours, from rows on disk only."""
+    from rl2jax import tables
+
+    if format_ not in tables.FORMATS:
+        raise ValueError(f"--format must be one of {', '.join(tables.FORMATS)}, got {format_!r}")
+    built = tables.build_table(number, tables.read_results(_results(results, number)), everything=everything)
+    if format_ == "terminal":
+        Console().print(tables.to_terminal(built))
+    else:
+        write = {"markdown": tables.to_markdown, "latex": tables.to_latex, "csv": tables.to_csv}[format_]
+        typer.echo(write(built), nl=False)
+
+
+@app.command()
+def figure(
+    number: Annotated[int, typer.Argument(help="2 (bandits) or 3 (tabular MDPs): normalised learning curves.")],
+    results: Annotated[Path | None, typer.Option(help=RESULTS_HELP + " [default: experiments/results/tableN]")] = None,
+    out: Annotated[Path | None, typer.Option(help="PNG, SVG or PDF file. [default: figureN.png]")] = None,
+) -> None:
+    """The paper's figure from our rows on disk."""
+    from rl2jax import figures, tables
+
+    out = out or Path(f"figure{number}.png")
+    if out.suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"--out must end in .png, .svg or .pdf, got {str(out)!r}")
+    rows = tables.read_results(_results(results, number - 1))
+    figures.learning_curves(number, rows).savefig(out, dpi=200)
+    typer.echo(f"written to {out}")
+
+
+def _results(folder: Path | None, number: int) -> Path:
+    return folder or Path("experiments/results") / f"table{number}"
 
 
 def _print_version(wanted: bool) -> None:

@@ -16,10 +16,14 @@ class TrainConfig:
       num_episodes: n, episodes in a trial.
       iterations: policy iterations, one batch each.
       batch_size: time steps in a batch; batch_size // (steps in a trial) whole trials are collected.
-      algorithm: "trpo" (natural gradient) or "ppo" (the paper's first-order form).
+      algorithm: "trpo" (natural gradient), "ppo" (the paper's first-order form) or "imitation" (supervised
+        learning of a teacher's actions, section 3.1; needs a teacher).
+      teacher: "imitation": name of the reference agent that is imitated.
+      teacher_acts: "imitation": whether the teacher plays the trials, or the student does and the teacher says
+        what it would have done (Ross et al. 2011).
       discount: of the trial's rewards, through episode ends.
       gae_lambda: of generalised advantage estimation.
-      max_kl: mean KL per step between successive policies, in nats; inf switches it off ("ppo" only).
+      max_kl: mean KL per step between successive policies, in nats; inf switches it off (not with "trpo").
       entropy_coefficient: weight of the mean entropy added to the surrogate.
       entropy_schedule: "constant", "linear" or "cosine", to 0 at the last iteration.
       task_inference_coefficient: "ppo": weight of an auxiliary squared error: a second head on the policy's
@@ -51,6 +55,8 @@ class TrainConfig:
     iterations: int = 1000
     batch_size: int = 250_000
     algorithm: str = "trpo"
+    teacher: str = ""
+    teacher_acts: bool = True
     discount: float = 0.99
     gae_lambda: float = 0.3
     max_kl: float = 0.01
@@ -92,13 +98,14 @@ class TrainConfig:
         for name, allowed in _CHOICES.items():
             require(getattr(self, name) in allowed, name, getattr(self, name), f"one of {', '.join(allowed)}")
         require(self.max_kl > 0, "max_kl", self.max_kl, "> 0")
-        require(self.max_kl < math.inf or self.algorithm == "ppo", "max_kl", self.max_kl, "finite with trpo")
+        require(self.max_kl < math.inf or self.algorithm != "trpo", "max_kl", self.max_kl, "finite with trpo")
         require(
-            self.task_inference_coefficient == 0 or self.algorithm == "ppo",
+            self.task_inference_coefficient == 0 or self.algorithm != "trpo",
             "task_inference_coefficient",
             self.task_inference_coefficient,
             "0 with trpo",
         )
+        require(self.teacher == "" or self.algorithm == "imitation", "teacher", self.teacher, "empty without imitation")
         require(0 < self.fisher_fraction <= 1, "fisher_fraction", self.fisher_fraction, "in (0, 1]")
         require(0 < self.backtrack_ratio < 1, "backtrack_ratio", self.backtrack_ratio, "in (0, 1)")
 
@@ -134,7 +141,7 @@ _AT_LEAST_ZERO = ("entropy_coefficient", "task_inference_coefficient", "cg_dampi
 _POSITIVE = ("policy_learning_rate", "baseline_learning_rate", "gradient_clip", "clip_range")
 _UNIT_INTERVAL = ("discount", "gae_lambda", "first_step_flag")
 _CHOICES = {
-    "algorithm": ("trpo", "ppo"),
+    "algorithm": ("trpo", "ppo", "imitation"),
     "activation": ("relu", "tanh"),
     "learning_rate_schedule": ("constant", "linear", "cosine"),
     "entropy_schedule": ("constant", "linear", "cosine"),

@@ -1,6 +1,7 @@
 """One cell of a table: train (or continue), evaluate (or read back); and how long that will take."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,21 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
+from rl2jax.agents import ReferenceAgent
+from rl2jax.compare import Comparison, Contender, compare, reference_contender
 from rl2jax.evaluate import evaluate, evaluation_key
 from rl2jax.learner import TrainState
 from rl2jax.report import evaluation_row, read_rows, write_rows
-from rl2jax.runs import Run, create_run, load_state, open_run, train_run
-from rl2jax.tasks import parse_task
+from rl2jax.runs import Run, create_run, last_iteration, load_state, open_run, train_run
+from rl2jax.tasks import Task, parse_task
 from rl2jax.train import ChunkReport, Learner
+from rl2jax.tuning import find_tuned, tuned_or_tune
 
 # Share of the matrix-product peak that a whole iteration reaches; measured, see docs/design.md.
 _EFFICIENCY = 0.4
@@ -85,6 +90,26 @@ def evaluate_run(
     )
 
 
+def train_cell(folder: Path, task_name: str, preset_name: str, *, training_seed: int, console: Console) -> Run:
+    """Trains one agent in `folder`, or as much of that as is not done yet.
+
+    Raises:
+      Interrupted: if a signal stopped it; what was done is saved.
+      ValueError: if the folder holds a run of other settings.
+    """
+    task = parse_task(task_name)
+    config = task.preset(preset_name)
+    if (folder / "run.json").exists():
+        run = open_run(folder)
+        if (run.task.name, run.config, run.seed) != (task.name, config, training_seed):
+            raise ValueError(f"{folder} holds a run of other settings than {preset_name}'s; move it away")
+    else:
+        run = create_run(folder, task, config, training_seed)
+    if last_iteration(run) < config.iterations and not train_with_progress(run, console, resume=True):
+        raise Interrupted(f"{task_name}: stopped and saved; start again to continue")
+    return run
+
+
 def run_cell(
     folder: Path,
     task_name: str,
@@ -104,21 +129,12 @@ def run_cell(
       Interrupted: if a signal stopped it; what was done is saved.
       ValueError: if the folder holds a run of other settings.
     """
-    task = parse_task(task_name)
-    config = task.preset(preset_name)
+    run = train_cell(folder, task_name, preset_name, training_seed=training_seed, console=console)
     row_file = folder / "row.json"
-    if (folder / "run.json").exists():
-        run = open_run(folder)
-        if (run.task.name, run.config, run.seed) != (task.name, config, training_seed):
-            raise ValueError(f"{folder} holds a run of other settings than {preset_name}'s; move it away")
-    else:
-        run = create_run(folder, task, config, training_seed)
     if row_file.exists():
         (row,) = read_rows(row_file)
         if (row["num_tasks"], row["seed"]) == (num_tasks, seed):
             return row
-    if not train_with_progress(run, console, resume=True):
-        raise Interrupted(f"{task_name}: stopped and saved; start again to continue")
     row = evaluate_run(run, console, num_tasks=num_tasks, seed=seed)
     row |= {"preset": preset_name, "command": cell_command(run, preset_name, num_tasks, seed)}
     write_rows(row_file, [row])
@@ -153,8 +169,10 @@ def flops_per_iteration(learner: Learner) -> float:
     config, networks = learner.config, learner.networks
     input_size = networks.observation.size + networks.action.size + 2
     per_step = 2.0 * 3 * config.gru_units * (config.gru_units + input_size)
-    passes = 2.0 + 3.0 * config.baseline_epochs  # collecting, values before the update, fitting
-    if config.algorithm == "ppo":
+    passes = 2.0  # collecting, values before the update
+    if config.algorithm != "imitation":
+        passes += 3.0 * config.baseline_epochs
+    if config.algorithm != "trpo":
         checks = 1 if config.max_kl == float("inf") else config.policy_epochs
         passes += 3.0 * config.policy_epochs + checks
     else:
@@ -168,3 +186,33 @@ def estimated_seconds(task_name: str, preset_name: str, peak: float) -> float:
     config = task.preset(preset_name)
     learner = Learner(task.env, config)
     return config.iterations * flops_per_iteration(learner) / (_EFFICIENCY * peak)
+
+
+def compare_with_progress(
+    task: Task,
+    agents: dict[str, ReferenceAgent],
+    trained: list[Contender],
+    num_tasks: int,
+    seed: int,
+    protocol: str,
+    console: Console,
+) -> Comparison:
+    """`compare` under a progress bar per agent; agents that were never tuned for the task are tuned first."""
+    with progress_bar(console) as progress:
+        contenders = []
+        for name, spec in agents.items():
+            tuned = find_tuned(task, name, spec)
+            if tuned is None:
+                bar = progress.add_task(f"tuning {name}", total=len(spec.grid), note="")
+                tuned = tuned_or_tune(task, name, spec, partial(_advance, progress, bar))
+            contenders.append(reference_contender(task, name, spec, tuned))
+        bars = {c.name: progress.add_task(c.name, total=num_tasks, note="") for c in [*contenders, *trained]}
+
+        def on_progress(name: str, done: int, total: int) -> None:
+            progress.update(bars[name], completed=done, total=total)
+
+        return compare(task, [*contenders, *trained], num_tasks, seed, protocol=protocol, on_progress=on_progress)
+
+
+def _advance(progress: Progress, bar: TaskID, done: int) -> None:
+    progress.update(bar, completed=done)

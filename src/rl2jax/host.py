@@ -3,9 +3,10 @@
 import ctypes
 import os
 import warnings
-from pathlib import Path
 
 import jax
+
+from rl2jax.files import cache_folder
 
 # <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
@@ -35,8 +36,7 @@ def cache_compilations() -> None:
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rl2jax" / "xla"
-    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
     jax.config.update("jax_compilation_cache_max_size", 2 * 1024**3)
 
 

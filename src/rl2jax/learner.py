@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import optax
 
 from rl2jax.advantages import discounted_returns, generalised_advantages, standardise
+from rl2jax.agents.base import Agent
 from rl2jax.config import TrainConfig
+from rl2jax.imitation import imitating_agent
 from rl2jax.networks import PolicyAndBaseline, distribution_for, encoding_for
 from rl2jax.ppo import PPOConfig, clipped_surrogate, ppo_update
 from rl2jax.rollout import rollout
@@ -123,13 +125,24 @@ def num_trials_in_batch(trial: Trial, config: TrainConfig) -> int:
     return config.batch_size // trial.num_steps
 
 
-def make_collect(trial: Trial, networks: PolicyAndBaseline, num_trials: int) -> Collect:
-    """Returns collect(key, params) -> a batch of trials on freshly drawn tasks, one task a trial."""
+def make_collect(
+    trial: Trial,
+    networks: PolicyAndBaseline,
+    num_trials: int,
+    teacher: Agent | None = None,
+    teacher_acts: bool = True,
+) -> Collect:
+    """Returns collect(key, params) -> a batch of trials on freshly drawn tasks, one task a trial.
+
+    With a teacher the trials are those of `imitation.imitating_agent`.
+    """
 
     def collect(key: chex.PRNGKey, params: PyTree) -> Trajectory:
         key_tasks, key_rollouts = jax.random.split(key)
         tasks = jax.vmap(trial.env.sample_params)(jax.random.split(key_tasks, num_trials))
         agent = networks.agent(params["policy"])
+        if teacher is not None:
+            agent = imitating_agent(agent, teacher, teacher_acts)
         out_axes: Any = Trajectory._make([1] * 6 + [0])  # time-major; task features have no time
         play = jax.vmap(lambda key, task: rollout(key, agent, trial, task), out_axes=out_axes)
         return play(jax.random.split(key_rollouts, num_trials), tasks)
@@ -162,7 +175,7 @@ def make_optimisers(config: TrainConfig, num_trials: int):
 
     policy = optimiser(config.policy_learning_rate, config.policy_epochs, config.policy_minibatch_trials)
     baseline = optimiser(config.baseline_learning_rate, config.baseline_epochs, config.baseline_minibatch_trials)
-    return (policy if config.algorithm == "ppo" else optax.identity()), baseline
+    return (optax.identity() if config.algorithm == "trpo" else policy), baseline
 
 
 def surrogate_loss(
@@ -175,7 +188,7 @@ def surrogate_loss(
     """(negative surrogate with entropy bonus, mean KL from the old policy) on a batch.
 
     The surrogate is the plain probability ratio times the advantage for "trpo" (Schulman et al. 2015,
-    equation 14) and the clipped one for "ppo".
+    equation 14), the clipped one for "ppo", and the teacher's actions' log-probability for "imitation".
     """
     loss, kl, _ = policy_losses(networks, config, policy_params, batch, entropy_weight)
     return loss, kl
@@ -194,7 +207,10 @@ def policy_losses(
     old = networks.distribution(batch.old_dist_params)
     log_prob = distribution.log_prob(batch.action)
     clip_range = config.clip_range if config.algorithm == "ppo" else jnp.inf
-    surrogate = clipped_surrogate(log_prob, batch.old_log_prob, batch.advantage, clip_range)
+    if config.algorithm == "imitation":
+        surrogate = log_prob
+    else:
+        surrogate = clipped_surrogate(log_prob, batch.old_log_prob, batch.advantage, clip_range)
     entropy = distribution.entropy() if config.entropy_coefficient else jnp.zeros_like(surrogate)
     objective = masked_mean(surrogate + entropy_weight * entropy, batch.mask)
     kl = masked_mean(old.kl_divergence(distribution), batch.mask)
@@ -234,7 +250,7 @@ def trpo_policy_step(key, networks, config, optimiser, state, batch):
 
 
 def ppo_policy_step(key, networks, config, optimiser, state, batch):
-    """Several first-order epochs: (policy params, optimiser state, info)."""
+    """Several first-order epochs, of "ppo" or "imitation": (policy params, optimiser state, info)."""
     entropy_weight = entropy_weight_at(config, state.iteration)
 
     def loss_fn(policy_params, minibatch):
@@ -247,8 +263,10 @@ def ppo_policy_step(key, networks, config, optimiser, state, batch):
 
     old = networks.distribution(batch.old_dist_params)
     entropy = old.entropy() if config.entropy_coefficient else jnp.zeros_like(batch.mask)
-    surrogate = masked_mean(batch.advantage + entropy_weight * entropy, batch.mask)
-    constants = PPOConfig(config.max_kl, config.policy_epochs, config.policy_minibatch_trials)
+    imitates = config.algorithm == "imitation"
+    start = old.log_prob(batch.action) if imitates else batch.advantage  # all ratios are 1
+    surrogate = masked_mean(start + entropy_weight * entropy, batch.mask)
+    constants = PPOConfig(math.inf if imitates else config.max_kl, config.policy_epochs, config.policy_minibatch_trials)
     return ppo_update(
         key,
         state.params["policy"],
@@ -262,7 +280,7 @@ def ppo_policy_step(key, networks, config, optimiser, state, batch):
     )
 
 
-POLICY_STEPS = {"trpo": trpo_policy_step, "ppo": ppo_policy_step}
+POLICY_STEPS = {"trpo": trpo_policy_step, "ppo": ppo_policy_step, "imitation": ppo_policy_step}
 
 
 def update_moments(moments: Moments, x: chex.Array, mask: chex.Array) -> Moments:
@@ -299,6 +317,7 @@ def make_update(networks: PolicyAndBaseline, config: TrainConfig, num_trials: in
     """Returns update(state, trajectory, key) -> (state, metrics)."""
     policy_optimiser, baseline_optimiser = make_optimisers(config, num_trials)
     policy_step = POLICY_STEPS[config.algorithm]
+    imitates = config.algorithm == "imitation"
     per_trial = (1, None)
 
     def update(state: TrainState, trajectory: Trajectory, key: chex.PRNGKey) -> tuple[TrainState, Metrics]:
@@ -317,11 +336,12 @@ def make_update(networks: PolicyAndBaseline, config: TrainConfig, num_trials: in
         advantages = jax.vmap(generalised_advantages, (1, 1, None, None), 1)(
             trajectory.reward, values, config.discount, config.gae_lambda
         )
+        acted = trajectory.agent_info
         batch = PolicyBatch(
             trajectory.trial_obs,
-            trajectory.action,
-            trajectory.agent_info.log_prob,
-            trajectory.agent_info.dist_params,
+            acted.teacher_action if imitates else trajectory.action,
+            acted.log_prob,
+            acted.dist_params,
             standardise(advantages, mask),
             mask,
             standardise_columns(trajectory.task_features)[None],
@@ -330,17 +350,15 @@ def make_update(networks: PolicyAndBaseline, config: TrainConfig, num_trials: in
             key_policy, networks, config, policy_optimiser, state, batch
         )
 
-        new_scale = jnp.sqrt(new_moments.variance) + 1e-6
-        targets = (returns - new_moments.mean) / new_scale
-        baseline_params, baseline_opt_state, baseline_loss = fit_baseline(
-            key_baseline,
-            networks,
-            config,
-            baseline_optimiser,
-            state.params["baseline"],
-            state.baseline_opt_state,
-            BaselineBatch(trajectory.trial_obs, targets, mask),
-        )
+        baseline = state.params["baseline"], state.baseline_opt_state
+        if imitates:  # nothing is estimated: the baseline stays as it is
+            baseline_params, baseline_opt_state, baseline_loss = *baseline, jnp.zeros(())
+        else:
+            new_scale = jnp.sqrt(new_moments.variance) + 1e-6
+            targets = BaselineBatch(trajectory.trial_obs, (returns - new_moments.mean) / new_scale, mask)
+            baseline_params, baseline_opt_state, baseline_loss = fit_baseline(
+                key_baseline, networks, config, baseline_optimiser, *baseline, targets
+            )
 
         new_state = TrainState(
             params={"policy": policy_params, "baseline": baseline_params},

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from rl2jax.evaluate import Evaluation
-from rl2jax.runs import git_commit, write_atomically
+from rl2jax.files import git_commit, write_atomically
+from rl2jax.stats import PairTest
 
 
 def evaluation_row(evaluation: Evaluation, **context: Any) -> dict[str, Any]:
@@ -42,3 +43,9 @@ def format_score(row: dict[str, Any]) -> str:
         return f"{row['mean']:.3f} (one task: no standard error)"
     digits = max(0, 1 - math.floor(math.log10(row["standard_error"]))) if row["standard_error"] > 0 else 3
     return f"{row['mean']:.{digits}f} +- {row['standard_error']:.{digits}f} (standard error)"
+
+
+def write_comparison(path: Path, rows: list[dict[str, Any]], tests: list[PairTest]) -> None:
+    """Rows in `path`, the tests between them beside it in NAME.tests.json."""
+    write_rows(path, rows)
+    write_rows(path.with_suffix(".tests.json"), [test._asdict() for test in tests])

@@ -10,9 +10,7 @@ import contextlib
 import fcntl
 import importlib.util
 import json
-import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,9 +21,11 @@ import jax
 
 from rl2jax import checkpoint
 from rl2jax.config import TrainConfig
+from rl2jax.files import git_commit, write_atomically
 from rl2jax.learner import TrainState
 from rl2jax.tasks import Task, parse_task
 from rl2jax.train import ChunkReport, Learner, NonFiniteError, train
+from rl2jax.tuning import teacher_of
 
 _FORMAT = 1
 _RUN, _METRICS, _CHECKPOINTS, _LOCK = "run.json", "metrics.jsonl", "checkpoints", ".lock"
@@ -58,7 +58,7 @@ class Run(NamedTuple):
     @property
     def learner(self) -> Learner:
         """Task distribution and config, bound together."""
-        return Learner(self.task.env, self.config)
+        return Learner(self.task.env, self.config, teacher_of(self.task, self.config))
 
 
 class Outcome(NamedTuple):
@@ -71,21 +71,6 @@ class Outcome(NamedTuple):
 
     state: TrainState
     finished: bool
-
-
-def git_commit() -> str | None:
-    """The commit of the source tree this runs from, with "+" if it was changed since; None outside git."""
-    here = Path(__file__).resolve().parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", ".") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def create_run(folder: Path, task: Task, config: TrainConfig, seed: int) -> Run:
@@ -138,17 +123,9 @@ def open_run(folder: Path) -> Run:
         raise RunError(f"{path} cannot be read: {error}") from error
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a temporary file beside `path` and renames it: readers see the old text or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def last_iteration(run: Run) -> int:
+    """The newest saved iteration of a run; 0 without one."""
+    return max(checkpoint.iterations_on_disk(run.checkpoints), default=0)
 
 
 def load_state(run: Run) -> TrainState:
@@ -233,7 +210,9 @@ def _train_locked(
             return stop.is_set()
 
         try:
-            state, _ = train(run.task.env, run.config, jax.random.key(run.seed), callback=callback, state=state)
+            teacher = run.learner.teacher
+            key = jax.random.key(run.seed)
+            state, _ = train(run.task.env, run.config, key, callback=callback, state=state, teacher=teacher)
         except NonFiniteError as error:
             save(error.state)
             raise

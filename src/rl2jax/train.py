@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rl2jax.agents.base import Agent
 from rl2jax.config import TrainConfig
-from rl2jax.envs.base import TaskDistribution
+from rl2jax.envs.base import TaskDistribution, require
 from rl2jax.learner import (
     TrainState,
     init_train_state,
@@ -63,14 +64,23 @@ class NonFiniteError(RuntimeError):
 class Learner:
     """A task distribution and a config, bound together; equal learners share compiled code.
 
+    Attributes:
+      env: the task distribution.
+      config: all settings.
+      teacher: who is imitated, with algorithm "imitation".
+
     Raises:
       ValueError: at construction, if the config does not fit the environment.
     """
 
     env: TaskDistribution
     config: TrainConfig
+    teacher: Agent | None = None
 
     def __post_init__(self):
+        imitates = self.config.algorithm == "imitation"
+        require(imitates or self.teacher is None, "teacher", self.teacher, "given with algorithm imitation only")
+        require(not imitates or self.teacher is not None, "teacher", self.teacher, "an agent, with imitation")
         num_trials_in_batch(self.trial, self.config)
         make_networks(self.env, self.config)
 
@@ -96,7 +106,8 @@ class Learner:
     def train_step(self, state: TrainState) -> tuple[TrainState, Metrics]:
         """One iteration: collect a batch, update on it. A non-finite update is thrown away."""
         key, key_collect, key_update = jax.random.split(state.key, 3)
-        trajectory = make_collect(self.trial, self.networks, self.num_trials)(key_collect, state.params)
+        teaching = (self.teacher, self.config.teacher_acts)
+        trajectory = make_collect(self.trial, self.networks, self.num_trials, *teaching)(key_collect, state.params)
         update = make_update(self.networks, self.config, self.num_trials)
         new_state, metrics = update(state, trajectory, key_update)
         new_state = new_state._replace(key=key)
@@ -130,6 +141,7 @@ def train(
     *,
     callback: Callback | None = None,
     state: TrainState | None = None,
+    teacher: Agent | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Trains a recurrent policy on tasks drawn from `env`.
 
@@ -143,6 +155,7 @@ def train(
       callback: called on the host after each chunk of `config.iterations_per_chunk` iterations; returning
         True ends training there.
       state: continue from here instead of from scratch. Not donated.
+      teacher: who is imitated, with `config.algorithm` "imitation"; `metrics.mean_return` is of those who act.
 
     Returns:
       (state, metrics); metrics have leaves [iterations done by this call].
@@ -151,7 +164,7 @@ def train(
       ValueError: if the config does not fit the environment.
       NonFiniteError: with a callback, if an update was not finite. Without one, see `metrics.finite`.
     """
-    learner = Learner(env, config)
+    learner = Learner(env, config, teacher)
     if callback is None:
         if state is None:
             state = learner.init(key)

@@ -29,10 +29,12 @@ class ReferenceAgent(NamedTuple):
       grid: settings of the hyperparameters to choose among, the default first; one setting: nothing to tune.
       fixed: hyperparameters that are not tuned but belong to its rows, such as tie_breaking or convention.
       draws_per_step: about how many random numbers a step takes, where they dominate its cost: a comparison
-        plays such an agent on fewer tasks. 0 for agents as cheap as eps-greedy.
+        plays such an agent on fewer tasks. Per action; 0 for agents as cheap as eps-greedy.
+      most_episodes: the longest trial it can play; None for any.
     """
 
     make: Callable[..., Agent]
     grid: tuple[dict[str, Any], ...] = ({},)
     fixed: dict[str, Any] = {}  # noqa: RUF012  (never changed)
     draws_per_step: int = 0
+    most_episodes: int | None = None

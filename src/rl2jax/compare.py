@@ -1,0 +1,164 @@
+"""Agents side by side: the same tasks for all, rows, and tests of which one is better."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rl2jax.agents import Agent, ReferenceAgent, reference_agents
+from rl2jax.behaviour import pull_shares
+from rl2jax.envs import BernoulliBandit
+from rl2jax.envs.base import require
+from rl2jax.evaluate import Evaluation, evaluate, evaluation_key, nothing
+from rl2jax.limits import bayes_optimal_agent, is_exact
+from rl2jax.report import evaluation_row
+from rl2jax.runs import Run, load_state
+from rl2jax.stats import PairTest, not_below_best, pairwise_tests
+from rl2jax.tasks import Task
+from rl2jax.trial import Trial
+from rl2jax.tuning import Tuned, affordable_tasks, draws_per_step
+
+# A comparison lets an agent draw so many random numbers at each step of a trial, over all tasks: with 50 arms that is
+# 20000 tasks for Thompson sampling and 1000 for optimistic Thompson sampling.
+_MOST_DRAWS_PER_STEP = 1_000_000
+
+
+class Contender(NamedTuple):
+    """One agent of a comparison.
+
+    Attributes:
+      name: its name in rows and tests.
+      agent: how it acts.
+      context: fields of its row: hyperparameters and where they come from.
+      draws_per_step: about how many random numbers it draws at a step; 0 for few.
+    """
+
+    name: str
+    agent: Agent
+    context: dict[str, Any]
+    draws_per_step: int = 0
+
+
+class Comparison(NamedTuple):
+    """What came of it: rows as on disk, and the tests between them."""
+
+    rows: list[dict[str, Any]]
+    tests: list[PairTest]
+
+
+def known_agents(task: Task) -> dict[str, ReferenceAgent]:
+    """Every agent that needs no training for a task, by name; the optimal one where it can be computed."""
+    agents = {
+        name: spec
+        for name, spec in reference_agents(task.env).items()
+        if spec.most_episodes is None or task.num_episodes <= spec.most_episodes
+    }
+    if isinstance(task.env, BernoulliBandit) and is_exact(task.env.num_arms, task.num_episodes):
+        agents["bayes_optimal"] = ReferenceAgent(bayes_optimal_agent)
+    return agents
+
+
+def select_agents(task: Task, names: list[str] | None) -> dict[str, ReferenceAgent]:
+    """`known_agents`, or those named.
+
+    Raises:
+      ValueError: naming an agent that there is not.
+    """
+    known = known_agents(task)
+    for name in names or []:
+        require(name in known, "--agents", name, f"one of {', '.join(known)}")
+    return known if names is None else {name: known[name] for name in names}
+
+
+def reference_contender(task: Task, name: str, spec: ReferenceAgent, tuned: Tuned) -> Contender:
+    """A reference agent with its tuned hyperparameters."""
+    settings = {**spec.fixed, **tuned.hyperparameters}
+    agent = spec.make(task.env, task.num_episodes, **settings)
+    tuning = {"num_tasks": tuned.num_tasks, "seed": tuned.seed, "scores": tuned.scores, "commit": tuned.commit}
+    context = {"hyperparameters": settings, **({"tuning": tuning} if tuned.scores else {})}
+    return Contender(name, agent, context, draws_per_step(spec, task.env))
+
+
+def run_contender(run: Run, task: Task, name: str = "rl2") -> Contender:
+    """A trained run's newest checkpoint.
+
+    Raises:
+      ValueError: if it was trained on another task distribution.
+      checkpoint.CheckpointError, runs.RunError: if it cannot be loaded.
+    """
+    require(run.task.env == task.env, f"--run {run.folder}: task", run.task.name, f"of the kind of {task.name}")
+    state = load_state(run)
+    context = {
+        "hyperparameters": run.config.to_json(),
+        "trained_on": run.task.name,
+        "training_seed": run.seed,
+        "iteration": int(state.iteration),
+        "action_selection": "sample",
+    }
+    return Contender(name, run.learner.networks.agent(state.params["policy"]), context)
+
+
+def run_contenders(runs: list[Run], task: Task) -> list[Contender]:
+    """Trained runs; "rl2" is the first, later ones carry their folder's name too."""
+    return [run_contender(run, task, "rl2" if i == 0 else f"rl2-{run.folder.name}") for i, run in enumerate(runs)]
+
+
+def compare(
+    task: Task,
+    contenders: list[Contender],
+    num_tasks: int,
+    seed: int,
+    *,
+    protocol: str = "large",
+    on_progress: Callable[[str, int, int], object] | None = None,
+) -> Comparison:
+    """Plays all contenders on the same tasks.
+
+    Args:
+      task: the task distribution and the number of episodes.
+      contenders: who plays.
+      num_tasks: tasks, the first ones of the seed's stream; agents that draw very many random numbers play
+        fewer, and are compared with the others on those.
+      seed: of the tasks.
+      protocol: "large" tests in pairs; "paper" does as the paper did, with unpaired tests.
+      on_progress: called with (name, tasks done, tasks to do) after each device batch; from several threads.
+
+    Returns:
+      rows in the order of the contenders, and tests of all pairs.
+    """
+    require(num_tasks >= 1, "num_tasks", num_tasks, ">= 1")
+    trial = Trial(task.env, task.num_episodes)
+    key = evaluation_key(seed)
+
+    is_bandit = isinstance(task.env, BernoulliBandit)
+    statistic = pull_shares(trial) if is_bandit else nothing
+
+    def play(contender: Contender) -> Evaluation:
+        count = affordable_tasks(num_tasks, contender.draws_per_step, _MOST_DRAWS_PER_STEP)
+
+        def progress(done: int) -> None:
+            if on_progress is not None:
+                on_progress(contender.name, done, count)
+
+        return evaluate(contender.agent, trial, count, key, statistic=statistic, progress=progress)
+
+    # Small batches of cheap steps leave a CPU's cores idle: one agent a core.
+    workers = (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
+    with ThreadPoolExecutor(workers) as pool:
+        results = list(pool.map(play, contenders))
+
+    totals = {c.name: evaluation.total_reward for c, evaluation in zip(contenders, results, strict=True)}
+    paired = protocol == "large"
+    bold = not_below_best(totals, paired=paired)
+    rows = []
+    for contender, evaluation in zip(contenders, results, strict=True):
+        context = {"task": task.name, "agent": contender.name, **contender.context, "seed": seed}
+        row = evaluation_row(evaluation, **context)
+        row |= {"protocol": protocol, "not_below_best": contender.name in bold}
+        if is_bandit:
+            row["pull_frequencies"] = np.round(evaluation.statistic, 5).tolist()
+        rows.append(row)
+    return Comparison(rows, pairwise_tests(totals, paired=paired))

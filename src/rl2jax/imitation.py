@@ -1,0 +1,55 @@
+"""Supervised learning of a fast learner: the policy is fitted to a teacher's actions (Duan et al. 2016, section 3.1).
+
+The paper trains its network on trajectories of the Gittins index to show that the architecture is not what
+limits it. Here any `Agent` can teach. Either the teacher plays the trials, or the student does and the
+teacher says what it would have done in its place (Ross et al. 2011).
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from rl2jax.agents.base import Agent
+from rl2jax.types import PyTree, TrialObservation
+
+
+class ImitationInfo(NamedTuple):
+    """What an imitating agent leaves in `Trajectory.agent_info`.
+
+    Attributes:
+      log_prob: log-probability of the student's own action; float32 [].
+      dist_params: parameters of the student's action distribution; float32 [num_dist_params].
+      teacher_action: what the teacher does here.
+    """
+
+    log_prob: chex.Array
+    dist_params: chex.Array
+    teacher_action: chex.Array
+
+
+def imitating_agent(student: Agent, teacher: Agent, teacher_acts: bool) -> Agent:
+    """Student and teacher side by side, both seeing what the one who acts brings about.
+
+    A teacher counts its pulls by the previous action it is shown, so it judges the student's history as its own.
+
+    Args:
+      student: a policy, whose info is a `PolicyInfo`.
+      teacher: any agent with the same actions.
+      teacher_acts: whether the teacher's action is taken; otherwise the student's.
+    """
+
+    def init(key: chex.PRNGKey) -> PyTree:
+        key_student, key_teacher = jax.random.split(key)
+        return student.init(key_student), teacher.init(key_teacher)
+
+    def step(key: chex.PRNGKey, state: PyTree, trial_obs: TrialObservation):
+        key_student, key_teacher = jax.random.split(key)
+        student_state, student_action, info = student.step(key_student, state[0], trial_obs)
+        teacher_state, teacher_action, _ = teacher.step(key_teacher, state[1], trial_obs)
+        teacher_action = jnp.asarray(teacher_action, student_action.dtype)
+        action = teacher_action if teacher_acts else student_action
+        return (student_state, teacher_state), action, ImitationInfo(info.log_prob, info.dist_params, teacher_action)
+
+    return Agent(init, step)

@@ -1,0 +1,56 @@
+"""The limit of a task distribution as a row: the bound, its method, and the best policy known."""
+
+import itertools
+from typing import Any
+
+import jax
+
+from rl2jax.compare import known_agents, reference_contender
+from rl2jax.envs import BernoulliBandit
+from rl2jax.evaluate import evaluate, evaluation_key
+from rl2jax.files import git_commit
+from rl2jax.limits import bandit_limit
+from rl2jax.tasks import Task
+from rl2jax.trial import Trial
+from rl2jax.tuning import find_tuned
+
+_BEST_KNOWN = {"bandit": ("bayes_optimal", "gittins_finite_horizon")}
+
+
+def limit_row(task: Task, num_tasks: int, seed: int) -> dict[str, Any]:
+    """One row of agent "limit"; `mean` is the exact value where there is one, else the upper bound.
+
+    Args:
+      task: bandits.
+      num_tasks: tasks on which the best known policy is played.
+      seed: of those tasks, and of a bound that is sampled.
+
+    Raises:
+      ValueError: for a task distribution without a known limit.
+    """
+    if not isinstance(task.env, BernoulliBandit):
+        raise ValueError(f"limits are known for bandit:k=K,n=N, got {task.name}")
+    limit = bandit_limit(task.env.num_arms, task.num_episodes, seed)
+    best = next(itertools.chain(name for name in _BEST_KNOWN["bandit"] if name in known_agents(task)))
+    spec = known_agents(task)[best]
+    tuned = find_tuned(task, best, spec)
+    assert tuned is not None  # neither has anything to tune
+    agent = reference_contender(task, best, spec, tuned).agent
+    played = evaluate(agent, Trial(task.env, task.num_episodes), num_tasks, evaluation_key(seed))
+    return {
+        "task": task.name,
+        "agent": "limit",
+        "mean": limit.upper_bound if limit.exact is None else limit.exact,
+        "standard_error": limit.upper_bound_standard_error,
+        "exact": limit.exact,
+        "upper_bound": limit.upper_bound,
+        "upper_bound_standard_error": limit.upper_bound_standard_error,
+        "method": limit.method,
+        "best_policy": best,
+        "best_policy_mean": played.mean,
+        "best_policy_standard_error": played.standard_error,
+        "num_tasks": num_tasks,
+        "seed": seed,
+        "jax": jax.__version__,
+        "commit": git_commit(),
+    }

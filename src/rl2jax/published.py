@@ -1,0 +1,87 @@
+"""Numbers as printed in Duan et al. 2016; 1000 tasks each, no standard errors given."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class PublishedTable(NamedTuple):
+    """A table of the paper.
+
+    Attributes:
+      title: what it shows.
+      columns: agent's name here -> its heading in the paper, in the paper's order; "rl2" is the trained one.
+      scores: task's name -> agent's name -> mean total reward in a trial.
+      lower, upper: agents whose scores are 0 and 1 in the normalised learning curves.
+      figure: number of the figure that shows these.
+    """
+
+    title: str
+    columns: dict[str, str]
+    scores: dict[str, dict[str, float]]
+    lower: str
+    upper: str
+    figure: int
+
+
+def _rows(columns: dict[str, str], rows: Mapping[str, tuple[float, ...]]) -> dict[str, dict[str, float]]:
+    return {task: dict(zip(columns, scores, strict=True)) for task, scores in rows.items()}
+
+
+_BANDIT_COLUMNS = {
+    "random": "Random",
+    "gittins": "Gittins",
+    "thompson": "TS",
+    "optimistic_thompson": "OTS",
+    "ucb1": "UCB1",
+    "eps_greedy": "ε-Greedy",
+    "greedy": "Greedy",
+    "rl2": "RL²",
+}
+_BANDITS = {
+    "bandit:k=5,n=10": (5.0, 6.6, 5.7, 6.5, 6.7, 6.6, 6.6, 6.7),
+    "bandit:k=10,n=10": (5.0, 6.6, 5.5, 6.2, 6.7, 6.6, 6.6, 6.7),
+    "bandit:k=50,n=10": (5.1, 6.5, 5.2, 5.5, 6.6, 6.5, 6.5, 6.8),
+    "bandit:k=5,n=100": (49.9, 78.3, 74.7, 77.9, 78.0, 75.4, 74.8, 78.7),
+    "bandit:k=10,n=100": (49.9, 82.8, 76.7, 81.4, 82.4, 77.4, 77.1, 83.5),
+    "bandit:k=50,n=100": (49.8, 85.2, 64.5, 67.7, 84.3, 78.3, 78.0, 84.9),
+    "bandit:k=5,n=500": (249.8, 405.8, 402.0, 406.7, 405.8, 388.2, 380.6, 401.6),
+    "bandit:k=10,n=500": (249.0, 437.8, 429.5, 438.9, 437.1, 408.0, 395.0, 432.5),
+    "bandit:k=50,n=500": (249.6, 463.7, 427.2, 437.6, 457.6, 413.6, 402.8, 438.9),
+}
+
+_MDP_COLUMNS = {
+    "random": "Random",
+    "psrl": "PSRL",
+    "opsrl": "OPSRL",
+    "ucrl2": "UCRL2",
+    "beb": "BEB",
+    "eps_greedy": "ε-Greedy",
+    "greedy": "Greedy",
+    "rl2": "RL²",
+}
+_MDPS = {
+    "mdp:s=10,a=5,t=10,n=10": (100.1, 138.1, 144.1, 146.6, 150.2, 132.8, 134.8, 156.2),
+    "mdp:s=10,a=5,t=10,n=25": (250.2, 408.8, 425.2, 424.1, 427.8, 377.3, 368.8, 445.7),
+    "mdp:s=10,a=5,t=10,n=50": (499.7, 904.4, 930.7, 918.9, 917.8, 823.3, 769.3, 936.1),
+    "mdp:s=10,a=5,t=10,n=75": (749.9, 1417.1, 1449.2, 1427.6, 1422.6, 1293.9, 1172.9, 1428.8),
+    "mdp:s=10,a=5,t=10,n=100": (999.4, 1939.5, 1973.9, 1942.1, 1935.1, 1778.2, 1578.5, 1913.7),
+}
+
+TABLES = {
+    1: PublishedTable(
+        "Table 1: total reward in a trial of n pulls, k Bernoulli arms",
+        _BANDIT_COLUMNS,
+        _rows(_BANDIT_COLUMNS, _BANDITS),
+        lower="random",
+        upper="gittins",
+        figure=2,
+    ),
+    2: PublishedTable(
+        "Table 2: total reward in a trial of n episodes, random tabular MDPs",
+        _MDP_COLUMNS,
+        _rows(_MDP_COLUMNS, _MDPS),
+        lower="random",
+        upper="opsrl",
+        figure=3,
+    ),
+}

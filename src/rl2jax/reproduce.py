@@ -1,0 +1,169 @@
+"""A whole table of the paper: train every cell, compare with every agent, bound, report; resumable anywhere."""
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from rl2jax import figures, tables
+from rl2jax.compare import run_contender, select_agents
+from rl2jax.experiment import compare_with_progress, estimated_seconds, matmul_peak, train_cell
+from rl2jax.files import write_atomically
+from rl2jax.limit_rows import limit_row
+from rl2jax.page import build_page
+from rl2jax.published import TABLES
+from rl2jax.report import read_rows, write_comparison, write_rows
+from rl2jax.runs import Run, last_iteration, read_metrics
+from rl2jax.tasks import parse_task
+
+_CURVE_POINTS = 200
+
+
+class Plan(NamedTuple):
+    """What to reproduce, and where.
+
+    Attributes:
+      number: of the paper's table.
+      preset: of the trainings; empty picks "paper" on an accelerator and "cpu" without one.
+      training_seed: of all cells.
+      num_tasks: fresh tasks for every agent of a cell, the same for all.
+      seed: of those tasks.
+      runs: folder of the training runs; None: runs/tableN/PRESET-seedS.
+      results: folder of the rows that the table is made of.
+      cells: task names; None: all of the table.
+    """
+
+    number: int
+    preset: str
+    training_seed: int
+    num_tasks: int
+    seed: int
+    runs: Path | None
+    results: Path
+    cells: tuple[str, ...] | None = None
+
+
+def duration(seconds: float) -> str:
+    """Hours and minutes."""
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+
+
+def slug(task: str) -> str:
+    """A task's name as a file name: "bandit-k5-n10"."""
+    return task.replace(":", "-").replace(",", "-").replace("=", "")
+
+
+def learning_curve(run: Run) -> dict[str, list[float]]:
+    """Mean return over training, thinned: at most 200 points, each a mean over its stretch of iterations."""
+    rows = read_metrics(run.folder)
+    stretches = np.array_split(np.arange(len(rows)), min(_CURVE_POINTS, len(rows)))
+    return {
+        "iteration": [rows[int(s[-1])]["iteration"] for s in stretches],
+        "mean_return": [round(float(np.mean([rows[int(i)]["mean_return"] for i in s])), 4) for s in stretches],
+    }
+
+
+def reproduce(plan: Plan, console: Console) -> None:
+    """Runs what is not done yet and ends with the table.
+
+    Raises:
+      experiment.Interrupted: if a signal stopped it; start again to continue.
+    """
+    device = jax.devices()[0]
+    preset = plan.preset or ("cpu" if device.platform == "cpu" else "paper")
+    runs = plan.runs or Path(f"runs/table{plan.number}/{preset}-seed{plan.training_seed}")
+    plan = plan._replace(preset=preset, runs=runs)
+    cells = plan.cells or tuple(TABLES[plan.number].scores)
+    _announce(plan, cells, console)
+    plan.results.mkdir(parents=True, exist_ok=True)
+    for task in cells:
+        start = time.perf_counter()
+        rows = _cell(plan, runs / slug(task), task, console)
+        (ours,) = [row for row in rows if row["agent"] == "rl2"]
+        paper = TABLES[plan.number].scores[task]["rl2"]
+        took = duration(time.perf_counter() - start)
+        console.print(f"{task}: {ours['mean']:.3f} +- {ours['standard_error']:.3f} (paper {paper:g}), {took}\n")
+        write_report(plan.number, plan.results)
+    console.print(tables.to_terminal(tables.build_table(plan.number, tables.read_results(plan.results))))
+    console.print(f"table, figure and page: {plan.results.parent / f'table{plan.number}'}.(md, tex, csv, html)")
+
+
+def _announce(plan: Plan, cells: tuple[str, ...], console: Console) -> None:
+    """What will run, and about how long that takes."""
+    assert plan.runs is not None
+    peak = matmul_peak()
+    console.print(
+        f"Table {plan.number} on {jax.devices()[0].device_kind} (matrix products at {peak / 1e9:,.0f} GFLOP/s), preset "
+        f"{plan.preset}, runs in {plan.runs}; stop with Ctrl-C and start again to continue"
+    )
+    total = 0.0
+    for name in cells:
+        whole = estimated_seconds(name, plan.preset, peak)
+        done = _share_done(plan.runs / slug(name), parse_task(name).preset(plan.preset).iterations)
+        total += whole * (1.0 - done)
+        text = "trained" if done == 1.0 else f"about {duration(whole * (1.0 - done))} of training"
+        console.print(f"  {name:<28} {text}")
+    console.print(f"about {duration(total)} of training in all, and minutes a cell for the other agents\n")
+
+
+def _share_done(folder: Path, iterations: int) -> float:
+    names = [int(p.name) for p in (folder / "checkpoints").glob("*") if p.name.isdigit()]
+    return min(1.0, max(names, default=0) / iterations)
+
+
+def _cell(plan: Plan, folder: Path, task_name: str, console: Console) -> list[dict[str, Any]]:
+    """Rows of one line of the table, made or read back."""
+    console.rule(task_name)
+    run = train_cell(folder, task_name, plan.preset, training_seed=plan.training_seed, console=console)
+    task = parse_task(task_name)
+    limit_file = plan.results / f"{slug(task_name)}.limit.json"
+    if not limit_file.exists():
+        console.print("limit ...")
+        write_rows(limit_file, [limit_row(task, plan.num_tasks, plan.seed)])
+    row_file = plan.results / f"{slug(task_name)}.json"
+    trained = {
+        "preset": plan.preset,
+        "training_seed": plan.training_seed,
+        "iteration": last_iteration(run),
+        "num_tasks": plan.num_tasks,
+        "seed": plan.seed,
+    }
+    if row_file.exists():
+        rows = read_rows(row_file)
+        if any(row["agent"] == "rl2" and trained.items() <= row.items() for row in rows):
+            return rows
+    agents = select_agents(task, None)
+    contender = run_contender(run, task)
+    result = compare_with_progress(task, agents, [contender], plan.num_tasks, plan.seed, "large", console)
+    for row in result.rows:
+        row["command"] = f"rl2jax compare {task_name} --num-tasks {plan.num_tasks} --seed {plan.seed}"
+        if row["agent"] == "rl2":
+            train = f"rl2jax train {task_name} --preset {plan.preset} --seed {plan.training_seed} --out DIR && "
+            row |= {"preset": plan.preset, "learning_curve": learning_curve(run)}
+            row["command"] = train + row["command"] + " --run DIR"
+    write_comparison(row_file, result.rows, result.tests)
+    return result.rows
+
+
+def write_report(number: int, results: Path) -> None:
+    """Markdown, LaTeX, CSV, figures and the page beside the folder of rows, from those rows alone."""
+    rows = tables.read_results(results)
+    path = results.parent / f"table{number}"
+    table = tables.build_table(number, rows)
+    everything = tables.build_table(number, rows, everything=True)
+    beyond = tables.to_markdown(everything)
+    text = f"{tables.to_markdown(table)}\nWith the agents that the paper does not have:\n\n{beyond}"
+    write_atomically(path.with_suffix(".md"), text)
+    write_atomically(path.with_suffix(".tex"), tables.to_latex(table))
+    write_atomically(path.with_suffix(".csv"), tables.to_csv(everything))
+    write_atomically(path.with_suffix(".html"), build_page(number, rows))
+    figure = TABLES[number].figure
+    try:
+        drawn = figures.learning_curves(figure, rows)
+    except ValueError:
+        return  # no trained agent yet
+    drawn.savefig(results.parent / f"figure{figure}.png", dpi=150)

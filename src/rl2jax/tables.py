@@ -1,0 +1,247 @@
+"""The paper's tables beside ours, as text; reads rows only."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import rich.table
+
+from rl2jax.published import TABLES, PublishedTable
+from rl2jax.report import read_rows
+
+Row = dict[str, Any]
+FORMATS = ("terminal", "markdown", "latex", "csv")
+# Rows that are not the paper's columns, in the order in which they are shown after them.
+LIMIT = "limit"
+
+
+class Cell(NamedTuple):
+    """One entry of a table.
+
+    Attributes:
+      mean: ours; None where there is no row.
+      standard_error: of the mean; None for a value without one.
+      published: the paper's; None where the paper has none.
+      bold: best, or not significantly below the best of its line.
+      of_limit: mean as a share of the line's limit; None without one.
+      note: a mark to be explained below the table, such as fewer tasks.
+    """
+
+    mean: float | None
+    standard_error: float | None = None
+    published: float | None = None
+    bold: bool = False
+    of_limit: float | None = None
+    note: str = ""
+
+
+class Table(NamedTuple):
+    """A table, before any format.
+
+    Attributes:
+      title: what it shows.
+      columns: agent -> heading.
+      lines: task -> agent -> cell.
+      notes: sentences below the table.
+    """
+
+    title: str
+    columns: dict[str, str]
+    lines: dict[str, dict[str, Cell]]
+    notes: list[str]
+
+
+def read_results(folder: Path) -> list[Row]:
+    """All rows of a folder's JSON files; files of tests and of other things beside them are skipped.
+
+    Raises:
+      ValueError: if there is no such folder, or a file in it is not JSON.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"--results must be a folder with rows, got {str(folder)!r}")
+    rows: list[Row] = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            content = read_rows(path)
+        except ValueError as error:
+            raise ValueError(f"--results: {path} is not JSON ({error}); move it away") from None
+        if isinstance(content, list):
+            rows += [row for row in content if isinstance(row, dict) and "task" in row and "agent" in row]
+    return rows
+
+
+def best_documented(rows: Iterable[Row]) -> dict[tuple[str, str], Row]:
+    """(task, agent) -> row; of several the one over the most tasks, of those the first training seed."""
+    chosen: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        place = (row["task"], row["agent"])
+        rank = (row.get("num_tasks", 0), -row.get("training_seed", 0))
+        if place not in chosen or rank > (chosen[place].get("num_tasks", 0), -chosen[place].get("training_seed", 0)):
+            chosen[place] = row
+    return chosen
+
+
+def build_table(number: int, rows: list[Row], *, everything: bool = False) -> Table:
+    """The paper's table `number` from rows; lines without any row are left out.
+
+    Args:
+      number: 1 or 2.
+      rows: as from `read_results`.
+      everything: also the agents that the paper does not have.
+
+    Raises:
+      ValueError: if there is no such table.
+    """
+    if number not in TABLES:
+        raise ValueError(f"table must be one of {', '.join(map(str, TABLES))}, got {number}")
+    published = TABLES[number]
+    chosen = best_documented(rows)
+    extra = sorted({agent for task, agent in chosen if task in published.scores} - {*published.columns, LIMIT})
+    columns = dict(published.columns)
+    if everything:
+        columns |= {agent: agent.replace("_", " ") for agent in extra}
+    columns[LIMIT] = "limit"
+    lines, notes = {}, []
+    for task in published.scores:
+        found = {agent: chosen[task, agent] for agent in columns if (task, agent) in chosen}
+        if not found:
+            continue
+        most = max((row.get("num_tasks", 0) for agent, row in found.items() if agent != LIMIT), default=0)
+        limit = found.get(LIMIT, {}).get("mean")
+        lines[task] = {
+            agent: _cell(agent, found.get(agent), published.scores[task].get(agent), limit) for agent in columns
+        }
+        for agent, row in found.items():
+            if agent != LIMIT and row.get("num_tasks", 0) < most:
+                notes.append(f"{columns[agent]}, {short(task)}: {row['num_tasks']} tasks, the others {most}.")
+    notes += _provenance(lines, chosen, published)
+    return Table(published.title, columns, lines, notes)
+
+
+def _cell(agent: str, row: Row | None, published: float | None, limit: float | None) -> Cell:
+    if row is None:
+        return Cell(None, published=published)
+    of_limit = None if limit is None or agent == LIMIT else row["mean"] / limit
+    return Cell(row["mean"], row.get("standard_error"), published, bool(row.get("not_below_best")), of_limit)
+
+
+def _provenance(lines: dict[str, Any], chosen: dict[tuple[str, str], Row], published: PublishedTable) -> list[str]:
+    notes = []
+    presets = {(row.get("preset"), row.get("training_seed")) for (task, _), row in chosen.items() if task in lines} - {
+        (None, None)
+    }
+    for preset, seed in sorted(presets, key=str):
+        notes.append(f"RL² trained with preset {preset}, seed {seed}.")
+    protocols = {row.get("protocol") for (task, agent), row in chosen.items() if task in lines and agent != LIMIT}
+    if "large" in protocols:
+        notes.append(
+            "Bold: best of its line and those not significantly below it (one-sided paired t-test on common "
+            "tasks, p >= 0.05, not adjusted for the number of agents)."
+        )
+    if "paper" in protocols:
+        notes.append("Bold, paper's protocol: the same with an unpaired t-test on 1000 tasks.")
+    return notes
+
+
+def short(task: str) -> str:
+    """A task's name without its kind and the paper's MDP sizes: "k=5, n=10" or "n=10"; for people."""
+    return task.partition(":")[2].replace("s=10,a=5,t=10,", "").replace(",", ", ")
+
+
+def decimals(cell: Cell) -> int:
+    """Digits after the point that a cell's standard error supports: its first two, at most 3."""
+    if cell.standard_error is None or cell.standard_error <= 0:
+        return 2
+    return min(3, max(0, 1 - math.floor(math.log10(cell.standard_error))))
+
+
+def score_text(cell: Cell) -> str:
+    """The mean and its standard error, as many digits as the error supports."""
+    if cell.mean is None:
+        return "–"
+    digits = decimals(cell)
+    error = "" if cell.standard_error is None else f" ± {cell.standard_error:.{digits}f}"
+    return f"{cell.mean:.{digits}f}{error}"
+
+
+def _shown_columns(table: Table) -> list[str]:
+    """The limit only where a line has one."""
+    return [
+        agent for agent in table.columns if agent != LIMIT or any(line[LIMIT].mean for line in table.lines.values())
+    ]
+
+
+def _rl2_share(line: dict[str, Cell]) -> str:
+    share = line["rl2"].of_limit if "rl2" in line else None
+    return "–" if share is None else f"{100 * share:.2f}"
+
+
+def to_terminal(table: Table) -> rich.table.Table:
+    """A rich table: ours, below it the paper's; bold by the test."""
+    agents = _shown_columns(table)
+    shown = rich.table.Table(title=table.title, caption="\n".join(["second line: the paper", *table.notes]))
+    shown.add_column("setup", no_wrap=True)
+    for heading in [*(table.columns[agent] for agent in agents), "% of limit"]:
+        shown.add_column(heading, justify="right")
+    for task, line in table.lines.items():
+        texts = []
+        for agent in agents:
+            cell = line[agent]
+            ours = f"[bold]{score_text(cell)}[/bold]" if cell.bold else score_text(cell)
+            texts.append(ours if cell.published is None else f"{ours}\n[dim]{cell.published:g}[/dim]")
+        shown.add_row(short(task), *texts, _rl2_share(line))
+    return shown
+
+
+def to_markdown(table: Table) -> str:
+    """A Markdown table: ours with standard error, the paper's below in parentheses, bold by the test."""
+    agents = _shown_columns(table)
+    header = ["setup", *(table.columns[agent] for agent in agents), "RL², % of limit"]
+    body = []
+    for task, line in table.lines.items():
+        texts = []
+        for agent in agents:
+            cell = line[agent]
+            text = f"**{score_text(cell)}**" if cell.bold else score_text(cell)
+            texts.append(text if cell.published is None else f"{text} ({cell.published:g})")
+        body.append([short(task), *texts, _rl2_share(line)])
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
+    text = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    notes = "\n".join(f"- {note}" for note in ["In parentheses: the paper's number.", *table.notes])
+    return f"### {table.title}\n\n{text}\n\n{notes}\n"
+
+
+def _latex(text: str) -> str:
+    for old, new in {"%": r"\%", "ε": r"$\varepsilon$", "²": r"\textsuperscript{2}", "±": r"$\pm$", "–": "--"}.items():
+        text = text.replace(old, new)
+    return text
+
+
+def to_latex(table: Table) -> str:
+    """A table in booktabs' style; the document needs that package."""
+    agents = _shown_columns(table)
+    head = " & ".join(["setup", *(table.columns[agent] for agent in agents), "RL², % of limit"])
+    lines = [rf"\begin{{tabular}}{{l{'r' * (len(agents) + 1)}}}", r"\toprule", _latex(head) + r" \\", r"\midrule"]
+    for task, line in table.lines.items():
+        ours = [_latex(score_text(line[agent])) for agent in agents]
+        ours = [rf"\textbf{{{text}}}" if line[agent].bold else text for agent, text in zip(agents, ours, strict=True)]
+        paper = ["" if line[agent].published is None else f"({line[agent].published:g})" for agent in agents]
+        share = _latex(_rl2_share(line))
+        lines += [" & ".join([short(task), *ours, share]) + r" \\", " & ".join(["", *paper, ""]) + r" \\"]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *(f"% {_latex(note)}" for note in table.notes)]) + "\n"
+
+
+def to_csv(table: Table) -> str:
+    """One line per setup and agent: task, agent, mean, standard_error, published, bold, share_of_limit."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["task", "agent", "mean", "standard_error", "published", "bold", "share_of_limit"])
+    for task, line in table.lines.items():
+        for agent, cell in line.items():
+            if cell.mean is not None or cell.published is not None:
+                values = (cell.mean, cell.standard_error, cell.published, int(cell.bold), cell.of_limit)
+                writer.writerow([task, agent, *("" if value is None else value for value in values)])
+    return text.getvalue()

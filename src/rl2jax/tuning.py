@@ -1,0 +1,147 @@
+"""Hyperparameters of reference agents: grid search on tasks of their own, kept on disk with every score."""
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from rl2jax.agents import Agent, ReferenceAgent, reference_agents
+from rl2jax.config import TrainConfig
+from rl2jax.envs.base import TaskDistribution, require
+from rl2jax.evaluate import evaluate
+from rl2jax.files import cache_folder, git_commit, write_atomically
+from rl2jax.tasks import Task
+from rl2jax.trial import Trial
+
+# Tuning draws from a stream of its own: no seed repeats a task of an evaluation or a training run.
+_TUNING_STREAM = 0x7E4E
+_SEED = 0
+_MOST_TASKS = 10_000
+# Agents that draw many random numbers are played on fewer tasks: so many numbers at each step, over all tasks.
+_MOST_DRAWS_PER_STEP = 500_000
+COMMITTED = Path(__file__).parent / "tuned"
+
+
+class Tuned(NamedTuple):
+    """The outcome of a grid search.
+
+    Attributes:
+      hyperparameters: the best setting.
+      scores: one {"hyperparameters", "mean", "standard_error"} per setting of the grid; all met the same tasks.
+      num_tasks: tasks played per setting.
+      seed: of the tasks; their stream is disjoint from evaluation's and training's.
+      commit: of the source tree.
+    """
+
+    hyperparameters: dict[str, Any]
+    scores: list[dict[str, Any]]
+    num_tasks: int
+    seed: int
+    commit: str | None
+
+
+def draws_per_step(spec: ReferenceAgent, env: TaskDistribution) -> int:
+    """About how many random numbers an agent draws at a step."""
+    return spec.draws_per_step * getattr(env, "num_actions", 1)
+
+
+def affordable_tasks(num_tasks: int, draws: int, most_draws: int) -> int:
+    """`num_tasks`, or for an agent of `draws` random numbers a step, what keeps within `most_draws` over all tasks."""
+    return num_tasks if draws == 0 else max(1, min(num_tasks, most_draws // draws))
+
+
+def tune(
+    spec: ReferenceAgent,
+    trial: Trial,
+    *,
+    num_tasks: int = _MOST_TASKS,
+    seed: int = _SEED,
+    progress: Callable[[int], object] | None = None,
+) -> Tuned:
+    """Plays every setting of the grid on the same tasks and keeps the one with the largest mean.
+
+    Args:
+      spec: the agent and its grid.
+      trial: task distribution and number of episodes.
+      num_tasks: tasks per setting; fewer for agents that draw very many random numbers.
+      seed: of the tasks.
+      progress: called with the number of settings done after each.
+    """
+    num_tasks = affordable_tasks(num_tasks, draws_per_step(spec, trial.env), _MOST_DRAWS_PER_STEP)
+    key = jax.random.fold_in(jax.random.key(seed), _TUNING_STREAM)
+    scores: list[dict[str, Any]] = []
+    for setting in spec.grid:
+        agent = spec.make(trial.env, trial.num_episodes, **spec.fixed, **setting)
+        played = evaluate(agent, trial, num_tasks, key)
+        error = played.standard_error if num_tasks > 1 else None
+        scores.append({"hyperparameters": setting, "mean": played.mean, "standard_error": error})
+        if progress is not None:
+            progress(len(scores))
+    best = max(scores, key=lambda score: score["mean"])
+    return Tuned(best["hyperparameters"], scores, num_tasks, seed, git_commit())
+
+
+def tuned_file(folder: Path, task: Task) -> Path:
+    """The file of a task's tuned hyperparameters in `folder`."""
+    return folder / (task.name.replace(":", "-").replace(",", "-").replace("=", "") + ".json")
+
+
+def read_tuned(path: Path) -> dict[str, Tuned]:
+    """Agent -> outcome, as saved; empty where there is no file or it cannot be understood."""
+    try:
+        return {name: Tuned(**fields) for name, fields in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def write_tuned(path: Path, tuned: dict[str, Tuned]) -> None:
+    """Adds outcomes to a file, which is made if there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    everything = {**read_tuned(path), **tuned}
+    lines = (f"{json.dumps(name)}: {json.dumps(outcome._asdict())}" for name, outcome in sorted(everything.items()))
+    write_atomically(path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def find_tuned(task: Task, name: str, spec: ReferenceAgent) -> Tuned | None:
+    """What was tuned before: committed with the package, else on this machine; None if nothing fits the grid."""
+    if len(spec.grid) == 1:
+        return Tuned(spec.grid[0], [], 0, _SEED, None)
+    for folder in (COMMITTED, cache_folder() / "tuned"):
+        tuned = read_tuned(tuned_file(folder, task)).get(name)
+        if tuned is not None and [score["hyperparameters"] for score in tuned.scores] == list(spec.grid):
+            return tuned
+    return None
+
+
+def tuned_or_tune(
+    task: Task, name: str, spec: ReferenceAgent, progress: Callable[[int], object] | None = None
+) -> Tuned:
+    """`find_tuned`, or else a grid search whose outcome is kept on this machine."""
+    found = find_tuned(task, name, spec)
+    if found is None:
+        found = tune(spec, Trial(task.env, task.num_episodes), progress=progress)
+        write_tuned(tuned_file(cache_folder() / "tuned", task), {name: found})
+    return found
+
+
+def teacher_of(task: Task, config: TrainConfig) -> Agent | None:
+    """The reference agent that a config imitates, with its tuned hyperparameters; None if it imitates none.
+
+    Raises:
+      ValueError: if there is no such agent.
+    """
+    if config.algorithm != "imitation":
+        return None
+    agents = reference_agents(task.env)
+    require(config.teacher in agents, "teacher", config.teacher, f"one of {', '.join(agents)}")
+    return _tuned_agent(task, config.teacher)
+
+
+@cache  # equal learners need the same teacher to share compiled code
+def _tuned_agent(task: Task, name: str) -> Agent:
+    spec = reference_agents(task.env)[name]
+    settings = tuned_or_tune(task, name, spec).hyperparameters
+    return spec.make(task.env, task.num_episodes, **{**spec.fixed, **settings})

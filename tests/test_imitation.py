@@ -1,0 +1,103 @@
+"""Supervised learning of a fast learner: what is fitted, who acts, and that a memory is learned."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import random_params
+
+from rl2jax.agents.base import Agent
+from rl2jax.config import TrainConfig
+from rl2jax.envs import BernoulliBandit
+from rl2jax.imitation import imitating_agent
+from rl2jax.learner import make_networks, make_trial
+from rl2jax.rollout import rollout
+from rl2jax.train import Learner, train
+
+ENV = BernoulliBandit(3)
+CONFIG = TrainConfig(
+    algorithm="imitation",
+    num_episodes=6,
+    iterations=60,
+    batch_size=600,
+    gru_units=16,
+    policy_minibatch_trials=25,
+    policy_learning_rate=1e-2,
+    iterations_per_chunk=60,
+)
+
+
+def _win_stay(key, state, trial_obs):
+    """Stays with an arm that paid, else moves on to the next: needs the last action and reward only."""
+    del key
+    arm = jnp.where(trial_obs.prev_reward > 0, trial_obs.prev_action, trial_obs.prev_action + 1) % 3
+    arm = jnp.where(state == 0, 0, arm).astype(jnp.int32)
+    return state + 1, arm, ()
+
+
+WIN_STAY = Agent(lambda key: jnp.zeros((), jnp.int32), _win_stay)
+
+
+@pytest.fixture(scope="module")
+def learned():
+    return {
+        acts: train(ENV, CONFIG.replace(teacher_acts=acts), jax.random.key(0), teacher=WIN_STAY)
+        for acts in (True, False)
+    }
+
+
+@pytest.mark.parametrize("acts", [True, False])
+def test_the_student_does_as_the_teacher(learned, acts):
+    """On trials of its own: almost every action is the teacher's for the same history."""
+    state, metrics = learned[acts]
+    assert metrics.finite.all()
+    networks = make_networks(ENV, CONFIG)
+    student = networks.agent(state.params["policy"], deterministic=True)
+    agent = imitating_agent(student, WIN_STAY, teacher_acts=False)
+    trial = make_trial(ENV, CONFIG)
+
+    @jax.jit
+    @jax.vmap
+    def play(key):
+        key_task, key_play = jax.random.split(key)
+        trajectory = rollout(key_play, agent, trial, ENV.sample_params(key_task))
+        return trajectory.action == trajectory.agent_info.teacher_action
+
+    assert np.mean(play(jax.random.split(jax.random.key(1), 300))) > 0.98
+
+
+def test_the_baseline_is_left_alone(learned):
+    state, metrics = learned[True]
+    first = Learner(ENV, CONFIG, WIN_STAY).init(jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, state.params["baseline"], first.params["baseline"])
+    assert (metrics.baseline_loss == 0).all()
+    assert metrics.surrogate_gain[0] > 0  # the teacher's actions became likelier
+
+
+@pytest.mark.parametrize("acts", [True, False])
+def test_who_acts(acts):
+    networks = make_networks(ENV, CONFIG)
+    student = networks.agent(random_params(networks, seed=0)["policy"])
+    agent = imitating_agent(student, WIN_STAY, acts)
+    trial = make_trial(ENV, CONFIG)
+
+    @jax.jit
+    @jax.vmap
+    def play(key):
+        return rollout(key, agent, trial, ENV.sample_params(key))
+
+    played = play(jax.random.split(jax.random.key(0), 50))
+    teacher = np.asarray(played.agent_info.teacher_action)
+    assert (np.asarray(played.action) == teacher).all() == acts
+    # Either way the teacher judges what the acting one did.
+    stayed = np.where(played.reward[:, :-1] > 0, played.action[:, :-1], (played.action[:, :-1] + 1) % 3)
+    np.testing.assert_array_equal(teacher[:, 1:], stayed)
+
+
+def test_a_teacher_is_needed_and_only_then():
+    with pytest.raises(ValueError, match="teacher must be an agent, with imitation, got None"):
+        Learner(ENV, CONFIG)
+    with pytest.raises(ValueError, match="teacher must be given with algorithm imitation only"):
+        Learner(ENV, CONFIG.replace(algorithm="ppo"), WIN_STAY)
+    with pytest.raises(ValueError, match="teacher must be empty without imitation, got 'gittins'"):
+        TrainConfig(teacher="gittins")

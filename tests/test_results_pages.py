@@ -1,0 +1,241 @@
+"""Tables, figures and the page: built from rows on disk alone, checked cell by cell."""
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from rl2jax import figures
+from rl2jax.page import build_page
+from rl2jax.published import TABLES
+from rl2jax.report import write_rows
+from rl2jax.tables import best_documented, build_table, read_results, score_text, short, to_csv, to_latex, to_markdown
+
+TASK, OTHER = "bandit:k=5,n=10", "bandit:k=50,n=100"
+
+
+def row(agent, mean, task=TASK, **more):
+    pulls = int(task.rpartition("=")[2])
+    arms = min(10, int(task.partition("k=")[2].partition(",")[0] or 1))
+    curve = [mean / pulls] * pulls
+    shares = np.full((min(pulls, 25), arms), 1 / arms).tolist()
+    base = {"task": task, "agent": agent, "hyperparameters": {}, "num_tasks": 1000, "seed": 0, "mean": mean}
+    base |= {"standard_error": 0.0123, "reward_curve": curve, "pull_frequencies": shares, "commit": "abc"}
+    return base | {"protocol": "large", "not_below_best": False} | more
+
+
+ROWS = [
+    row("random", 5.0),
+    row("gittins", 6.5),
+    row("rl2", 6.634, preset="cpu", training_seed=0, not_below_best=True, command="rl2jax <train>"),
+    row("bayes_optimal", 6.66, not_below_best=True),
+    row("limit", 6.65999, standard_error=None, exact=6.65999),
+    row("random", 49.8, OTHER),
+    row("gittins", 84.0, OTHER, num_tasks=500),
+    row("ucb1", 84.3, OTHER, not_below_best=True),
+]
+CURVES = [
+    row("rl2", 6.6, training_seed=s, learning_curve={"iteration": [1, 2, 3], "mean_return": [5.0, 6.0, 6.5 + s / 10]})
+    for s in (1, 2)
+]
+
+
+# --- Rows.
+
+
+def test_rows_are_read_from_every_file_but_tests(tmp_path):
+    write_rows(tmp_path / "a.json", ROWS[:2])
+    write_rows(tmp_path / "a.tests.json", [{"better": "a", "worse": "b"}])
+    write_rows(tmp_path / "b.json", ROWS[2:])
+    (tmp_path / "other.json").write_text('{"not": "a list"}')
+    assert read_results(tmp_path) == ROWS
+    (tmp_path / "broken.json").write_text("[")
+    with pytest.raises(ValueError, match=r"broken\.json is not JSON"):
+        read_results(tmp_path)
+    with pytest.raises(ValueError, match="--results must be a folder"):
+        read_results(tmp_path / "nowhere")
+
+
+def test_the_row_over_most_tasks_counts_and_then_the_first_seed():
+    few, many = row("rl2", 1.0, num_tasks=10, training_seed=0), row("rl2", 2.0, num_tasks=20, training_seed=3)
+    later = row("rl2", 3.0, num_tasks=20, training_seed=4)
+    assert best_documented([few, later, many])[TASK, "rl2"] is many
+
+
+# --- The table.
+
+
+def test_published_numbers_are_the_papers():
+    """Corners of both tables, and that no cell is missing."""
+    first, second = TABLES[1].scores, TABLES[2].scores
+    assert first["bandit:k=5,n=10"]["random"] == 5.0
+    assert first["bandit:k=50,n=500"] | {} == {
+        "random": 249.6,
+        "gittins": 463.7,
+        "thompson": 427.2,
+        "optimistic_thompson": 437.6,
+        "ucb1": 457.6,
+        "eps_greedy": 413.6,
+        "greedy": 402.8,
+        "rl2": 438.9,
+    }
+    assert second["mdp:s=10,a=5,t=10,n=10"]["rl2"] == 156.2
+    assert second["mdp:s=10,a=5,t=10,n=100"]["greedy"] == 1578.5
+    assert [len(first), len(second)] == [9, 5]
+
+
+def test_cells_of_a_table():
+    table = build_table(1, ROWS)
+    assert list(table.lines) == [TASK, OTHER]
+    cell = table.lines[TASK]["rl2"]
+    assert (cell.mean, cell.published, cell.bold) == (6.634, 6.7, True)
+    assert cell.of_limit == pytest.approx(6.634 / 6.65999)
+    assert score_text(cell) == "6.634 ± 0.012"
+    assert table.lines[OTHER]["rl2"].mean is None
+    assert table.lines[OTHER]["rl2"].published == 84.9
+    assert "Gittins, k=50, n=100: 500 tasks, the others 1000." in table.notes
+    assert any("preset cpu, seed 0" in note for note in table.notes)
+    assert "bayes_optimal" not in table.columns
+    assert build_table(1, ROWS, everything=True).lines[TASK]["bayes_optimal"].mean == 6.66
+    with pytest.raises(ValueError, match="table must be one of 1, 2, got 7"):
+        build_table(7, ROWS)
+
+
+def test_markdown():
+    text = to_markdown(build_table(1, ROWS))
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in lines}) == 1
+    assert "**6.634 ± 0.012** (6.7)" in text
+    assert "| 99.61 |" in text
+
+
+def test_latex_is_balanced_and_escaped():
+    text = to_latex(build_table(1, ROWS))
+    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert len({line.count("&") for line in body}) == 1
+    assert r"\textbf{6.634 $\pm$ 0.012}" in text
+    assert not re.search(r"(?<!\\)%(?! )", text)
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
+    assert text.isascii()
+
+
+def test_csv_reads_back():
+    read = list(csv.DictReader(io.StringIO(to_csv(build_table(1, ROWS)))))
+    (ours,) = [line for line in read if (line["task"], line["agent"]) == (TASK, "rl2")]
+    assert (float(ours["mean"]), float(ours["published"]), ours["bold"]) == (6.634, 6.7, "1")
+
+
+def test_short_names():
+    assert short(TASK) == "k=5, n=10"
+    assert short("mdp:s=10,a=5,t=10,n=25") == "n=25"
+
+
+# --- Figures.
+
+
+def test_learning_curves_are_normalised_and_seeds_are_a_band():
+    figure = figures.learning_curves(2, ROWS + CURVES)
+    (axis,) = figure.axes
+    line = axis.get_lines()[0]
+    np.testing.assert_allclose(line.get_ydata(), (np.array([5.0, 6.0, 6.65]) - 5.0) / 1.5)
+    band = axis.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.max() == pytest.approx((6.7 - 5.0) / 1.5)
+    with pytest.raises(ValueError, match="needs rows of rl2 with a learning_curve"):
+        figures.learning_curves(2, ROWS)
+    with pytest.raises(ValueError, match="figure must be one of 2, 3, got 1"):
+        figures.learning_curves(1, ROWS)
+
+
+def test_regret_counts_from_the_best_arm():
+    (axis,) = figures.regret_over_time(TASK, 5, ROWS).axes
+    ends = {line.get_label().split("  ")[0]: line.get_ydata()[-1] for line in axis.get_lines()}
+    assert ends["Random"] == pytest.approx(10 * 5 / 6 - 5.0)
+    assert "limit" not in ends
+
+
+def test_heat_maps_have_a_panel_an_agent():
+    figure = figures.pull_heat_maps(TASK, ROWS)
+    shown = [axis.get_title() for axis in figure.axes if axis.get_visible() and axis.get_title()]
+    assert len(shown) == 4  # random, gittins, rl2, bayes_optimal
+
+
+def test_reward_per_episode_sums_steps():
+    task = "mdp:s=10,a=5,t=10,n=10"
+    rows = [row("rl2", 30.0, task) | {"reward_curve": [0.1] * 10 + [0.2] * 10}]
+    (axis,) = figures.reward_per_episode(task, 10, rows).axes
+    np.testing.assert_allclose(axis.get_lines()[0].get_ydata(), [1.0, 2.0])
+
+
+# --- The page.
+
+
+class Collector(HTMLParser):
+    """Tags that are open, addresses that are asked for, text."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.addresses, self.text, self.images = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.addresses += [v for k, v in attrs.items() if k in ("src", "href", "srcset")]
+        if tag == "img":
+            self.images.append(attrs.get("alt"))
+        if tag not in ("meta", "link", "img", "source"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def page():
+    return build_page(1, ROWS + CURVES)
+
+
+def test_the_page_is_well_formed_and_self_contained(page):
+    collector = Collector()
+    collector.feed(page)
+    assert collector.open == []
+    assert collector.addresses
+    assert all(address.startswith("data:") for address in collector.addresses)
+    assert all(collector.images)
+    text = " ".join(collector.text)
+    for expected in ("6.634 ± 0.012", "rl2jax <train>", "k=50, n=100", "bayes optimal", "Learning curves"):
+        assert expected in text
+
+
+def test_a_page_needs_rows():
+    with pytest.raises(ValueError, match="no row of table 2"):
+        build_page(2, ROWS)
+
+
+def chromium():
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.skipif(chromium() is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_page_opens_in_a_browser(page, tmp_path, dark):
+    """Without a network: it renders, at laptop width, in both themes."""
+    path, picture = tmp_path / "page.html", tmp_path / "page.png"
+    path.write_text(page)
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    options += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"]
+    options += ["--host-resolver-rules=MAP * ~NOTFOUND", "--window-size=1280,900", f"--screenshot={picture}"]
+    options += ["--force-dark-mode", "--blink-settings=preferredColorScheme=0"] if dark else []
+    subprocess.run([chromium(), *options, path.as_uri()], check=True, capture_output=True, timeout=120)
+    import matplotlib.image
+
+    pixels = matplotlib.image.imread(picture)[..., :3]
+    assert pixels.shape[1] == 1280
+    assert (pixels.mean() < 0.4) if dark else (pixels.mean() > 0.8)
+    assert pixels.std() > 0.05  # something is written on it
