@@ -79,6 +79,8 @@ def reference_contender(task: Task, name: str, spec: ReferenceAgent, tuned: Tune
     agent = spec.make(task.env, task.num_episodes, **settings)
     tuning = {"num_tasks": tuned.num_tasks, "seed": tuned.seed, "scores": tuned.scores, "commit": tuned.commit}
     context = {"hyperparameters": settings, **({"tuning": tuning} if tuned.scores else {})}
+    if "convention" in settings:
+        context["convention"] = settings["convention"]
     return Contender(name, agent, context, draws_per_step(spec, task.env))
 
 

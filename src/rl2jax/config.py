@@ -221,10 +221,11 @@ _PRESET_CHANGES: dict[tuple[str, str], dict[str, Any]] = {
     ("paper", "mdp"): {"iterations": 10_000},
     ("paper-first-order", "mdp"): {"iterations": 10_000},
     # Beyond the paper: what a trial tells of the task is learned faster when training says what there is to tell.
-    ("cpu", "bandit"): {"iterations": 800, "task_inference_coefficient": 1.0},
+    ("cpu", "bandit"): {"discount": 1.0, "task_inference_coefficient": 1.0},
     # Remembering 50 state-action pairs takes many gradient steps.
     ("cpu", "mdp"): {
-        "iterations": 2_000,
+        "iterations": 3_000,
+        "discount": 1.0,
         "policy_learning_rate": 2e-3,
         "baseline_epochs": 2,
         "task_inference_coefficient": 1.0,
@@ -234,6 +235,8 @@ _PRESET_CHANGES: dict[tuple[str, str], dict[str, Any]] = {
 _LAPTOP = ("cpu", "quick")
 _POLICY_MINIBATCH_STEPS = {"mdp": 1_000, "other": 2_500}
 _BASELINE_MINIBATCH_STEPS, _FEWEST_TRIALS = 5_000, 5
+# Short bandit trials have little to learn.
+_SHORT_TRIAL, _SHORT_TRIAL_ITERATIONS = 20, 400
 
 
 def preset(name: str, kind: str = "bandit", num_episodes: int = 10, episode_length: int = 1) -> TrainConfig:
@@ -259,4 +262,6 @@ def preset(name: str, kind: str = "bandit", num_episodes: int = 10, episode_leng
             "baseline_minibatch_trials": max(_FEWEST_TRIALS, _BASELINE_MINIBATCH_STEPS // trial_length),
             "memory_horizon": trial_length,
         }
+        if (name, kind) == ("cpu", "bandit") and trial_length <= _SHORT_TRIAL:
+            changes["iterations"] = _SHORT_TRIAL_ITERATIONS
     return PRESETS[name].replace(**changes)

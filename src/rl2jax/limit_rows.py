@@ -1,41 +1,42 @@
 """The limit of a task distribution as a row: the bound, its method, and the best policy known."""
 
-import itertools
 from typing import Any
 
 import jax
 
 from rl2jax.compare import known_agents, reference_contender
-from rl2jax.envs import BernoulliBandit
+from rl2jax.envs import BernoulliBandit, TabularMDP
 from rl2jax.evaluate import evaluate, evaluation_key
 from rl2jax.files import git_commit
-from rl2jax.limits import bandit_limit
+from rl2jax.limits import Limit, bandit_limit, oracle_bound
 from rl2jax.tasks import Task
 from rl2jax.trial import Trial
-from rl2jax.tuning import find_tuned
+from rl2jax.tuning import tuned_or_tune
 
-_BEST_KNOWN = {"bandit": ("bayes_optimal", "gittins_finite_horizon")}
+_BEST_KNOWN = {"bandit": ("bayes_optimal", "gittins_finite_horizon", "gittins"), "mdp": ("beb_true_prior",)}
 
 
 def limit_row(task: Task, num_tasks: int, seed: int) -> dict[str, Any]:
     """One row of agent "limit"; `mean` is the exact value where there is one, else the upper bound.
 
     Args:
-      task: bandits.
-      num_tasks: tasks on which the best known policy is played.
+      task: bandits, or tabular MDPs.
+      num_tasks: tasks on which the best known policy is played, and over which the oracle of MDPs is averaged.
       seed: of those tasks, and of a bound that is sampled.
 
     Raises:
       ValueError: for a task distribution without a known limit.
     """
-    if not isinstance(task.env, BernoulliBandit):
-        raise ValueError(f"limits are known for bandit:k=K,n=N, got {task.name}")
-    limit = bandit_limit(task.env.num_arms, task.num_episodes, seed)
-    best = next(itertools.chain(name for name in _BEST_KNOWN["bandit"] if name in known_agents(task)))
-    spec = known_agents(task)[best]
-    tuned = find_tuned(task, best, spec)
-    assert tuned is not None  # neither has anything to tune
-    agent = reference_contender(task, best, spec, tuned).agent
+    if isinstance(task.env, BernoulliBandit):
+        limit = bandit_limit(task.env.num_arms, task.num_episodes, seed)
+    elif isinstance(task.env, TabularMDP):
+        bound, error = oracle_bound(task.env, task.num_episodes, num_tasks, evaluation_key(seed))
+        limit = Limit(None, bound, error, "oracle")
+    else:
+        raise ValueError(f"limits are known for bandit:k=K,n=N and mdp:n=N, got {task.name}")
+    known = known_agents(task)
+    best = next(name for name in _BEST_KNOWN[task.kind] if name in known)
+    agent = reference_contender(task, best, known[best], tuned_or_tune(task, best, known[best])).agent
     played = evaluate(agent, Trial(task.env, task.num_episodes), num_tasks, evaluation_key(seed))
     return {
         "task": task.name,

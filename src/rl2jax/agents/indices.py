@@ -8,6 +8,7 @@ horizon it is a heuristic, and the best one known.
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -311,10 +312,10 @@ def _read(path: Path, size: int) -> np.ndarray | None:
 
 def _write(path: Path, table: np.ndarray) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with suppress(OSError):  # nowhere to keep it: the table is good all the same
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             np.save(file, table)
         temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)  # nowhere to keep it: the table is good all the same
+    with suppress(OSError):
+        temporary.unlink()

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from rl2jax.limits.bandit import bayes_optimal_agent, bayes_optimal_value, is_exact
 from rl2jax.limits.information import InformationBound, information_bound
 from rl2jax.limits.lagrangian import LagrangianBound, lagrangian_bound
+from rl2jax.limits.mdp import oracle_bound, oracle_value
 
 __all__ = [
     "InformationBound",
@@ -16,6 +17,8 @@ __all__ = [
     "information_bound",
     "is_exact",
     "lagrangian_bound",
+    "oracle_bound",
+    "oracle_value",
 ]
 
 _LONGEST_HORIZON = 1000  # of the bounds; beyond it the oracle is left
