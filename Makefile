@@ -3,12 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# The preset of reproduce-table1; empty picks `paper` on an accelerator and `cpu` without one.
+# The preset of the reproductions; empty picks `paper` on an accelerator and `cpu` without one.
 PRESET ?=
 # Keep large freed blocks and back them with huge pages: a third of a CPU iteration is page faults otherwise.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: install test test-slow check format quickstart reproduce-table1 clean
+.PHONY: install test test-slow check format quickstart reproduce-table1 reproduce-table2 clean
 
 install: $(STAMP)
 
@@ -36,6 +36,9 @@ quickstart: $(STAMP)
 
 reproduce-table1: $(STAMP)
 	$(BIN)/python -m experiments.reproduce_table1 $(if $(PRESET),--preset $(PRESET))
+
+reproduce-table2: $(STAMP)
+	$(BIN)/python -m experiments.reproduce_table2 $(if $(PRESET),--preset $(PRESET))
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache

@@ -14,7 +14,18 @@ from rl2jax import figures
 from rl2jax.page import build_page
 from rl2jax.published import TABLES
 from rl2jax.report import write_rows
-from rl2jax.tables import best_documented, build_table, read_results, score_text, short, to_csv, to_latex, to_markdown
+from rl2jax.tables import (
+    best_documented,
+    build_table,
+    deviations,
+    deviations_markdown,
+    read_results,
+    score_text,
+    short,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
 
 TASK, OTHER = "bandit:k=5,n=10", "bandit:k=50,n=100"
 
@@ -239,3 +250,19 @@ def test_the_page_opens_in_a_browser(page, tmp_path, dark):
     assert pixels.shape[1] == 1280
     assert (pixels.mean() < 0.4) if dark else (pixels.mean() > 0.8)
     assert pixels.std() > 0.05  # something is written on it
+
+
+# --- Against the paper.
+
+
+def test_deviations_are_in_combined_standard_errors():
+    rows = [row("gittins", 6.8, standard_error=0.02, num_tasks=10_000), row("greedy", 6.6), row("rl2", 9.0)]
+    far, near = deviations(1, rows)
+    # ours 0.02; spread 2, so 2 / sqrt(1000) = 0.06325 for the paper; rounding 0.02887; published 6.6
+    assert far.error == pytest.approx(np.sqrt(0.02**2 + 4 / 1000 + 0.01 / 12))
+    assert far.z == pytest.approx(0.2 / far.error)
+    assert (far.agent, near.agent, near.z) == ("gittins", "greedy", 0.0)
+    text = deviations_markdown(1, rows)
+    assert "1 of 2 cells within 2" in text
+    assert re.search(r"k=5, n=10 \| Gittins \| 6\.800 \| 6\.6 \| 0\.072 \| \*\*\+2\.8\*\* \| \w+", text)
+    assert "| Greedy | 6.600 | 6.6 | 0.034 | +0.0 |  |" in text

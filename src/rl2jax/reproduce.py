@@ -161,6 +161,7 @@ def write_report(number: int, results: Path) -> None:
     write_atomically(path.with_suffix(".tex"), tables.to_latex(table))
     write_atomically(path.with_suffix(".csv"), tables.to_csv(everything))
     write_atomically(path.with_suffix(".html"), build_page(number, rows))
+    write_atomically(path.with_name(f"{path.name}-against-paper.md"), tables.deviations_markdown(number, rows))
     figure = TABLES[number].figure
     try:
         drawn = figures.learning_curves(figure, rows)
