@@ -16,8 +16,9 @@ $(STAMP): pyproject.toml experiments/install.py
 	$(PYTHON) experiments/install.py $(VENV)
 	@touch $(STAMP)
 
+# A process per core, up to four; a file's tests stay together and share what they compiled.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

@@ -27,13 +27,12 @@ def pull_shares(trial: Trial) -> Callable[[Trajectory, BanditParams], jax.Array]
     num_arms, num_pulls = trial.env.num_actions, trial.num_steps
     num_bins, num_ranks = min(num_pulls, _MOST_BINS), min(num_arms, _MOST_RANKS)
     bin_of_pull = np.arange(num_pulls) * num_bins // num_pulls
-    share = 1.0 / np.bincount(bin_of_pull)[bin_of_pull]
+    in_bin = np.arange(num_bins)[:, None] == bin_of_pull
+    averaging = (in_bin / in_bin.sum(axis=1, keepdims=True)).astype(np.float32)  # [num_bins, num_pulls]
 
     def statistic(trajectory: Trajectory, params: BanditParams) -> jax.Array:
-        rank_of_arm = jnp.argsort(jnp.argsort(-params.probs))
-        ranks = jax.nn.one_hot(rank_of_arm[trajectory.action] * num_ranks // num_arms, num_ranks)
-        return jax.ops.segment_sum(
-            ranks * share[:, None].astype(np.float32), bin_of_pull, num_bins, indices_are_sorted=True
-        )
+        better_arms = jnp.sum(params.probs[None, :] > params.probs[:, None], axis=1)
+        group = better_arms * num_ranks // num_arms
+        return averaging @ jax.nn.one_hot(group[trajectory.action], num_ranks)
 
     return statistic

@@ -81,7 +81,7 @@ def reference_contender(task: Task, name: str, spec: ReferenceAgent, tuned: Tune
     context = {"hyperparameters": settings, **({"tuning": tuning} if tuned.scores else {})}
     if "convention" in settings:
         context["convention"] = settings["convention"]
-    return Contender(name, agent, context, draws_per_step(spec, task.env))
+    return Contender(name, agent, context, draws_per_step(spec, task.env, settings))
 
 
 def run_contender(run: Run, task: Task, name: str = "rl2") -> Contender:

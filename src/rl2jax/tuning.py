@@ -43,9 +43,9 @@ class Tuned(NamedTuple):
     commit: str | None
 
 
-def draws_per_step(spec: ReferenceAgent, env: TaskDistribution) -> int:
-    """About how many random numbers an agent draws at a step."""
-    return spec.draws_per_step * getattr(env, "num_actions", 1)
+def draws_per_step(spec: ReferenceAgent, env: TaskDistribution, settings: dict[str, Any]) -> int:
+    """About how many random numbers an agent draws at a step; as many times more as its `num_samples` says."""
+    return spec.draws_per_step * getattr(env, "num_actions", 1) * settings.get("num_samples", 1)
 
 
 def affordable_tasks(num_tasks: int, draws: int, most_draws: int) -> int:
@@ -70,7 +70,8 @@ def tune(
       seed: of the tasks.
       progress: called with the number of settings done after each.
     """
-    num_tasks = affordable_tasks(num_tasks, draws_per_step(spec, trial.env), _MOST_DRAWS_PER_STEP)
+    default = {**spec.fixed, **spec.grid[0]}
+    num_tasks = affordable_tasks(num_tasks, draws_per_step(spec, trial.env, default), _MOST_DRAWS_PER_STEP)
     key = jax.random.fold_in(jax.random.key(seed), _TUNING_STREAM)
     scores: list[dict[str, Any]] = []
     for setting in spec.grid:

@@ -271,7 +271,7 @@ BANDIT_AGENTS = {
     "random": ReferenceAgent(random),
     "gittins": ReferenceAgent(gittins, _DISCOUNTS, _LOWEST),
     "thompson": ReferenceAgent(thompson, fixed=_LOWEST, draws_per_step=1),
-    "optimistic_thompson": ReferenceAgent(optimistic_thompson, _NUM_SAMPLES, _LOWEST, draws_per_step=20),
+    "optimistic_thompson": ReferenceAgent(optimistic_thompson, _NUM_SAMPLES, _LOWEST, draws_per_step=1),
     "ucb1": ReferenceAgent(ucb1, _SCALINGS, _LOWEST),
     "eps_greedy": ReferenceAgent(eps_greedy, _EPSILONS, _LOWEST),
     "greedy": ReferenceAgent(greedy, fixed=_LOWEST),

@@ -29,7 +29,8 @@ class ReferenceAgent(NamedTuple):
       grid: settings of the hyperparameters to choose among, the default first; one setting: nothing to tune.
       fixed: hyperparameters that are not tuned but belong to its rows, such as tie_breaking or convention.
       draws_per_step: about how many random numbers a step takes, where they dominate its cost: a comparison
-        plays such an agent on fewer tasks. Per action; 0 for agents as cheap as eps-greedy.
+        plays such an agent on fewer tasks. Per action, and per sample of its `num_samples` if it has any; 0 for
+        agents as cheap as eps-greedy.
       most_episodes: the longest trial it can play; None for any.
     """
 

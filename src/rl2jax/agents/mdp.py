@@ -318,14 +318,14 @@ _DRAWS_OF_ONE_MDP = 11
 MDP_AGENTS: dict[str, ReferenceAgent] = {
     "random": ReferenceAgent(random),
     "psrl": ReferenceAgent(psrl, fixed=_PAPER, draws_per_step=_DRAWS_OF_ONE_MDP),
-    "opsrl": ReferenceAgent(opsrl, fixed={**_PAPER, "num_samples": 10}, draws_per_step=10 * _DRAWS_OF_ONE_MDP),
+    "opsrl": ReferenceAgent(opsrl, fixed={**_PAPER, "num_samples": 10}, draws_per_step=_DRAWS_OF_ONE_MDP),
     "ucrl2": ReferenceAgent(ucrl2, _settings("scaling", 0.35, 0.2, 0.3, 0.4, 0.5), _PAPER),
     "beb": ReferenceAgent(beb, _settings("scaling", 0.0014, 0.0007, 0.001, 0.002, 0.003), _PAPER),
     "eps_greedy": ReferenceAgent(eps_greedy, fixed={**_PAPER, "epsilon": 0.1}),
     "greedy": ReferenceAgent(greedy, fixed=_PAPER),
     "psrl_true_prior": ReferenceAgent(psrl, fixed=_TRUE, draws_per_step=_DRAWS_OF_ONE_MDP),
     "opsrl_true_prior": ReferenceAgent(
-        opsrl, fixed={**_TRUE, "num_samples": 10}, draws_per_step=10 * _DRAWS_OF_ONE_MDP
+        opsrl, fixed={**_TRUE, "num_samples": 10}, draws_per_step=_DRAWS_OF_ONE_MDP
     ),
     "ucrl2_true_prior": ReferenceAgent(ucrl2, _settings("scaling", 0.05, 0.0, 0.01, 0.02, 0.1, 0.2), _TRUE),
     "beb_true_prior": ReferenceAgent(beb, _settings("scaling", 1.5, 1.0, 2.0, 2.5, 3.0), _TRUE),
