@@ -155,11 +155,13 @@ def compare(
     totals = {c.name: evaluation.total_reward for c, evaluation in zip(contenders, results, strict=True)}
     paired = protocol == "large"
     bold = not_below_best(totals, paired=paired)
+    paper = "" if paired else " --protocol paper"
+    command = f"rl2jax compare {task.name} --num-tasks {num_tasks} --seed {seed}{paper}"
     rows = []
     for contender, evaluation in zip(contenders, results, strict=True):
         context = {"task": task.name, "agent": contender.name, **contender.context, "seed": seed}
         row = evaluation_row(evaluation, **context)
-        row |= {"protocol": protocol, "not_below_best": contender.name in bold}
+        row |= {"protocol": protocol, "not_below_best": contender.name in bold, "command": command}
         if is_bandit:
             row["pull_frequencies"] = np.round(evaluation.statistic, 5).tolist()
         rows.append(row)

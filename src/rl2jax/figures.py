@@ -32,7 +32,7 @@ DARK = Theme(
     "#e6e8ee",
     "#3a4050",
     "#14171f",
-    ("#fb923c", "#60a5fa", "#4ade80", "#c084fc", "#22d3ee", "#facc15", "#f472b6", "#9ca3af", "#a3e635", "#fdba74"),
+    ("#fb923c", "#60a5fa", "#4ade80", "#c084fc", "#22d3ee", "#facc15", "#f472b6", "#9ca3af", "#a3e635", "#f87171"),
     "cividis",
 )
 # Colour and dash of an agent are the same in every figure; the trained one leads.
@@ -171,7 +171,12 @@ def regret_over_time(task: str, num_arms: int, rows: list[Row], theme: Theme = L
         rewards = np.asarray(row["reward_curve"])
         pulls = np.arange(1, len(rewards) + 1)
         regret = pulls * num_arms / (num_arms + 1) - np.cumsum(rewards)
-        axis.plot(pulls, regret, label=f"{_name(agent)}  {regret[-1]:.1f}", **_style(agent, theme))
+        axis.plot(
+            pulls,
+            regret,
+            label=f"{_name(agent)}  {regret[-1]:.{1 if regret[-1] >= 10 else 2}f}",
+            **_style(agent, theme),
+        )
     axis.set_title(short(task), fontsize=10, color=theme.ink)
     axis.set_xlabel("pull", fontsize=9)
     axis.set_ylabel("cumulative regret", fontsize=9)

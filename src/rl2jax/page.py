@@ -17,14 +17,16 @@ _STYLE = """
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e8ee; --soft: #a2a9b8; --line: #3a4050; --paper: #14171f; --mark: #fb923c; }
 }
-body { margin: 0 auto; max-width: 74rem; padding: 1.5rem; background: var(--paper); color: var(--ink);
+body { margin: 0 auto; max-width: 78rem; padding: 1.5rem; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
 p, li { max-width: 46rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.82rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.3rem 0.55rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th, td { padding: 0.3rem 0.4rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+thead th { white-space: normal; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; }
+td details { border: 0; padding: 0; }
 td small { display: block; color: var(--soft); }
 td.best { font-weight: 700; } td.ours { color: var(--mark); }
 picture img { max-width: 100%; height: auto; }
@@ -83,7 +85,8 @@ def _provenance(rows: list[Row]) -> str:
             "</code></details></td></tr>"
         )
     heads = "".join(f"<th>{x}</th>" for x in ("setup", "agent", "tasks", "seed", "commit", "preset", "settings"))
-    return f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+    table = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    return f'<details><summary>{len(rows)} rows</summary><div class="wide">{table}</div></details>'
 
 
 def _details(number: int, task: str, rows: list[Row]) -> str:

@@ -140,7 +140,6 @@ def _cell(plan: Plan, folder: Path, task_name: str, console: Console) -> list[di
     contender = run_contender(run, task)
     result = compare_with_progress(task, agents, [contender], plan.num_tasks, plan.seed, "large", console)
     for row in result.rows:
-        row["command"] = f"rl2jax compare {task_name} --num-tasks {plan.num_tasks} --seed {plan.seed}"
         if row["agent"] == "rl2":
             train = f"rl2jax train {task_name} --preset {plan.preset} --seed {plan.training_seed} --out DIR && "
             row |= {"preset": plan.preset, "learning_curve": learning_curve(run)}

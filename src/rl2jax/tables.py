@@ -154,7 +154,7 @@ def short(task: str) -> str:
 def decimals(cell: Cell) -> int:
     """Digits after the point that a cell's standard error supports: its first two, at most 3."""
     if cell.standard_error is None or cell.standard_error <= 0:
-        return 2
+        return 3
     return min(3, max(0, 1 - math.floor(math.log10(cell.standard_error))))
 
 
@@ -163,7 +163,7 @@ def score_text(cell: Cell) -> str:
     if cell.mean is None:
         return "–"
     digits = decimals(cell)
-    error = "" if cell.standard_error is None else f" ± {cell.standard_error:.{digits}f}"
+    error = f" ± {cell.standard_error:.{digits}f}" if cell.standard_error else ""  # exact values have none
     return f"{cell.mean:.{digits}f}{error}"
 
 

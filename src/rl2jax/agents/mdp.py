@@ -324,9 +324,7 @@ MDP_AGENTS: dict[str, ReferenceAgent] = {
     "eps_greedy": ReferenceAgent(eps_greedy, fixed={**_PAPER, "epsilon": 0.1}),
     "greedy": ReferenceAgent(greedy, fixed=_PAPER),
     "psrl_true_prior": ReferenceAgent(psrl, fixed=_TRUE, draws_per_step=_DRAWS_OF_ONE_MDP),
-    "opsrl_true_prior": ReferenceAgent(
-        opsrl, fixed={**_TRUE, "num_samples": 10}, draws_per_step=_DRAWS_OF_ONE_MDP
-    ),
+    "opsrl_true_prior": ReferenceAgent(opsrl, fixed={**_TRUE, "num_samples": 10}, draws_per_step=_DRAWS_OF_ONE_MDP),
     "ucrl2_true_prior": ReferenceAgent(ucrl2, _settings("scaling", 0.05, 0.0, 0.01, 0.02, 0.1, 0.2), _TRUE),
     "beb_true_prior": ReferenceAgent(beb, _settings("scaling", 1.5, 1.0, 2.0, 2.5, 3.0), _TRUE),
     "eps_greedy_true_prior": ReferenceAgent(eps_greedy, _settings("epsilon", 0.1, 0.01, 0.02, 0.05, 0.2), _TRUE),
