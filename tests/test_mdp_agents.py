@@ -10,10 +10,12 @@ import pytest
 import scipy.stats
 
 from rl2jax.agents import mdp
-from rl2jax.agents.mdp import MDP_AGENTS, Belief, MDPAgentState, Prior, oracle_value, planning_agent
+from rl2jax.agents.mdp import MDP_AGENTS, Belief, MDPAgentState, Prior, planning_agent
 from rl2jax.agents.planning import extended_value_iteration, stationary, value_iteration
 from rl2jax.agents.posteriors import DirichletPosterior, NormalPosterior, sample_dirichlet, sample_normal
 from rl2jax.envs import TabularMDP
+from rl2jax.evaluate import evaluation_key
+from rl2jax.limits import oracle_bound, oracle_value
 from rl2jax.rollout import rollout
 from rl2jax.trial import Trial
 from rl2jax.types import TrialObservation
@@ -325,7 +327,7 @@ def played(name):
         key_task, key_rollout = jax.random.split(key)
         params = ENV.sample_params(key_task)
         trajectory = rollout(key_rollout, agent, trial, params)
-        return trajectory.action, trajectory.reward.sum(), oracle_value(params, NUM_EPISODES)
+        return trajectory.action, trajectory.reward.sum(), oracle_value(ENV, params, NUM_EPISODES)
 
     actions, total, oracle = play(keys(4, NUM_TASKS))
     return Played(np.reshape(actions, (NUM_TASKS, NUM_EPISODES, HORIZON)), np.asarray(total), np.asarray(oracle))
@@ -363,9 +365,20 @@ def test_oracle_value_is_n_times_the_value_of_the_known_mdp():
     params = jax.jit(jax.vmap(ENV.sample_params))(keys(6, 5))
     mdps = zip(np.asarray(params.reward_mean), np.asarray(params.transition_probs), strict=True)
     wanted = [value_of_knowing(*mdp) for mdp in mdps]
-    np.testing.assert_allclose(oracle_value(params, 7), np.multiply(7, wanted), rtol=1e-5)
-    one = jax.tree.map(lambda x: x[0], params)
-    np.testing.assert_allclose(oracle_value(one, 1), wanted[0], rtol=1e-5)
+    values = jax.vmap(lambda one: oracle_value(ENV, one, 7))(params)
+    np.testing.assert_allclose(values, np.multiply(7, wanted), rtol=1e-5)
+
+
+def test_the_oracles_bound_is_a_mean_over_the_tasks_of_an_evaluation():
+    """Its first tasks are those of `evaluate`: the oracle's mean is above any agent's there."""
+    mean, error = oracle_bound(ENV, 7, 300, evaluation_key(3))
+    keys_of_tasks = [jax.random.split(jax.random.fold_in(evaluation_key(3), i))[0] for i in range(300)]
+    values = [float(oracle_value(ENV, ENV.sample_params(key), 7)) for key in keys_of_tasks[:20]]
+    assert oracle_bound(ENV, 7, 20, evaluation_key(3))[0] == pytest.approx(np.mean(values), rel=1e-5)
+    assert mean == pytest.approx(np.mean(values), abs=5 * np.std(values) / np.sqrt(20))
+    assert error == pytest.approx(np.std(values) / np.sqrt(300), rel=0.5)
+    with pytest.raises(ValueError, match="num_tasks must be an integer >= 2, got 1"):
+        oracle_bound(ENV, 7, 1, evaluation_key(3))
 
 
 # --- The registry and bad arguments.
@@ -408,4 +421,4 @@ def test_bad_arguments_are_named(make, arguments, message):
 
 def test_an_oracle_of_no_episodes_is_refused():
     with pytest.raises(ValueError, match=r"num_episodes \(n\) must be an integer >= 1, got 0"):
-        oracle_value(ENV.sample_params(jax.random.key(0)), 0)
+        oracle_value(ENV, ENV.sample_params(jax.random.key(0)), 0)

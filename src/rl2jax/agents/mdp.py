@@ -14,7 +14,6 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from rl2jax.agents.base import Agent, ReferenceAgent
 from rl2jax.agents.planning import extended_value_iteration, greedy_policy, stationary, value_iteration
@@ -30,7 +29,7 @@ from rl2jax.agents.posteriors import (
 )
 from rl2jax.agents.random import random_agent
 from rl2jax.envs.base import require
-from rl2jax.envs.tabular_mdp import MDPParams, TabularMDP
+from rl2jax.envs.tabular_mdp import TabularMDP
 
 CONVENTIONS = ("paper", "true_prior")
 _UCRL2_FAILURE_PROBABILITY = 0.05
@@ -273,26 +272,6 @@ def eps_greedy(env: TabularMDP, num_episodes: int, *, convention: str = "paper",
 def greedy(env: TabularMDP, num_episodes: int, *, convention: str = "paper") -> Agent:
     """`eps_greedy` with epsilon 0."""
     return eps_greedy(env, num_episodes, convention=convention, epsilon=0.0)
-
-
-def oracle_value(params: MDPParams, num_episodes: int) -> chex.Array:
-    """Expected total reward of a trial for an agent that knows the MDP: no agent's expectation is higher.
-
-    Args:
-      params: one MDP, or a batch of them; reward means float32 [..., S, A], transitions [..., S, A, S].
-      num_episodes: the paper's n.
-
-    Returns:
-      n times the optimal value of state 0; float32 [...].
-    """
-    require(num_episodes >= 1, "num_episodes (n)", num_episodes, "an integer >= 1")
-    horizon = int(np.ravel(params.max_steps_in_episode)[0])  # the same for all; not traced
-
-    def episode_value(reward_mean, transition):
-        return value_iteration(stationary(reward_mean, horizon), transition)[0, 0].max()
-
-    value = jnp.vectorize(episode_value, signature="(s,a),(s,a,n)->()")
-    return num_episodes * value(params.reward_mean, params.transition_probs)
 
 
 def _settings(name: str, *values: float) -> tuple[dict[str, float], ...]:
