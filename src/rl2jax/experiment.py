@@ -90,15 +90,25 @@ def evaluate_run(
     )
 
 
-def train_cell(folder: Path, task_name: str, preset_name: str, *, training_seed: int, console: Console) -> Run:
+def train_cell(
+    folder: Path, task_name: str, preset_name: str, *, training_seed: int, console: Console, **changes: Any
+) -> Run:
     """Trains one agent in `folder`, or as much of that as is not done yet.
+
+    Args:
+      folder: of the run; made if there is none.
+      task_name: as `parse_task` reads it.
+      preset_name: one of `PRESETS`.
+      training_seed: of everything random in training.
+      console: for the progress bar.
+      **changes: fields of the preset's config to replace.
 
     Raises:
       Interrupted: if a signal stopped it; what was done is saved.
       ValueError: if the folder holds a run of other settings.
     """
     task = parse_task(task_name)
-    config = task.preset(preset_name)
+    config = task.preset(preset_name).replace(**changes)
     if (folder / "run.json").exists():
         run = open_run(folder)
         if (run.task.name, run.config, run.seed) != (task.name, config, training_seed):

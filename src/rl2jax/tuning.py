@@ -19,7 +19,7 @@ from rl2jax.trial import Trial
 # Tuning draws from a stream of its own: no seed repeats a task of an evaluation or a training run.
 _TUNING_STREAM = 0x7E4E
 _SEED = 0
-_MOST_TASKS = 10_000
+_MOST_TASKS, _MOST_STEPS = 10_000, 2_000_000
 # Agents that draw many random numbers are played on fewer tasks: so many numbers at each step, over all tasks.
 _MOST_DRAWS_PER_STEP = 500_000
 COMMITTED = Path(__file__).parent / "tuned"
@@ -57,7 +57,7 @@ def tune(
     spec: ReferenceAgent,
     trial: Trial,
     *,
-    num_tasks: int = _MOST_TASKS,
+    num_tasks: int | None = None,
     seed: int = _SEED,
     progress: Callable[[int], object] | None = None,
 ) -> Tuned:
@@ -66,10 +66,13 @@ def tune(
     Args:
       spec: the agent and its grid.
       trial: task distribution and number of episodes.
-      num_tasks: tasks per setting; fewer for agents that draw very many random numbers.
+      num_tasks: tasks per setting; default 10000, or 2 million steps' worth if that is fewer. Fewer for agents that
+        draw very many random numbers.
       seed: of the tasks.
       progress: called with the number of settings done after each.
     """
+    if num_tasks is None:
+        num_tasks = min(_MOST_TASKS, max(1, _MOST_STEPS // trial.num_steps))
     default = {**spec.fixed, **spec.grid[0]}
     num_tasks = affordable_tasks(num_tasks, draws_per_step(spec, trial.env, default), _MOST_DRAWS_PER_STEP)
     key = jax.random.fold_in(jax.random.key(seed), _TUNING_STREAM)

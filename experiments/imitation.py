@@ -1,0 +1,56 @@
+"""Section 3.1, supervised: the same network, fitted to a reference agent's actions, beside its teacher."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from rl2jax import host
+from rl2jax.compare import run_contender, select_agents
+from rl2jax.experiment import Interrupted, compare_with_progress, train_cell
+from rl2jax.report import format_score, write_comparison
+from rl2jax.reproduce import slug
+from rl2jax.tasks import parse_task
+
+NUM_TASKS = 100_000
+EVALUATION_SEED = 1
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    """Trains, plays student and teacher on the same tasks, writes their rows."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--task", default="bandit:k=5,n=100")
+    parser.add_argument("--teacher", default="gittins", help="a reference agent of the task")
+    parser.add_argument("--iterations", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=0, help="training seed")
+    parser.add_argument("--out", type=Path, help="folder of the run (default runs/imitation/TASK-seedN)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the rows")
+    a = parser.parse_args()
+    console = Console(highlight=False)
+    task = parse_task(a.task)
+    folder = a.out or Path(f"runs/imitation/{slug(task.name)}-seed{a.seed}")
+    settings = {"algorithm": "imitation", "teacher": a.teacher, "iterations": a.iterations}
+    try:
+        run = train_cell(folder, a.task, "cpu", training_seed=a.seed, console=console, **settings)
+    except Interrupted as stopped:
+        sys.exit(str(stopped))
+    student = run_contender(run, task)._replace(name="imitation")
+    result = compare_with_progress(
+        task, select_agents(task, [a.teacher]), [student], NUM_TASKS, EVALUATION_SEED, "large", console
+    )
+    changes = " ".join(f"--set {name}={value}" for name, value in settings.items())
+    command = f"rl2jax train {task.name} --preset cpu {changes} --seed {a.seed} --out DIR && "
+    taught = next(row for row in result.rows if row["agent"] == "imitation")
+    teacher = next(row for row in result.rows if row["agent"] == a.teacher)
+    taught |= {"preset": "cpu", "command": f"{command}{taught['command']} --agents {a.teacher} --run DIR"}
+    write_comparison(a.results / f"imitation-{slug(task.name)}.json", result.rows, result.tests)
+    for row in (teacher, taught):
+        console.print(f"{row['agent']:<12}{format_score(row)}")
+    console.print(f"the student reaches {100 * taught['mean'] / teacher['mean']:.2f}% of its teacher")
+
+
+if __name__ == "__main__":
+    host.prepare()
+    main()
