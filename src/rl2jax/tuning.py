@@ -21,7 +21,7 @@ _TUNING_STREAM = 0x7E4E
 _SEED = 0
 _MOST_TASKS, _MOST_STEPS = 10_000, 2_000_000
 # Agents that draw many random numbers are played on fewer tasks: so many numbers at each step, over all tasks.
-_MOST_DRAWS_PER_STEP = 500_000
+_MOST_DRAWS_PER_STEP = 200_000
 COMMITTED = Path(__file__).parent / "tuned"
 
 
