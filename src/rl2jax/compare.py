@@ -147,10 +147,12 @@ def compare(
 
         return evaluate(contender.agent, trial, count, key, statistic=statistic, progress=progress)
 
-    # Small batches of cheap steps leave a CPU's cores idle: one agent a core.
+    # Small batches of cheap steps leave a CPU's cores idle: one agent a core, the longest first.
     workers = (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
+    longest_first = sorted(contenders, key=lambda contender: -contender.draws_per_step)
     with ThreadPoolExecutor(workers) as pool:
-        results = list(pool.map(play, contenders))
+        evaluations = dict(zip((c.name for c in longest_first), pool.map(play, longest_first), strict=True))
+    results = [evaluations[contender.name] for contender in contenders]
 
     totals = {c.name: evaluation.total_reward for c, evaluation in zip(contenders, results, strict=True)}
     paired = protocol == "large"
