@@ -75,15 +75,19 @@ def test_the_papers_protocol_does_not_pair():
     assert all(row["protocol"] == "paper" for row in result.rows)
 
 
-def test_agents_with_many_draws_play_fewer_tasks():
+@pytest.mark.parametrize(
+    ("draws", "count"),
+    [(500, 2000), (2 * 10**5, 1000)],  # 1e6 a step in all; never fewer than the paper's 1000
+)
+def test_agents_with_many_draws_play_fewer_tasks(draws, count):
     shown = []
-    slow = contender("slow", 3, draws=2 * 10**5)  # 1e6 a step in all
+    slow = contender("slow", 3, draws=draws)
     result = compare(
-        TASK, [contender("fast", 1), slow], 50, seed=0, on_progress=lambda *progress: shown.append(progress)
+        TASK, [contender("fast", 1), slow], 2500, seed=0, on_progress=lambda *progress: shown.append(progress)
     )
-    assert [row["num_tasks"] for row in result.rows] == [50, 5]
-    assert result.tests[0].num_tasks == 5
-    assert {(name, total) for name, _, total in shown} == {("fast", 50), ("slow", 5)}
+    assert [row["num_tasks"] for row in result.rows] == [2500, count]
+    assert result.tests[0].num_tasks == count
+    assert {(name, total) for name, _, total in shown} == {("fast", 2500), ("slow", count)}
 
 
 def test_unknown_agents_are_named():

@@ -22,8 +22,9 @@ from rl2jax.trial import Trial
 from rl2jax.tuning import Tuned, affordable_tasks, draws_per_step
 
 # A comparison lets an agent draw so many random numbers at each step of a trial, over all tasks: with 50 arms that is
-# 20000 tasks for Thompson sampling and 1000 for optimistic Thompson sampling.
+# 20000 tasks for Thompson sampling. But every agent plays as many tasks as the paper's did.
 _MOST_DRAWS_PER_STEP = 1_000_000
+_FEWEST_TASKS = 1000
 
 
 class Contender(NamedTuple):
@@ -139,7 +140,8 @@ def compare(
     statistic = pull_shares(trial) if is_bandit else nothing
 
     def play(contender: Contender) -> Evaluation:
-        count = affordable_tasks(num_tasks, contender.draws_per_step, _MOST_DRAWS_PER_STEP)
+        affordable = affordable_tasks(num_tasks, contender.draws_per_step, _MOST_DRAWS_PER_STEP)
+        count = max(affordable, min(num_tasks, _FEWEST_TASKS))
 
         def progress(done: int) -> None:
             if on_progress is not None:
