@@ -144,7 +144,7 @@ def learning_curves(number: int, rows: list[Row], theme: Theme = LIGHT) -> matpl
         axis.axhline(1.0, color=theme.ink, linewidth=0.8, linestyle=":")
         axis.set_title(f"n = {episodes}", fontsize=10, color=theme.ink)
         axis.set_xlabel("iteration", fontsize=9)
-        axis.set_ylim(0.0, 1.1)
+        axis.set_ylim(0.0, max(1.1, axis.get_ylim()[1]))
         axis.grid(color=theme.grid, linewidth=0.5)
         _legend(axis, theme, *axis.get_legend_handles_labels(), loc="lower right")
     axes[0, 0].set_ylabel(f"{_name(table.upper)} = 1, {_name(table.lower)} = 0", fontsize=9)

@@ -32,7 +32,8 @@ td.best { font-weight: 700; } td.ours { color: var(--mark); }
 picture img { max-width: 100%; height: auto; }
 details { border-top: 1px solid var(--line); padding: 0.5rem 0; }
 summary { cursor: pointer; font-weight: 600; }
-code { font-size: 0.8rem; overflow-wrap: anywhere; }
+code { display: block; max-width: 40rem; font-size: 0.8rem; text-align: left; white-space: normal;
+  overflow-wrap: anywhere; }
 """
 
 
