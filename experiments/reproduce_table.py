@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from rl2jax.cli import is_for_the_user
 from rl2jax.config import PRESETS
 from rl2jax.experiment import Interrupted
 from rl2jax.reproduce import Plan, reproduce
@@ -31,3 +32,9 @@ def main(number: int, results: Path, num_tasks: int, description: str | None) ->
         reproduce(plan, Console(highlight=False))
     except Interrupted as stopped:
         sys.exit(str(stopped))
+    except KeyboardInterrupt:
+        sys.exit("stopped; what was done is saved, start again to continue")
+    except ValueError as error:
+        if not is_for_the_user(error):
+            raise
+        sys.exit(f"error: {error}")

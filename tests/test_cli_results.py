@@ -109,10 +109,21 @@ def test_a_reproduction_ends_with_table_figure_and_page(reproduced):
         "figure2.png",
         "table1",
     }
-    rows = {row["agent"]: row for row in read_rows(folder / "results" / "table1" / "bandit-k5-n10.json")}
+    rows = {row["agent"]: row for row in read_rows(folder / "results" / "table1" / "bandit-k5-n10-quick-seed0.json")}
     assert rows["rl2"]["preset"] == "quick"
     assert rows["rl2"]["command"].startswith("rl2jax train bandit:k=5,n=10 --preset quick --seed 0 --out DIR && ")
     assert rows["rl2"]["learning_curve"]["iteration"] == [1, 2, 3]
+
+
+def test_another_agents_row_is_not_taken_for_ours(reproduced, monkeypatch):
+    """The bug that was fixed: a row of the same preset and seed, but of another training, was reported."""
+    folder, _ = reproduced
+    results = folder / "results" / "table1"
+    (row_file,) = results.glob("*-quick-seed0.json")
+    rows = read_rows(row_file)
+    (ours,) = [row for row in rows if row["agent"] == "rl2"]
+    assert not reproduce._holds(row_file, {**ours, "parameters_sha256": "another"})
+    assert reproduce._holds(row_file, {"agent": "rl2", "parameters_sha256": ours["parameters_sha256"]})
 
 
 @pytest.mark.parametrize("form", ["terminal", "markdown", "latex", "csv"])
@@ -131,6 +142,8 @@ def test_table_and_figure_say_what_is_wrong(reproduced, capsys, tmp_path):
     refused(capsys, ["table", 1, *results, "--format", "word"], "--format", "word")
     refused(capsys, ["table", 1, "--results", tmp_path / "nowhere"], "--results", "folder with rows")
     refused(capsys, ["figure", 2, *results, "--out", tmp_path / "figure.doc"], "--out", ".png")
+    (tmp_path / "empty").mkdir()
+    refused(capsys, ["table", 1, "--results", tmp_path / "empty"], "--results", "no row of table 1")
     refused(capsys, ["figure", 4, *results, "--out", tmp_path / "figure.png"], "figure must be one of")
     assert run(["figure", 2, *results, "--out", tmp_path / "figure.svg"]) == 0
     assert (tmp_path / "figure.svg").read_text().lstrip().startswith("<?xml")

@@ -90,6 +90,19 @@ def test_agents_with_many_draws_play_fewer_tasks(draws, count):
     assert {(name, total) for name, _, total in shown} == {("fast", 2500), ("slow", count)}
 
 
+def test_names_must_differ():
+    with pytest.raises(ValueError, match="names of agents must be all different"):
+        compare(TASK, [contender("same", 1), contender("same", 3)], 5, seed=0)
+
+
+def test_each_is_shown_the_first_flag_it_was_trained_with():
+    """The bug that was fixed: runs trained with flag 1 were compared under flag 0."""
+    agent = Agent(lambda key: (), lambda key, state, seen: (state, 3 * seen.prev_done.astype(jnp.int32), ()))
+    plain = Contender("plain", agent, {})
+    result = compare(TASK, [plain, Contender("flagged", agent, {}, first_step_flag=1.0)], 20, seed=0)
+    assert result.rows[1]["mean"] - result.rows[0]["mean"] == pytest.approx(3.0, abs=1e-4)
+
+
 def test_unknown_agents_are_named():
     with pytest.raises(ValueError, match=r"--agents must be one of random.*, got 'gitins'"):
         select_agents(parse_task("bandit:k=3,n=20"), ["random", "gitins"])

@@ -37,18 +37,18 @@ def row(agent, mean, task=TASK, **more):
     shares = np.full((min(pulls, 25), arms), 1 / arms).tolist()
     base = {"task": task, "agent": agent, "hyperparameters": {}, "num_tasks": 1000, "seed": 0, "mean": mean}
     base |= {"standard_error": 0.0123, "reward_curve": curve, "pull_frequencies": shares, "commit": "abc"}
-    return base | {"protocol": "large", "not_below_best": False} | more
+    return base | {"protocol": "large", "significantly_better": []} | more
 
 
 ROWS = [
-    row("random", 5.0),
-    row("gittins", 6.5),
-    row("rl2", 6.634, preset="cpu", training_seed=0, not_below_best=True, command="rl2jax <train>"),
-    row("bayes_optimal", 6.66, not_below_best=True),
+    row("random", 5.0, significantly_better=["rl2", "bayes_optimal", "gittins"]),
+    row("gittins", 6.5, significantly_better=["rl2", "bayes_optimal"]),
+    row("rl2", 6.634, preset="cpu", training_seed=0, command="rl2jax <train>", significantly_better=["bayes_optimal"]),
+    row("bayes_optimal", 6.66),
     row("limit", 6.65999, standard_error=None, exact=6.65999),
-    row("random", 49.8, OTHER),
-    row("gittins", 84.0, OTHER, num_tasks=500),
-    row("ucb1", 84.3, OTHER, not_below_best=True),
+    row("random", 49.8, OTHER, significantly_better=["ucb1", "gittins"]),
+    row("gittins", 84.0, OTHER, num_tasks=500, significantly_better=["ucb1"]),
+    row("ucb1", 84.3, OTHER),
 ]
 CURVES = [
     row("rl2", 6.6, training_seed=s, learning_curve={"iteration": [1, 2, 3], "mean_return": [5.0, 6.0, 6.5 + s / 10]})

@@ -7,7 +7,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
 
-from rl2jax.stats import holm, not_below_best, one_sided_p, pairwise_tests
+from rl2jax.stats import holm, not_below_best, one_sided_p, pairwise_tests, significantly_better
 
 RNG = np.random.default_rng(0)
 TASKS = RNG.normal(0, 3, 400)
@@ -68,12 +68,30 @@ def test_pairs_of_unequal_length_share_their_first_tasks():
 @pytest.mark.parametrize("paired", [True, False])
 def test_bold_is_the_best_and_its_equals(paired):
     samples = {**SAMPLES, "far": TASKS - 2}
-    bold = not_below_best(samples, paired=paired)
+    means = {name: sample.mean() for name, sample in samples.items()}
+    bold = not_below_best(means, significantly_better(pairwise_tests(samples, paired=paired)))
     best = max(samples, key=lambda name: samples[name].mean())
     assert best in bold
     assert "far" not in bold
     for name in set(samples) - {best}:
         assert (name in bold) == (one_sided_p(samples[best], samples[name], paired=paired) >= 0.05)
+
+
+def test_a_lucky_short_sample_is_not_the_best():
+    """It met easy tasks: the larger mean, but beaten on each of them."""
+    long = np.concatenate([np.full(50, 9.0), np.zeros(50)]) + np.arange(100) % 3
+    short = long[:50] - 1 + np.arange(50) % 2 / 10
+    samples = {"long": long, "short": short}
+    means = {name: sample.mean() for name, sample in samples.items()}
+    assert means["short"] > means["long"]
+    assert not_below_best(means, significantly_better(pairwise_tests(samples, paired=True))) == {"long"}
+
+
+def test_bold_asks_only_those_shown():
+    means = {"b": 2.0, "c": 1.0}
+    better = {"b": ["a"], "c": ["a", "b"]}
+    assert not_below_best(means, better) == {"b"}
+    assert not_below_best({"a": 3.0, **means}, better) == {"a"}
 
 
 def test_the_false_alarm_rate_is_the_level():

@@ -40,7 +40,7 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="Override any field of TrainConfig."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random. [default: 0]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random (default 0).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out to the same result.")] = False,
     checkpoint_minutes: Annotated[float, typer.Option(help="Minutes between checkpoints.")] = 5.0,
 ) -> None:
@@ -50,6 +50,9 @@ def train(
     from rl2jax.runs import create_run, open_run
     from rl2jax.tasks import parse_task
 
+    _check_seed(seed)
+    if not checkpoint_minutes > 0:
+        raise ValueError(f"--checkpoint-minutes must be > 0, got {checkpoint_minutes:g}")
     parsed = parse_task(task)
     changes: dict[str, Any] = parse_overrides(set_ or [])
     changes |= {k: v for k, v in {"algorithm": algorithm, "iterations": iterations}.items() if v is not None}
@@ -103,6 +106,9 @@ def evaluate(
     from rl2jax.report import format_score, write_rows
     from rl2jax.runs import open_run
 
+    _check_seed(seed)
+    if num_tasks < 1:
+        raise ValueError(f"--num-tasks must be >= 1, got {num_tasks}")
     run = open_run(run_folder)
     _check_json(json_file)
     row = evaluate_run(run, console, num_tasks=num_tasks, seed=seed, deterministic=deterministic)
@@ -115,6 +121,13 @@ def _check_json(path: Path | None) -> None:
     """Refuses a file that cannot be written before the work that would fill it."""
     if path is not None and not path.parent.is_dir():
         raise ValueError(f"--json: the folder {path.parent} does not exist")
+    if path is not None and path.is_dir():
+        raise ValueError(f"--json must be a file, {path} is a folder")
+
+
+def _check_seed(seed: int | None) -> None:
+    if seed is not None and not 0 <= seed < 2**32:
+        raise ValueError(f"--seed must be an integer from 0 to {2**32 - 1}, got {seed}")
 
 
 @app.command()
@@ -124,7 +137,12 @@ def compare(
         str | None, typer.Option(help='Names with commas between; default: all that need no training. "" for none.')
     ] = None,
     run: Annotated[list[Path] | None, typer.Option(help="Folder of a trained run; may be given several times.")] = None,
-    num_tasks: Annotated[int | None, typer.Option(help="Tasks, the same for all. [default: 10000]")] = None,
+    num_tasks: Annotated[
+        int | None,
+        typer.Option(
+            help="Tasks, the same for all (default 10000); agents that draw very many random numbers play fewer."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the tasks.")] = 0,
     protocol: Annotated[
         str, typer.Option(help="large: tests in pairs; paper: 1000 tasks and unpaired t-tests, as published.")
@@ -140,6 +158,7 @@ def compare(
     from rl2jax.runs import open_run
     from rl2jax.tasks import parse_task
 
+    _check_seed(seed)
     parsed = parse_task(task)
     if protocol not in ("large", "paper"):
         raise ValueError(f"--protocol must be large or paper, got {protocol!r}")
@@ -179,6 +198,7 @@ def limits(
     from rl2jax.report import write_rows
     from rl2jax.tasks import parse_task
 
+    _check_seed(seed)
     parsed = parse_task(task)
     _check_json(json_file)
     if num_tasks < 2:
@@ -204,16 +224,22 @@ RESULTS_HELP = "Folder of rows, as written by compare --json and the experiments
 @app.command()
 def table(
     number: Annotated[int, typer.Argument(help="1 (bandits) or 2 (tabular MDPs).")],
-    results: Annotated[Path | None, typer.Option(help=RESULTS_HELP + " [default: experiments/results/tableN]")] = None,
+    results: Annotated[Path | None, typer.Option(help=RESULTS_HELP + " Default: experiments/results/tableN.")] = None,
     format_: Annotated[str, typer.Option("--format", help="terminal, markdown, latex or csv.")] = "terminal",
     everything: Annotated[bool, typer.Option("--all", help="Also agents that the paper does not have.")] = False,
 ) -> None:
     """The paper's table beside ours, from rows on disk only."""
     from rl2jax import tables
+    from rl2jax.published import TABLES
 
     if format_ not in tables.FORMATS:
         raise ValueError(f"--format must be one of {', '.join(tables.FORMATS)}, got {format_!r}")
-    built = tables.build_table(number, tables.read_results(_results(results, number)), everything=everything)
+    if number not in TABLES:
+        raise ValueError(f"table must be one of {', '.join(map(str, TABLES))}, got {number}")
+    folder = _results(results, number)
+    built = tables.build_table(number, tables.read_results(folder), everything=everything)
+    if not built.lines:
+        raise ValueError(f"--results: {folder} has no row of table {number}")
     if format_ == "terminal":
         Console().print(tables.to_terminal(built))
     else:
@@ -224,16 +250,20 @@ def table(
 @app.command()
 def figure(
     number: Annotated[int, typer.Argument(help="2 (bandits) or 3 (tabular MDPs): normalised learning curves.")],
-    results: Annotated[Path | None, typer.Option(help=RESULTS_HELP + " [default: experiments/results/tableN]")] = None,
-    out: Annotated[Path | None, typer.Option(help="PNG, SVG or PDF file. [default: figureN.png]")] = None,
+    results: Annotated[Path | None, typer.Option(help=RESULTS_HELP + " Default: experiments/results/tableN.")] = None,
+    out: Annotated[Path | None, typer.Option(help="PNG, SVG or PDF file (default figureN.png).")] = None,
 ) -> None:
     """The paper's figure from our rows on disk."""
     from rl2jax import figures, tables
+    from rl2jax.published import TABLES
 
+    figures_of = {published.figure: table for table, published in TABLES.items()}
+    if number not in figures_of:
+        raise ValueError(f"figure must be one of {', '.join(map(str, figures_of))}, got {number}")
     out = out or Path(f"figure{number}.png")
     if out.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--out must end in .png, .svg or .pdf, got {str(out)!r}")
-    rows = tables.read_results(_results(results, number - 1))
+    rows = tables.read_results(_results(results, figures_of[number]))
     figures.learning_curves(number, rows).savefig(out, dpi=200)
     typer.echo(f"written to {out}")
 
@@ -266,13 +296,13 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(args=arguments)
     except (ValueError, RuntimeError, OSError) as error:
-        if not _is_for_the_user(error):
+        if not is_for_the_user(error):
             raise
         typer.echo(f"rl2jax: error: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
 
 
-def _is_for_the_user(error: Exception) -> bool:
+def is_for_the_user(error: Exception) -> bool:
     """Errors whose text was written for users: ours, and the operating system's."""
     from rl2jax.checkpoint import CheckpointError
     from rl2jax.runs import RunError

@@ -1,6 +1,7 @@
 """Agents side by side: the same tasks for all, rows, and tests of which one is better."""
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -15,8 +16,8 @@ from rl2jax.envs.base import require
 from rl2jax.evaluate import Evaluation, evaluate, evaluation_key, nothing
 from rl2jax.limits import bayes_optimal_agent, is_exact
 from rl2jax.report import evaluation_row
-from rl2jax.runs import Run, load_state
-from rl2jax.stats import PairTest, not_below_best, pairwise_tests
+from rl2jax.runs import Run, load_state, parameters_digest
+from rl2jax.stats import PairTest, not_below_best, pairwise_tests, significantly_better
 from rl2jax.tasks import Task
 from rl2jax.trial import Trial
 from rl2jax.tuning import Tuned, affordable_tasks, draws_per_step
@@ -35,12 +36,14 @@ class Contender(NamedTuple):
       agent: how it acts.
       context: fields of its row: hyperparameters and where they come from.
       draws_per_step: about how many random numbers it draws at a step; 0 for few.
+      first_step_flag: the termination flag it is shown at a trial's first step.
     """
 
     name: str
     agent: Agent
     context: dict[str, Any]
     draws_per_step: int = 0
+    first_step_flag: float = 0.0
 
 
 class Comparison(NamedTuple):
@@ -99,14 +102,18 @@ def run_contender(run: Run, task: Task, name: str = "rl2") -> Contender:
         "trained_on": run.task.name,
         "training_seed": run.seed,
         "iteration": int(state.iteration),
+        "parameters_sha256": parameters_digest(state.params["policy"]),
         "action_selection": "sample",
     }
-    return Contender(name, run.learner.networks.agent(state.params["policy"]), context)
+    agent = run.learner.networks.agent(state.params["policy"])
+    return Contender(name, agent, context, first_step_flag=run.config.first_step_flag)
 
 
 def run_contenders(runs: list[Run], task: Task) -> list[Contender]:
-    """Trained runs; "rl2" is the first, later ones carry their folder's name too."""
-    return [run_contender(run, task, "rl2" if i == 0 else f"rl2-{run.folder.name}") for i, run in enumerate(runs)]
+    """Trained runs; "rl2" is the first, later ones carry their folder's name too, or path where names repeat."""
+    names = [run.folder.name for run in runs]
+    paths = [run.folder.name if names.count(run.folder.name) == 1 else str(run.folder) for run in runs]
+    return [run_contender(run, task, "rl2" if i == 0 else f"rl2-{paths[i]}") for i, run in enumerate(runs)]
 
 
 def compare(
@@ -131,19 +138,27 @@ def compare(
 
     Returns:
       rows in the order of the contenders, and tests of all pairs.
+
+    Raises:
+      ValueError: for less than one task, or names that repeat.
     """
     require(num_tasks >= 1, "num_tasks", num_tasks, ">= 1")
-    trial = Trial(task.env, task.num_episodes)
+    names = [contender.name for contender in contenders]
+    require(len(set(names)) == len(names), "names of agents", names, "all different")
     key = evaluation_key(seed)
 
     is_bandit = isinstance(task.env, BernoulliBandit)
-    statistic = pull_shares(trial) if is_bandit else nothing
+    statistic = pull_shares(Trial(task.env, task.num_episodes)) if is_bandit else nothing
+    stopped = threading.Event()
 
     def play(contender: Contender) -> Evaluation:
+        trial = Trial(task.env, task.num_episodes, contender.first_step_flag)
         affordable = affordable_tasks(num_tasks, contender.draws_per_step, _MOST_DRAWS_PER_STEP)
         count = max(affordable, min(num_tasks, _FEWEST_TASKS))
 
         def progress(done: int) -> None:
+            if stopped.is_set():
+                raise KeyboardInterrupt  # in a thread of the pool: ends this agent's evaluation
             if on_progress is not None:
                 on_progress(contender.name, done, count)
 
@@ -153,12 +168,19 @@ def compare(
     workers = (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
     longest_first = sorted(contenders, key=lambda contender: -contender.draws_per_step)
     with ThreadPoolExecutor(workers) as pool:
-        evaluations = dict(zip((c.name for c in longest_first), pool.map(play, longest_first), strict=True))
+        try:
+            evaluations = dict(zip((c.name for c in longest_first), pool.map(play, longest_first), strict=True))
+        except BaseException:
+            stopped.set()
+            pool.shutdown(cancel_futures=True)
+            raise
     results = [evaluations[contender.name] for contender in contenders]
 
     totals = {c.name: evaluation.total_reward for c, evaluation in zip(contenders, results, strict=True)}
     paired = protocol == "large"
-    bold = not_below_best(totals, paired=paired)
+    tests = pairwise_tests(totals, paired=paired)
+    better = significantly_better(tests)
+    bold = not_below_best({name: evaluation.mean for name, evaluation in evaluations.items()}, better)
     paper = "" if paired else " --protocol paper"
     command = f"rl2jax compare {task.name} --num-tasks {num_tasks} --seed {seed}{paper}"
     rows = []
@@ -166,7 +188,8 @@ def compare(
         context = {"task": task.name, "agent": contender.name, **contender.context, "seed": seed}
         row = evaluation_row(evaluation, **context)
         row |= {"protocol": protocol, "not_below_best": contender.name in bold, "command": command}
+        row["significantly_better"] = better.get(contender.name, [])
         if is_bandit:
             row["pull_frequencies"] = np.round(evaluation.statistic, 5).tolist()
         rows.append(row)
-    return Comparison(rows, pairwise_tests(totals, paired=paired))
+    return Comparison(rows, tests)

@@ -10,18 +10,19 @@ from rl2jax.files import git_commit, write_atomically
 from rl2jax.stats import PairTest
 
 
+def _number(x: float) -> float | None:
+    """JSON has no nan: one task has no standard error."""
+    return x if math.isfinite(x) else None
+
+
 def evaluation_row(evaluation: Evaluation, **context: Any) -> dict[str, Any]:
     """One row: the context as given (task, agent, hyperparameters, seed, ...), the scores, the commit."""
-
-    def number(x: float) -> float | None:
-        return x if math.isfinite(x) else None  # JSON has no nan: one task has no standard error
-
     return {
         **context,
         "num_tasks": len(evaluation.total_reward),
         "mean": evaluation.mean,
-        "standard_error": number(evaluation.standard_error),
-        "standard_deviation": number(evaluation.standard_deviation),
+        "standard_error": _number(evaluation.standard_error),
+        "standard_deviation": _number(evaluation.standard_deviation),
         "reward_curve": [round(float(x), 6) for x in evaluation.reward_curve],
         "commit": git_commit(),
     }
@@ -48,4 +49,5 @@ def format_score(row: dict[str, Any]) -> str:
 def write_comparison(path: Path, rows: list[dict[str, Any]], tests: list[PairTest]) -> None:
     """Rows in `path`, the tests between them beside it in NAME.tests.json."""
     write_rows(path, rows)
-    write_rows(path.with_suffix(".tests.json"), [test._asdict() for test in tests])
+    described = [test._asdict() | {"standard_error": _number(test.standard_error)} for test in tests]
+    write_rows(path.with_suffix(".tests.json"), described)

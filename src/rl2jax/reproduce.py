@@ -10,13 +10,14 @@ from rich.console import Console
 
 from rl2jax import figures, tables
 from rl2jax.compare import run_contender, select_agents
+from rl2jax.envs.base import require
 from rl2jax.experiment import compare_with_progress, estimated_seconds, matmul_peak, train_cell
 from rl2jax.files import write_atomically
 from rl2jax.limit_rows import limit_row
 from rl2jax.page import build_page
 from rl2jax.published import TABLES
 from rl2jax.report import read_rows, write_comparison, write_rows
-from rl2jax.runs import Run, last_iteration, read_metrics
+from rl2jax.runs import Run, read_metrics
 from rl2jax.tasks import parse_task
 
 _CURVE_POINTS = 200
@@ -72,12 +73,16 @@ def reproduce(plan: Plan, console: Console) -> None:
 
     Raises:
       experiment.Interrupted: if a signal stopped it; start again to continue.
+      ValueError: for a cell that the table does not have.
     """
     device = jax.devices()[0]
     preset = plan.preset or ("cpu" if device.platform == "cpu" else "paper")
     runs = plan.runs or Path(f"runs/table{plan.number}/{preset}-seed{plan.training_seed}")
     plan = plan._replace(preset=preset, runs=runs)
-    cells = plan.cells or tuple(TABLES[plan.number].scores)
+    known = TABLES[plan.number].scores
+    cells = tuple(parse_task(cell).name for cell in plan.cells) if plan.cells else tuple(known)
+    for cell in cells:
+        require(cell in known, "--cells", cell, f"of table {plan.number}: {' '.join(known)}")
     _announce(plan, cells, console)
     plan.results.mkdir(parents=True, exist_ok=True)
     for task in cells:
@@ -116,28 +121,21 @@ def _share_done(folder: Path, iterations: int) -> float:
 
 
 def _cell(plan: Plan, folder: Path, task_name: str, console: Console) -> list[dict[str, Any]]:
-    """Rows of one line of the table, made or read back."""
+    """Rows of one line of the table, made or, of the very same agent on the same tasks, read back."""
     console.rule(task_name)
     run = train_cell(folder, task_name, plan.preset, training_seed=plan.training_seed, console=console)
     task = parse_task(task_name)
     limit_file = plan.results / f"{slug(task_name)}.limit.json"
-    if not limit_file.exists():
+    of_tasks = {"num_tasks": plan.num_tasks, "seed": plan.seed}
+    if not _holds(limit_file, of_tasks):
         console.print("limit ...")
         write_rows(limit_file, [limit_row(task, plan.num_tasks, plan.seed)])
-    row_file = plan.results / f"{slug(task_name)}.json"
-    trained = {
-        "preset": plan.preset,
-        "training_seed": plan.training_seed,
-        "iteration": last_iteration(run),
-        "num_tasks": plan.num_tasks,
-        "seed": plan.seed,
-    }
-    if row_file.exists():
-        rows = read_rows(row_file)
-        if any(row["agent"] == "rl2" and trained.items() <= row.items() for row in rows):
-            return rows
-    agents = select_agents(task, None)
     contender = run_contender(run, task)
+    row_file = plan.results / f"{slug(task_name)}-{plan.preset}-seed{plan.training_seed}.json"
+    trained = {"agent": "rl2", "preset": plan.preset, **contender.context, **of_tasks}
+    if _holds(row_file, trained):
+        return read_rows(row_file)
+    agents = select_agents(task, None)
     result = compare_with_progress(task, agents, [contender], plan.num_tasks, plan.seed, "large", console)
     for row in result.rows:
         if row["agent"] == "rl2":
@@ -146,6 +144,11 @@ def _cell(plan: Plan, folder: Path, task_name: str, console: Console) -> list[di
             row["command"] = train + row["command"] + " --run DIR"
     write_comparison(row_file, result.rows, result.tests)
     return result.rows
+
+
+def _holds(path: Path, fields: dict[str, Any]) -> bool:
+    """Whether a file has a row with these fields."""
+    return path.exists() and any(fields.items() <= row.items() for row in read_rows(path))
 
 
 def write_report(number: int, results: Path) -> None:

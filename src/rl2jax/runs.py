@@ -8,6 +8,7 @@ DIR/tensorboard/   the same, if tensorboardX is installed
 
 import contextlib
 import fcntl
+import hashlib
 import importlib.util
 import json
 import signal
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from rl2jax import checkpoint
 from rl2jax.config import TrainConfig
@@ -26,6 +28,7 @@ from rl2jax.learner import TrainState
 from rl2jax.tasks import Task, parse_task
 from rl2jax.train import ChunkReport, Learner, NonFiniteError, train
 from rl2jax.tuning import teacher_of
+from rl2jax.types import PyTree
 
 _FORMAT = 1
 _RUN, _METRICS, _CHECKPOINTS, _LOCK = "run.json", "metrics.jsonl", "checkpoints", ".lock"
@@ -126,6 +129,16 @@ def open_run(folder: Path) -> Run:
 def last_iteration(run: Run) -> int:
     """The newest saved iteration of a run; 0 without one."""
     return max(checkpoint.iterations_on_disk(run.checkpoints), default=0)
+
+
+def parameters_digest(params: PyTree) -> str:
+    """SHA-256 over the names, shapes and bits of parameters: two agents are the same if it is."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def load_state(run: Run) -> TrainState:

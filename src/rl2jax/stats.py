@@ -1,5 +1,6 @@
 """Which of several means is larger: one-sided t-tests, in pairs or not, and what to make of many of them."""
 
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -100,12 +101,27 @@ def pairwise_tests(samples: dict[str, np.ndarray], *, paired: bool) -> list[Pair
     return [test._replace(p_holm=float(p)) for test, p in zip(tests, adjusted, strict=True)]
 
 
-def not_below_best(samples: dict[str, np.ndarray], *, paired: bool) -> set[str]:
-    """The best sample and those not significantly below it (one-sided, p >= 0.05): bold in the paper's tables."""
-    best = max(samples, key=lambda name: samples[name].mean(dtype=np.float64))
-    others = {
-        name
-        for name, sample in samples.items()
-        if name != best and one_sided_p(samples[best], sample, paired=paired) >= SIGNIFICANCE
-    }
-    return {best} | others
+def significantly_better(tests: list[PairTest]) -> dict[str, list[str]]:
+    """Name -> names of those whose mean is significantly larger (one-sided, p < 0.05, each test on its own)."""
+    better: dict[str, list[str]] = {}
+    for test in tests:
+        if test.p < SIGNIFICANCE:
+            better.setdefault(test.worse, []).append(test.better)
+    return better
+
+
+def not_below_best(means: Mapping[str, float], better: Mapping[str, Collection[str]]) -> set[str]:
+    """The best and those not significantly below it: bold in the paper's tables.
+
+    Args:
+      means: name -> mean.
+      better: as from `significantly_better`; may name others too, which are not asked.
+
+    Returns:
+      names. The best has the largest mean of those that nobody is significantly better than on common tasks: a
+      sample of fewer tasks is not the best by the luck of its tasks.
+    """
+    by_mean = sorted(means, key=lambda name: -means[name])
+    unbeaten = [name for name in by_mean if not set(better.get(name, ())) & set(means)]
+    best = (unbeaten or by_mean)[0]
+    return {name for name in means if best not in better.get(name, ())}

@@ -11,6 +11,7 @@ import rich.table
 
 from rl2jax.published import PUBLISHED_TASKS, TABLES, PublishedTable, explanation
 from rl2jax.report import read_rows
+from rl2jax.stats import not_below_best
 
 Row = dict[str, Any]
 FORMATS = ("terminal", "markdown", "latex", "csv")
@@ -69,7 +70,7 @@ def read_results(folder: Path) -> list[Row]:
         except ValueError as error:
             raise ValueError(f"--results: {path} is not JSON ({error}); move it away") from None
         if isinstance(content, list):
-            rows += [row for row in content if isinstance(row, dict) and "task" in row and "agent" in row]
+            rows += [row for row in content if isinstance(row, dict) and {"task", "agent", "mean"} <= row.keys()]
     return rows
 
 
@@ -111,8 +112,10 @@ def build_table(number: int, rows: list[Row], *, everything: bool = False) -> Ta
             continue
         most = max((row.get("num_tasks", 0) for agent, row in found.items() if agent != LIMIT), default=0)
         limit = found.get(LIMIT, {}).get("mean")
+        best = _best(found)
         lines[task] = {
-            agent: _cell(agent, found.get(agent), published.scores[task].get(agent), limit) for agent in columns
+            agent: _cell(agent, found.get(agent), published.scores[task].get(agent), limit, agent in best)
+            for agent in columns
         }
         for agent, row in found.items():
             if agent != LIMIT and row.get("num_tasks", 0) < most:
@@ -121,11 +124,20 @@ def build_table(number: int, rows: list[Row], *, everything: bool = False) -> Ta
     return Table(published.title, columns, lines, notes)
 
 
-def _cell(agent: str, row: Row | None, published: float | None, limit: float | None) -> Cell:
+def _best(line: dict[str, Row]) -> set[str]:
+    """Of the agents that are shown, the best and those not significantly below it; none without tests."""
+    tested = {agent: row for agent, row in line.items() if "significantly_better" in row}
+    if not tested:
+        return set()
+    means = {agent: row["mean"] for agent, row in tested.items()}
+    return not_below_best(means, {agent: row["significantly_better"] for agent, row in tested.items()})
+
+
+def _cell(agent: str, row: Row | None, published: float | None, limit: float | None, bold: bool) -> Cell:
     if row is None:
         return Cell(None, published=published)
     of_limit = None if limit is None or agent == LIMIT else row["mean"] / limit
-    return Cell(row["mean"], row.get("standard_error"), published, bool(row.get("not_below_best")), of_limit)
+    return Cell(row["mean"], row.get("standard_error"), published, bold, of_limit)
 
 
 def _provenance(lines: dict[str, Any], chosen: dict[tuple[str, str], Row], published: PublishedTable) -> list[str]:
@@ -134,7 +146,8 @@ def _provenance(lines: dict[str, Any], chosen: dict[tuple[str, str], Row], publi
         (None, None)
     }
     for preset, seed in sorted(presets, key=str):
-        notes.append(f"RL² trained with preset {preset}, seed {seed}.")
+        trained = "settings of its own" if preset is None else f"preset {preset}"
+        notes.append(f"RL² trained with {trained}, seed {seed}.")
     protocols = {row.get("protocol") for (task, agent), row in chosen.items() if task in lines and agent != LIMIT}
     if "large" in protocols:
         notes.append(

@@ -1,5 +1,6 @@
 """Hyperparameters of reference agents: grid search on tasks of their own, kept on disk with every score."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from functools import cache
@@ -127,7 +128,8 @@ def tuned_or_tune(
     found = find_tuned(task, name, spec)
     if found is None:
         found = tune(spec, Trial(task.env, task.num_episodes), progress=progress)
-        write_tuned(tuned_file(cache_folder() / "tuned", task), {name: found})
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs the next tuning, not this one
+            write_tuned(tuned_file(cache_folder() / "tuned", task), {name: found})
     return found
 
 
