@@ -15,6 +15,8 @@ from rl2jax.tasks import parse_task
 
 NUM_TASKS = 100_000
 EVALUATION_SEED = 1
+# The laptop preset's auxiliary loss sees the task; a student of actions alone does not.
+PURELY_SUPERVISED = {"task_inference_coefficient": 0.0, "entropy_coefficient": 0.0}
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -31,7 +33,7 @@ def main() -> None:
     console = Console(highlight=False)
     task = parse_task(a.task)
     folder = a.out or Path(f"runs/imitation/{slug(task.name)}-seed{a.seed}")
-    settings = {"algorithm": "imitation", "teacher": a.teacher, "iterations": a.iterations}
+    settings = {"algorithm": "imitation", "teacher": a.teacher, "iterations": a.iterations} | PURELY_SUPERVISED
     try:
         run = train_cell(folder, a.task, "cpu", training_seed=a.seed, console=console, **settings)
     except Interrupted as stopped:

@@ -49,8 +49,11 @@ def main() -> None:
     python = folder / "bin" / "python"
     cuda = cuda_major()
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    has_pip = [str(python), "-m", "pip", "--version"]
+    works = python.exists() and subprocess.run(has_pip, capture_output=True).returncode == 0
+    # --clear: also after an environment that was left half made
+    if not works and subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)]).returncode != 0:
+        sys.exit(f"could not make {folder} with {sys.executable}; on Debian and Ubuntu install python3-venv first")
     wanted = f"{ROOT}[{','.join(extras(cuda))}]"
     print(f"installing rl2jax[{','.join(extras(cuda))}] into {folder}", flush=True)
     pip = [str(python), "-m", "pip", "install", "--quiet", "--editable", wanted]

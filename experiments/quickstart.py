@@ -13,6 +13,7 @@ from rich.console import Console
 from rl2jax import host
 from rl2jax.experiment import Interrupted, run_cell
 from rl2jax.limits import bayes_optimal_value
+from rl2jax.published import TABLES
 from rl2jax.report import format_score
 from rl2jax.runs import read_metrics
 
@@ -20,8 +21,7 @@ TASK = "bandit:k=5,n=10"
 PRESET = "quick"
 NUM_TASKS = 100_000
 EVALUATION_SEED = 1
-# Table 1 of Duan et al. 2016, this row.
-PUBLISHED = {"Random": 5.0, "Thompson": 5.7, "Greedy": 6.6, "Gittins": 6.6, "UCB1": 6.7, "RL2 (paper)": 6.7}
+PUBLISHED = TABLES[1].scores[TASK]
 
 
 def plot(run_folder: Path, mean: float, optimum: float, path: Path) -> None:
@@ -31,8 +31,8 @@ def plot(run_folder: Path, mean: float, optimum: float, path: Path) -> None:
     axes.plot([row["iteration"] for row in rows], [row["mean_return"] for row in rows], label="RL² in training")
     for name, value, style in (
         ("Bayes-optimal", optimum, "--"),
-        ("Thompson (published)", PUBLISHED["Thompson"], ":"),
-        ("random", PUBLISHED["Random"], "-."),
+        ("Thompson (published)", PUBLISHED["thompson"], ":"),
+        ("random", PUBLISHED["random"], "-."),
     ):
         axes.axhline(value, linestyle=style, color="0.4", linewidth=1)
         axes.annotate(name, (rows[-1]["iteration"], value), ha="right", va="bottom", fontsize=8, color="0.3")
@@ -69,7 +69,7 @@ def main() -> None:
         sys.exit(str(stopped))
     optimum = bayes_optimal_value(5, 10)
     plot(folder, row["mean"], optimum, folder / "learning_curve.png")
-    published = "  ".join(f"{name} {value}" for name, value in PUBLISHED.items())
+    published = "  ".join(f"{TABLES[1].columns[agent]} {score:g}" for agent, score in PUBLISHED.items())
     console.print(f"\nTable 1, n=10, k=5 (published):  {published}")
     console.print(f"this agent:  {format_score(row)} over {NUM_TASKS} tasks; Bayes-optimal {optimum:.4f}")
     console.print(f"that is {100 * row['mean'] / optimum:.2f}% of the optimum; {folder}/learning_curve.png")

@@ -28,6 +28,11 @@ def test_the_class_is_under_30_lines():
     assert len(lines) + 1 < 30
 
 
+def test_the_readmes_agent_is_evaluated(capsys):
+    exec(block("always_the_first"), {"env": rl2jax.envs.BernoulliBandit(num_arms=5)})
+    assert float(capsys.readouterr().out) == pytest.approx(5.0, abs=5 * 3.3 / 1000**0.5)
+
+
 def test_the_readmes_task_trains(corridor):
     """Knowing the goal after the first episode is worth more than acting blindly."""
     config = rl2jax.preset("quick", "custom", corridor.num_episodes).replace(

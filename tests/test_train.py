@@ -180,6 +180,15 @@ def test_callbacks_report_every_chunk(trained):
         np.testing.assert_allclose(report.steps_per_second * report.seconds, 1000)
 
 
+def test_training_again_is_not_traced_again(monkeypatch):
+    traces, original = [], Learner.train_step
+    monkeypatch.setattr(Learner, "train_step", lambda *args: traces.append(1) or original(*args))
+    config = CONFIGS["ppo"].replace(iterations=1, gru_units=4, batch_size=100)
+    for seed in range(3):
+        train(ENV, config, jax.random.key(seed))
+    assert len(traces) == 1
+
+
 def test_all_chunks_are_traced_and_compiled_once(trained):
     assert trained.traces == 1
     compiling = [report.compile_seconds for report in trained.reports]

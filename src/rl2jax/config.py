@@ -26,8 +26,8 @@ class TrainConfig:
       max_kl: mean KL per step between successive policies, in nats; inf switches it off (not with "trpo").
       entropy_coefficient: weight of the mean entropy added to the surrogate.
       entropy_schedule: "constant", "linear" or "cosine", to 0 at the last iteration.
-      task_inference_coefficient: "ppo": weight of an auxiliary squared error: a second head on the policy's
-        hidden state predicts `TaskDistribution.task_features`, which training knows and the agent must infer
+      task_inference_coefficient: "ppo" and "imitation": weight of an auxiliary squared error: a second head on the
+        policy's hidden state predicts `TaskDistribution.task_features`, which training knows and the agent must infer
         (Humplik et al. 2019). Nothing of it is used in acting. Beyond the paper; 0 in its presets.
       fisher_fraction: "trpo": share of the batch's trials in Fisher-vector products.
       cg_iters: "trpo": conjugate-gradient iterations.

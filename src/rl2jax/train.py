@@ -128,6 +128,9 @@ def _init(learner: Learner, key: chex.PRNGKey) -> TrainState:
     return init_train_state(learner.networks, learner.config, learner.num_trials, key)
 
 
+_whole_training = jax.jit(Learner.train_chunk, static_argnums=(0, 2))  # made once: a second call is not traced again
+
+
 @partial(jax.jit, static_argnums=(0, 2), donate_argnums=1)
 def train_chunk(learner: Learner, state: TrainState, length: int) -> tuple[TrainState, Metrics]:
     """Jitted `Learner.train_chunk`; the state's memory is donated."""
@@ -171,7 +174,7 @@ def train(
             length = config.iterations
         else:
             length = config.iterations - int(state.iteration)
-        return jax.jit(learner.train_chunk, static_argnums=1)(state, length)
+        return _whole_training(learner, state, length)
     return _train_on_host(learner, key, callback, state)
 
 
