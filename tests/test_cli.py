@@ -90,6 +90,8 @@ def refused(capsys, arguments, *parts):
         ("bandit:k=5,n=10", ["--set", "colour=3"], ["colour", "gae_lambda"]),
         ("bandit:k=5,n=10", ["--set", "gru_units=many"], ["gru_units", "integer", "many"]),
         ("bandit:k=5,n=10", ["--set", "batch_size=9"], ["batch_size", "one trial", "10 steps", "9"]),
+        ("bandit:k=5,n=10", ["--seed", 99999999999999999999], ["--seed", "99999999999999999999"]),
+        ("bandit:k=5,n=10", ["--checkpoint-minutes", -3], ["--checkpoint-minutes", "-3"]),
         ("bandit:k=5,n=10", ["--preset", "huge"], ["preset", "huge", "paper"]),
         ("bandit:k=5,n=10", ["--algorithm", "sarsa"], ["algorithm", "sarsa", "trpo, ppo"]),
         ("nosuchmodule.sub:thing", [], ["nosuchmodule", "importable"]),

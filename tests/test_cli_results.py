@@ -39,7 +39,18 @@ def test_compare_writes_rows_and_tests(tmp_path, capsys):
     assert all(test["paired"] for test in tests)
 
 
+def test_one_task_has_no_errors(tmp_path):
+    """The bug that was fixed: the tests' standard error, not a number, is no JSON."""
+    path = tmp_path / "rows.json"
+    assert run(["compare", TASK, "--agents", "random,greedy", "--num-tasks", 1, "--json", path]) == 0
+    (test,) = json.loads((tmp_path / "rows.tests.json").read_text())
+    assert test["standard_error"] is None
+    assert [row["standard_error"] for row in read_rows(path)] == [None, None]
+
+
 def test_compare_says_what_is_wrong(tmp_path, capsys):
+    refused(capsys, ["compare", TASK, "--json", tmp_path], "--json", "is a folder")
+    refused(capsys, ["compare", TASK, "--seed", -1], "--seed", "-1")
     refused(capsys, ["compare", TASK, "--agents", "greedi"], "--agents", "greedi", "greedy")
     refused(capsys, ["compare", TASK, "--agents", ""], "nothing to compare")
     refused(capsys, ["compare", TASK, "--num-tasks", 0], "--num-tasks", "0")

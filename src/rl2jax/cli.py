@@ -51,8 +51,8 @@ def train(
     from rl2jax.tasks import parse_task
 
     _check_seed(seed)
-    if not checkpoint_minutes > 0:
-        raise ValueError(f"--checkpoint-minutes must be > 0, got {checkpoint_minutes:g}")
+    if not checkpoint_minutes >= 0:
+        raise ValueError(f"--checkpoint-minutes must be >= 0 (0: after every chunk), got {checkpoint_minutes:g}")
     parsed = parse_task(task)
     changes: dict[str, Any] = parse_overrides(set_ or [])
     changes |= {k: v for k, v in {"algorithm": algorithm, "iterations": iterations}.items() if v is not None}
