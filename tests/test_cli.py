@@ -129,7 +129,7 @@ def test_evaluate_without_a_run(capsys, tmp_path):
 
 
 def test_num_tasks_zero(capsys, trained):
-    refused(capsys, ["evaluate", trained, "--num-tasks", 0], "num_tasks", "0")
+    refused(capsys, ["evaluate", trained, "--num-tasks", 0], "--num-tasks", "0")
 
 
 def test_a_truncated_checkpoint_is_named(capsys, trained, tmp_path):

@@ -90,7 +90,12 @@ TABLES = {
 }
 
 # (start of a task's name, end of it, agent) -> why our score differs.
-_CAUSES: dict[tuple[str, str, str], str] = {}
+_CAUSES: dict[tuple[str, str, str], str] = {
+    ("bandit:k=50", "n=100", "ucb1"): (
+        "a finer grid: scaling 0.1 scores 83.67 and 0.15 scores 85.17 on tuning tasks, the paper's 84.3 lies between; "
+        "its grid is not stated"
+    ),
+}
 
 
 def explanation(task: str, agent: str) -> str:
