@@ -217,6 +217,7 @@ def pull_heat_maps(task: str, rows: list[Row], theme: Theme = LIGHT) -> matplotl
         image = axis.imshow(shares, aspect="auto", vmin=0, vmax=1, cmap=theme.colour_map, extent=extent)
         axis.set_title(f"{_name(agent)}  {row['mean']:.1f}", fontsize=9, color=theme.ink)
         axis.set_yticks([1, shares.shape[0]], ["best", "worst"] if shares.shape[0] > 1 else ["best", "best"])
+        axis.set_xticks([0, len(row["reward_curve"])])
     for axis in axes.flat[len(found) :]:
         axis.set_visible(False)
     for axis in axes[-1]:

@@ -297,8 +297,8 @@ def deviations(number: int, rows: list[Row]) -> list[Deviation]:
                 deviation = row["standard_error"] * math.sqrt(row["num_tasks"])
                 rounding = 0.1 / math.sqrt(12)
                 error = math.hypot(row["standard_error"], deviation / math.sqrt(PUBLISHED_TASKS), rounding)
-                scores = row.get("tuning", {}).get("scores", [])
-                found.append(Deviation(task, agent, row["mean"], score, error, scores))
+                tuned = row.get("tuning", {}).get("scores", [])
+                found.append(Deviation(task, agent, row["mean"], score, error, tuned))
     return found
 
 
