@@ -33,7 +33,7 @@ def test_compare_writes_rows_and_tests(tmp_path, capsys):
     assert list(rows) == agents.split(",")
     assert rows["random"]["mean"] < rows["greedy"]["mean"]
     assert rows["greedy"]["hyperparameters"] == {"tie_breaking": "lowest"}
-    assert rows["greedy"]["command"] == f"rl2jax compare {TASK} --num-tasks 2000 --seed 3"
+    assert rows["greedy"]["command"] == f"rl2jax compare {TASK} --num-tasks 2000 --seed 3 --agents {agents}"
     tests = json.loads((tmp_path / "rows.tests.json").read_text())
     assert len(tests) == 3
     assert all(test["paired"] for test in tests)

@@ -13,7 +13,6 @@ from rl2jax.compare import Contender, compare, run_contender, select_agents
 from rl2jax.config import TrainConfig
 from rl2jax.envs import BernoulliBandit
 from rl2jax.evaluate import evaluate, evaluation_key
-from rl2jax.reproduce import learning_curve
 from rl2jax.runs import create_run, train_run
 from rl2jax.tasks import Task, parse_task
 from rl2jax.trial import Trial
@@ -121,9 +120,11 @@ def test_a_trained_run_competes(tmp_path):
     assert 0 <= result.rows[0]["mean"] <= 4
     with pytest.raises(ValueError, match=r"task must be of the kind of bandit:k=5,n=4, got 'bandit:k=3,n=4'"):
         run_contender(run, parse_task("bandit:k=5,n=4"))
-    curve = learning_curve(run)
+    curve = result.rows[0]["learning_curve"]
     assert curve["iteration"] == [1, 2]
     assert len(curve["mean_return"]) == 2
+    assert result.rows[0]["command"] == f'rl2jax compare {task.name} --num-tasks 20 --seed 0 --agents "" --run DIR'
+    assert "learning_curve" not in run_contender(run, parse_task("bandit:k=3,n=5")).context
 
 
 # --- Tuning.

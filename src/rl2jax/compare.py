@@ -16,7 +16,7 @@ from rl2jax.envs.base import require
 from rl2jax.evaluate import Evaluation, evaluate, evaluation_key, nothing
 from rl2jax.limits import bayes_optimal_agent, is_exact
 from rl2jax.report import evaluation_row
-from rl2jax.runs import Run, load_state, parameters_digest
+from rl2jax.runs import Run, load_state, parameters_digest, read_metrics
 from rl2jax.stats import PairTest, not_below_best, pairwise_tests, significantly_better
 from rl2jax.tasks import Task
 from rl2jax.trial import Trial
@@ -26,6 +26,7 @@ from rl2jax.tuning import Tuned, affordable_tasks, draws_per_step
 # 20000 tasks for Thompson sampling. But every agent plays as many tasks as the paper's did.
 _MOST_DRAWS_PER_STEP = 1_000_000
 _FEWEST_TASKS = 1000
+_CURVE_POINTS = 200
 
 
 class Contender(NamedTuple):
@@ -88,6 +89,17 @@ def reference_contender(task: Task, name: str, spec: ReferenceAgent, tuned: Tune
     return Contender(name, agent, context, draws_per_step(spec, task.env, settings))
 
 
+def learning_curve(run: Run) -> dict[str, list[float]]:
+    """Mean return over training, thinned: at most 200 points, each a mean over its stretch of iterations."""
+    rows = read_metrics(run.folder)
+    stretches = np.array_split(np.arange(len(rows)), max(1, min(_CURVE_POINTS, len(rows))))
+    stretches = [s for s in stretches if len(s)]  # a run without metrics has an empty curve
+    return {
+        "iteration": [rows[int(s[-1])]["iteration"] for s in stretches],
+        "mean_return": [round(float(np.mean([rows[int(i)]["mean_return"] for i in s])), 4) for s in stretches],
+    }
+
+
 def run_contender(run: Run, task: Task, name: str = "rl2") -> Contender:
     """A trained run's newest checkpoint.
 
@@ -105,6 +117,8 @@ def run_contender(run: Run, task: Task, name: str = "rl2") -> Contender:
         "parameters_sha256": parameters_digest(state.params["policy"]),
         "action_selection": "sample",
     }
+    if run.task.name == task.name:  # another number of episodes has another scale
+        context["learning_curve"] = learning_curve(run)
     agent = run.learner.networks.agent(state.params["policy"])
     return Contender(name, agent, context, first_step_flag=run.config.first_step_flag)
 
@@ -181,13 +195,17 @@ def compare(
     tests = pairwise_tests(totals, paired=paired)
     better = significantly_better(tests)
     bold = not_below_best({name: evaluation.mean for name, evaluation in evaluations.items()}, better)
-    paper = "" if paired else " --protocol paper"
-    command = f"rl2jax compare {task.name} --num-tasks {num_tasks} --seed {seed}{paper}"
+    command = f"rl2jax compare {task.name} --num-tasks {num_tasks} --seed {seed}"
+    command += "" if paired else " --protocol paper"
+    untrained = [contender.name for contender in contenders if "trained_on" not in contender.context]
+    if untrained != list(known_agents(task)):
+        command += f" --agents {','.join(untrained)}" if untrained else ' --agents ""'
     rows = []
     for contender, evaluation in zip(contenders, results, strict=True):
         context = {"task": task.name, "agent": contender.name, **contender.context, "seed": seed}
         row = evaluation_row(evaluation, **context)
-        row |= {"protocol": protocol, "not_below_best": contender.name in bold, "command": command}
+        row |= {"protocol": protocol, "not_below_best": contender.name in bold}
+        row["command"] = command + (" --run DIR" if "trained_on" in contender.context else "")
         row["significantly_better"] = better.get(contender.name, [])
         if is_bandit:
             row["pull_frequencies"] = np.round(evaluation.statistic, 5).tolist()

@@ -114,7 +114,7 @@ def learning_curves(number: int, rows: list[Row], theme: Theme = LIGHT) -> matpl
     if table is None:
         raise ValueError(f"figure must be one of {', '.join(str(t.figure) for t in TABLES.values())}, got {number}")
     chosen = best_documented(rows)
-    trained = [row for row in rows if row["agent"] == "rl2" and row.get("learning_curve")]
+    trained = [row for row in rows if row["agent"] == "rl2" and row.get("learning_curve", {}).get("iteration")]
     needed = (table.lower, table.upper)
     drawable = [
         task

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from rich.console import Console
 
 from rl2jax import figures, tables
@@ -17,10 +16,7 @@ from rl2jax.limit_rows import limit_row
 from rl2jax.page import build_page
 from rl2jax.published import TABLES
 from rl2jax.report import read_rows, write_comparison, write_rows
-from rl2jax.runs import Run, read_metrics
 from rl2jax.tasks import parse_task
-
-_CURVE_POINTS = 200
 
 
 class Plan(NamedTuple):
@@ -56,16 +52,6 @@ def duration(seconds: float) -> str:
 def slug(task: str) -> str:
     """A task's name as a file name: "bandit-k5-n10"."""
     return task.replace(":", "-").replace(",", "-").replace("=", "")
-
-
-def learning_curve(run: Run) -> dict[str, list[float]]:
-    """Mean return over training, thinned: at most 200 points, each a mean over its stretch of iterations."""
-    rows = read_metrics(run.folder)
-    stretches = np.array_split(np.arange(len(rows)), min(_CURVE_POINTS, len(rows)))
-    return {
-        "iteration": [rows[int(s[-1])]["iteration"] for s in stretches],
-        "mean_return": [round(float(np.mean([rows[int(i)]["mean_return"] for i in s])), 4) for s in stretches],
-    }
 
 
 def reproduce(plan: Plan, console: Console) -> None:
@@ -112,7 +98,8 @@ def _announce(plan: Plan, cells: tuple[str, ...], console: Console) -> None:
         total += whole * (1.0 - done)
         text = "trained" if done == 1.0 else f"about {duration(whole * (1.0 - done))} of training"
         console.print(f"  {name:<28} {text}")
-    console.print(f"about {duration(total)} of training in all, and minutes a cell for the other agents\n")
+    left = f"about {duration(total)} of training in all" if total else "nothing left to train"
+    console.print(f"{left}, and minutes a cell for the other agents\n")
 
 
 def _share_done(folder: Path, iterations: int) -> float:
@@ -140,8 +127,7 @@ def _cell(plan: Plan, folder: Path, task_name: str, console: Console) -> list[di
     for row in result.rows:
         if row["agent"] == "rl2":
             train = f"rl2jax train {task_name} --preset {plan.preset} --seed {plan.training_seed} --out DIR && "
-            row |= {"preset": plan.preset, "learning_curve": learning_curve(run)}
-            row["command"] = train + row["command"] + " --run DIR"
+            row |= {"preset": plan.preset, "command": train + row["command"]}
     write_comparison(row_file, result.rows, result.tests)
     return result.rows
 

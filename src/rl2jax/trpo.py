@@ -129,12 +129,7 @@ def trpo_update(
     Returns:
       (params, info); the parameters unchanged if the line search found no acceptable step.
     """
-
-    def surrogate_fn(params):
-        surrogate, kl = evaluate_fn(params)
-        return surrogate, kl
-
-    (surrogate, _), grads = jax.value_and_grad(surrogate_fn, has_aux=True)(params)
+    (surrogate, _), grads = jax.value_and_grad(evaluate_fn, has_aux=True)(params)
     product = fisher_vector_product(dist_params_fn, dist_kl, params, config.cg_damping)
     direction, residual = conjugate_gradient(product, grads, config.cg_iters)
 
@@ -160,7 +155,9 @@ def trpo_update(
     def unfinished(search):
         return jnp.logical_and(~acceptable(search), search.backtracks < config.max_backtracks)
 
-    search = jax.lax.while_loop(unfinished, lambda s: evaluate(s.backtracks + 1.0), evaluate(jnp.zeros(())))
+    # Starts before the first step, which is not acceptable: one copy of the networks to compile.
+    before = Search(jnp.full((), -1.0), surrogate, jnp.zeros(()))
+    search = jax.lax.while_loop(unfinished, lambda s: evaluate(s.backtracks + 1.0), before)
     accepted = acceptable(search)
     scale = jnp.where(accepted, config.backtrack_ratio**search.backtracks, 0.0)
     new_params = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), candidate(scale), params)
