@@ -33,7 +33,7 @@ LAYERS = [
     ["learner"],
     ["train"],
     ["checkpoint", "evaluate", "behaviour", "tasks", "stats", "published"],
-    ["tuning"],
+    ["tuning", "cost"],
     ["runs"],
     ["report"],
     ["compare", "tables"],

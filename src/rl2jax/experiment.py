@@ -1,12 +1,9 @@
-"""One cell of a table: train (or continue), evaluate (or read back); and how long that will take."""
+"""One cell of a table: train (or continue), evaluate (or read back)."""
 
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -25,11 +22,8 @@ from rl2jax.learner import TrainState
 from rl2jax.report import evaluation_row, read_rows, write_rows
 from rl2jax.runs import Run, create_run, last_iteration, load_state, open_run, train_run
 from rl2jax.tasks import Task, parse_task
-from rl2jax.train import ChunkReport, Learner
+from rl2jax.train import ChunkReport
 from rl2jax.tuning import find_tuned, tuned_or_tune
-
-# Share of the matrix-product peak that a whole iteration reaches; measured, see docs/design.md.
-_EFFICIENCY = 0.4
 
 
 class Interrupted(RuntimeError):
@@ -157,45 +151,6 @@ def cell_command(run: Run, preset_name: str, num_tasks: int, seed: int) -> str:
         f"rl2jax train {run.task.name} --preset {preset_name} --seed {run.seed} --out DIR && "
         f"rl2jax evaluate DIR --num-tasks {num_tasks} --seed {seed}"
     )
-
-
-def matmul_peak(size: int = 2048, repeats: int = 10) -> float:
-    """Measured float32 matrix-product rate of the default device, in FLOP/s."""
-    product = jax.jit(lambda a, b: a @ b)
-    a = jnp.ones((size, size))
-    product(a, a).block_until_ready()
-    start = time.perf_counter()
-    for _ in range(repeats):
-        product(a, a).block_until_ready()
-    return 2.0 * size**3 * repeats / (time.perf_counter() - start)
-
-
-def flops_per_iteration(learner: Learner) -> float:
-    """Floating-point operations that one iteration's matrix products need.
-
-    In passes over the batch: a forward pass of one network is 1, its gradient 3 (forward, and twice that
-    backward), a Fisher-vector product 3 (a tangent and a cotangent pass).
-    """
-    config, networks = learner.config, learner.networks
-    input_size = networks.observation.size + networks.action.size + 2
-    per_step = 2.0 * 3 * config.gru_units * (config.gru_units + input_size)
-    passes = 2.0  # collecting, values before the update
-    if config.algorithm != "imitation":
-        passes += 3.0 * config.baseline_epochs
-    if config.algorithm != "trpo":
-        checks = 1 if config.max_kl == float("inf") else config.policy_epochs
-        passes += 3.0 * config.policy_epochs + checks
-    else:
-        passes += 3.0 + 1.0 + config.fisher_fraction * (1.0 + 3.0 * config.cg_iters)
-    return passes * per_step * learner.num_trials * learner.trial.num_steps
-
-
-def estimated_seconds(task_name: str, preset_name: str, peak: float) -> float:
-    """About how long a training takes on a device with this matrix-product peak."""
-    task = parse_task(task_name)
-    config = task.preset(preset_name)
-    learner = Learner(task.env, config)
-    return config.iterations * flops_per_iteration(learner) / (_EFFICIENCY * peak)
 
 
 def compare_with_progress(

@@ -9,8 +9,9 @@ from rich.console import Console
 
 from rl2jax import figures, tables
 from rl2jax.compare import run_contender, select_agents
+from rl2jax.cost import measure_peak, training_seconds
 from rl2jax.envs.base import require
-from rl2jax.experiment import compare_with_progress, estimated_seconds, matmul_peak, train_cell
+from rl2jax.experiment import compare_with_progress, train_cell
 from rl2jax.files import write_atomically
 from rl2jax.limit_rows import limit_row
 from rl2jax.page import build_page
@@ -86,14 +87,15 @@ def reproduce(plan: Plan, console: Console) -> None:
 def _announce(plan: Plan, cells: tuple[str, ...], console: Console) -> None:
     """What will run, and about how long that takes."""
     assert plan.runs is not None
-    peak = matmul_peak()
+    peak = measure_peak()
+    speed = f"matrix products at {peak.operations_per_second / 1e9:,.0f} GFLOP/s"
     console.print(
-        f"Table {plan.number} on {jax.devices()[0].device_kind} (matrix products at {peak / 1e9:,.0f} GFLOP/s), preset "
-        f"{plan.preset}, runs in {plan.runs}; stop with Ctrl-C and start again to continue"
+        f"Table {plan.number} on {jax.devices()[0].device_kind} ({speed}), preset {plan.preset}, "
+        f"runs in {plan.runs}; stop with Ctrl-C and start again to continue"
     )
     total = 0.0
     for name in cells:
-        whole = estimated_seconds(name, plan.preset, peak)
+        whole = training_seconds(name, plan.preset, peak)
         done = _share_done(plan.runs / slug(name), parse_task(name).preset(plan.preset).iterations)
         total += whole * (1.0 - done)
         text = "trained" if done == 1.0 else f"about {duration(whole * (1.0 - done))} of training"

@@ -1,0 +1,217 @@
+"""What an iteration costs: operations and bytes of each of its phases, and how long a device takes for them.
+
+Operations are those of the matrix products (a multiplication and an addition are two) and of the environment's
+random numbers; bytes are those that must go to memory and back however the program is written, with weights and the
+hidden state of the current step in cache. A device that reached its peak would need the larger of operations / peak
+and bytes / bandwidth: the floor. `make benchmark` measures each phase beside it (docs/performance.md).
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rl2jax.agents.random import random_agent
+from rl2jax.networks import RecurrentNetwork
+from rl2jax.rollout import rollout
+from rl2jax.tasks import parse_task
+from rl2jax.train import Learner
+from rl2jax.trial import Trial
+
+# Share of the floor's rate that a phase reaches: medians of the rows that `make benchmark` writes, over its tasks.
+# A share differs between machines far less than a time does.
+EFFICIENCY = {
+    "collect": 0.4,
+    "values": 0.4,
+    "gradient": 0.4,
+    "fisher": 0.4,
+    "line search": 0.4,
+    "baseline": 0.4,
+}
+# Threefry with 20 rounds of an addition, a rotation (three operations) and a xor, and its key schedule, per 64 bits.
+_OPERATIONS_PER_HASH = 120
+# Arrays of [units] that a backward pass needs of a step: state, both gates, candidate and U_c h.
+_KEPT = 5
+_FLOAT = 4  # bytes
+
+
+class Cost(NamedTuple):
+    """Work: floating-point (for random numbers, integer) operations, and bytes to and from memory."""
+
+    operations: float
+    bytes: float
+
+    def times(self, factor: float) -> "Cost":
+        """The same work `factor` times."""
+        return Cost(self.operations * factor, self.bytes * factor)
+
+
+class Peak(NamedTuple):
+    """What a device reaches at best: FLOP/s in a large float32 matrix product, byte/s in copying a large array."""
+
+    operations_per_second: float
+    bytes_per_second: float
+
+
+def total(costs: list[Cost]) -> Cost:
+    """The sum of several costs."""
+    return Cost(sum(c.operations for c in costs), sum(c.bytes for c in costs))
+
+
+def floor_seconds(cost: Cost, peak: Peak) -> float:
+    """The least time for this work: that of its operations or of its bytes, whichever is longer."""
+    return max(cost.operations / peak.operations_per_second, cost.bytes / peak.bytes_per_second)
+
+
+def matmul_peak(size: int = 1024, repeats: int = 10) -> float:
+    """Measured float32 matrix-product rate of the default device, in FLOP/s."""
+    a = jnp.ones((size, size))
+    return 2.0 * size**3 / _seconds(_product, (a, a), repeats)
+
+
+def copy_bandwidth(megabytes: int = 128, repeats: int = 4) -> float:
+    """Measured rate of reading one large array and writing another, in byte/s; both directions count."""
+    x = jnp.ones(megabytes * 1_000_000 // _FLOAT)
+    return 2.0 * x.nbytes / _seconds(_negation, (x,), repeats)
+
+
+def measure_peak() -> Peak:
+    """Both of the above, on arrays large enough for the device: a quarter of a second on an idle CPU."""
+    if jax.default_backend() == "cpu":
+        return Peak(matmul_peak(), copy_bandwidth())
+    return Peak(matmul_peak(8192), copy_bandwidth(1024))
+
+
+_product = jax.jit(lambda a, b: a @ b)
+_negation = jax.jit(lambda x: -x)
+
+
+def _seconds(function: Callable, arguments: tuple, repeats: int) -> float:
+    """Mean time of a call; the first call is not counted."""
+    function(*arguments).block_until_ready()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        function(*arguments).block_until_ready()
+    return (time.perf_counter() - start) / repeats
+
+
+class _Passes(NamedTuple):
+    """Operations per time step of one network.
+
+    Attributes:
+      forward: all matrix products once.
+      gradient: forward, and backward: each product's weights, and its argument unless that is the network's input.
+      product: a Jacobian-vector product and a vector-Jacobian product, each as much as a backward pass.
+    """
+
+    forward: float
+    gradient: float
+    product: float
+
+
+def _passes(network: RecurrentNetwork) -> _Passes:
+    recurrent = 2.0 * network.units * (3 * network.units + network.num_outputs)
+    from_input = 2.0 * network.input_size * 3 * network.units
+    derivative = 2.0 * recurrent + from_input
+    return _Passes(recurrent + from_input, recurrent + from_input + derivative, 2.0 * derivative)
+
+
+def environment_cost(trial: Trial, num_trials: int = 1) -> Cost:
+    """Playing trials without a network: the random numbers that are drawn, and writing down what happened."""
+    agent = random_agent(trial.env.action_space(None))
+
+    def play(key):
+        key_task, key_rollout = jax.random.split(key)
+        return rollout(key_rollout, agent, trial, trial.env.sample_params(key_task))
+
+    traced, trajectory = jax.make_jaxpr(play, return_shape=True)(jax.random.key(0))
+    written = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(trajectory))
+    return Cost(_OPERATIONS_PER_HASH * _hashes(traced.jaxpr), written).times(num_trials)
+
+
+def _hashes(jaxpr: Any) -> int:
+    """64-bit blocks of random bits that a traced function draws; bodies of `while` count once."""
+    count = 0
+    for equation in jaxpr.eqns:
+        blocks = math.prod(equation.outvars[0].aval.shape) if equation.outvars else 0
+        match equation.primitive.name:
+            case "random_split" | "random_fold_in":
+                count += blocks
+            case "random_bits":
+                count += math.ceil(blocks * equation.params["bit_width"] / 64)
+            case _:
+                inner = sum(_hashes(sub) for sub in _inner_jaxprs(equation.params))
+                count += inner * equation.params.get("length", 1)
+    return count
+
+
+def _inner_jaxprs(params: dict[str, Any]) -> Iterator[Any]:
+    for value in params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            inner = getattr(item, "jaxpr", item)  # closed or not
+            if hasattr(inner, "eqns"):
+                yield inner
+
+
+def fisher_cost(learner: Learner, products: int) -> Cost:
+    """Linearising the policy once, and this many Fisher-vector products."""
+    passes = _passes(learner.networks.policy_network)
+    kept = _FLOAT * (_seen(learner) + _KEPT * learner.networks.units)
+    per_step = Cost(passes.forward + products * passes.product, kept * (1 + 2 * products))
+    return per_step.times(learner.config.fisher_fraction * _steps(learner))
+
+
+def phase_costs(learner: Learner) -> dict[str, Cost]:
+    """The work of one iteration by phase; the phases of `EFFICIENCY` that its algorithm has.
+
+    "gradient" is TRPO's one gradient of the whole batch, or all epochs of the first-order algorithms; "line search"
+    the evaluations on the whole batch, of which TRPO needs at least one. A teacher's work is not counted.
+    """
+    config, networks, steps = learner.config, learner.networks, _steps(learner)
+    policy, baseline = _passes(networks.policy_network), _passes(networks.baseline_network)
+    outputs = networks.policy_network.num_outputs + networks.distribution.num_constants
+    seen, kept = _seen(learner), _KEPT * networks.units
+    trpo = config.algorithm == "trpo"
+    gradients = 1 if trpo else config.policy_epochs
+    checks = 1 if trpo or config.max_kl == math.inf else config.policy_epochs
+
+    def phase(operations: float, numbers: float, times: float = 1.0) -> Cost:
+        return Cost(operations, _FLOAT * numbers).times(times * steps)
+
+    acting = phase(policy.forward, 1 + outputs)  # what the policy adds to the record: log_prob, dist_params
+    costs = {
+        "collect": total([acting, environment_cost(learner.trial, learner.num_trials)]),
+        "values": phase(baseline.forward, seen + 1),
+        "gradient": phase(policy.gradient, 2 * (seen + kept), gradients),
+    }
+    if trpo:
+        costs["fisher"] = fisher_cost(learner, config.cg_iters)
+    costs["line search"] = phase(policy.forward, seen + outputs, checks)
+    if config.algorithm != "imitation":
+        costs["baseline"] = phase(baseline.gradient, 2 * (seen + kept), config.baseline_epochs)
+    return costs
+
+
+def _steps(learner: Learner) -> int:
+    return learner.num_trials * learner.trial.num_steps
+
+
+def _seen(learner: Learner) -> int:
+    """Numbers in the observation of one step: one for an index, reward and flag."""
+    encodings = (learner.networks.observation, learner.networks.action)
+    return sum(1 if encoding.one_hot else encoding.size for encoding in encodings) + 2
+
+
+def iteration_seconds(learner: Learner, peak: Peak) -> float:
+    """About how long one iteration takes on a device with this peak."""
+    return sum(floor_seconds(cost, peak) / EFFICIENCY[phase] for phase, cost in phase_costs(learner).items())
+
+
+def training_seconds(task_name: str, preset_name: str, peak: Peak) -> float:
+    """About how long a training takes on a device with this peak."""
+    task = parse_task(task_name)
+    config = task.preset(preset_name)
+    return config.iterations * iteration_seconds(Learner(task.env, config), peak)

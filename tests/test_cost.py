@@ -1,0 +1,157 @@
+"""The cost model: its operations against XLA's count of a compiled program, and what it adds up to."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+from helpers import random_params
+
+from rl2jax.config import preset
+from rl2jax.cost import (
+    EFFICIENCY,
+    Cost,
+    Peak,
+    _passes,
+    copy_bandwidth,
+    environment_cost,
+    fisher_cost,
+    floor_seconds,
+    iteration_seconds,
+    matmul_peak,
+    phase_costs,
+    total,
+    training_seconds,
+)
+from rl2jax.envs import BernoulliBandit, TabularMDP
+from rl2jax.train import Learner
+from rl2jax.trial import Trial
+from rl2jax.trpo import fisher_vector_product
+from rl2jax.types import TrialObservation
+
+# What XLA counts and the model leaves out: gates, biases and softmax, about 20 operations per unit and step
+# beside the 6 * units of the products.
+TOLERANCE = 0.08
+UNITS, TRIALS = 64, 16
+LEARNER = Learner(BernoulliBandit(5), preset("paper").replace(gru_units=UNITS, batch_size=10 * TRIALS))
+
+
+def flops_per_step(make):
+    """XLA's operations in one more step of the unrolled network: make(outputs_fn) -> function of the parameters.
+
+    XLA counts the body of a scan once, so the network is unrolled here; the difference of two lengths leaves out
+    what happens once, and the first step's gradient for a state that is a constant.
+    """
+    networks = LEARNER.networks
+    params = random_params(networks, 0, 0.3)["policy"]
+
+    def count(steps):
+        def outputs_fn(params, trial_obs):
+            weights = networks.policy_network.apply(params)
+            state, outputs = jnp.zeros((TRIALS, UNITS)), []
+            for step in range(steps):
+                seen = jax.tree.map(lambda x: x[step], trial_obs)  # noqa: B023
+                state, out = jax.vmap(networks.step, (None, 0, 0))(weights, state, seen)
+                outputs.append(out)
+            return jnp.stack(outputs)
+
+        ones = jnp.ones((steps, TRIALS))
+        trial_obs = TrialObservation(ones[..., None], ones.astype(jnp.int32), ones, ones)
+        function = jax.jit(lambda params, trial_obs: make(partial(outputs_fn, trial_obs=trial_obs))(params))
+        return function.lower(params, trial_obs).compile().cost_analysis()["flops"]
+
+    return (count(3) - count(2)) / TRIALS
+
+
+def forward(outputs_fn):
+    return outputs_fn
+
+
+def gradient(outputs_fn):
+    return jax.grad(lambda params: jnp.mean(jnp.square(outputs_fn(params))))
+
+
+def fisher(outputs_fn):
+    def kl(old, new):
+        distribution = LEARNER.networks.distribution
+        return jnp.mean(distribution(old).kl_divergence(distribution(new)))
+
+    return lambda params: fisher_vector_product(outputs_fn, kl, params)(params)
+
+
+@pytest.mark.parametrize(
+    ("program", "field"), [(forward, "forward"), (gradient, "gradient"), (fisher, "forward + product")]
+)
+def test_operations_are_those_xla_counts(program, field):
+    passes = _passes(LEARNER.networks.policy_network)
+    expected = sum(getattr(passes, name) for name in field.split(" + "))
+    assert flops_per_step(program) == pytest.approx(expected, rel=TOLERANCE)
+
+
+def test_phases_of_trpo_add_up_to_the_paper_s_iteration():
+    costs = phase_costs(LEARNER)
+    assert set(costs) == set(EFFICIENCY)
+    passes, steps = _passes(LEARNER.networks.policy_network), 10 * TRIALS
+    assert costs["gradient"].operations == passes.gradient * steps
+    assert costs["fisher"].operations == (passes.forward + 10 * passes.product) * steps
+    assert costs["line search"].operations == passes.forward * steps
+    assert costs["baseline"].operations == 5 * costs["gradient"].operations * _baseline_share()
+    # In units of a forward pass: collect, values and search 1 each, a gradient 3, a product 4; less where an
+    # argument's gradient is not needed.
+    assert total(list(costs.values())).operations == pytest.approx(62 * passes.forward * steps, rel=0.15)
+
+
+def _baseline_share():
+    networks = LEARNER.networks
+    return _passes(networks.baseline_network).gradient / _passes(networks.policy_network).gradient
+
+
+def test_phases_of_the_first_order_form():
+    first_order = Learner(LEARNER.env, LEARNER.config.replace(algorithm="ppo"))
+    unlimited = Learner(LEARNER.env, first_order.config.replace(max_kl=math.inf))
+    costs = phase_costs(first_order)
+    assert "fisher" not in costs
+    assert costs["gradient"] == phase_costs(LEARNER)["gradient"].times(5)
+    assert costs["line search"] == phase_costs(unlimited)["line search"].times(5)
+    imitation = Learner(LEARNER.env, LEARNER.config.replace(algorithm="imitation"), teacher=object())
+    assert "baseline" not in phase_costs(imitation)
+
+
+def test_the_fisher_fraction_counts():
+    half = Learner(LEARNER.env, LEARNER.config.replace(fisher_fraction=0.5))
+    assert fisher_cost(half, 3) == fisher_cost(LEARNER, 3).times(0.5)
+
+
+def test_work_grows_with_the_batch():
+    double = Learner(LEARNER.env, LEARNER.config.replace(batch_size=20 * TRIALS))
+    for phase, cost in phase_costs(double).items():
+        assert cost == phase_costs(LEARNER)[phase].times(2)
+
+
+def test_environment_draws_more_where_tasks_are_larger():
+    bandit, mdp = Trial(BernoulliBandit(5), 10), Trial(TabularMDP(10, 5, 10), 1)
+    assert bandit.num_steps == mdp.num_steps
+    assert 10 * 100 < environment_cost(bandit).operations < environment_cost(mdp).operations
+    assert environment_cost(bandit, 7) == environment_cost(bandit).times(7)
+    # action int32; reward, prev_reward, obs, mask, both flags float32; prev_action int32: 8 numbers a step
+    assert environment_cost(bandit).bytes == 4 * (8 * 10 + 5)  # and the task's features
+
+
+def test_the_floor_is_the_longer_of_two():
+    assert floor_seconds(Cost(100.0, 10.0), Peak(10.0, 10.0)) == 10.0
+    assert floor_seconds(Cost(10.0, 100.0), Peak(10.0, 10.0)) == 10.0
+    slow, fast = Peak(1e9, 1e9), Peak(2e9, 2e9)
+    assert iteration_seconds(LEARNER, slow) == pytest.approx(2 * iteration_seconds(LEARNER, fast))
+
+
+def test_training_time_is_iterations_times_an_iteration():
+    peak = Peak(1e11, 1e10)
+    hour, longer = (training_seconds(f"bandit:k=5,n={n}", "paper", peak) for n in (10, 100))
+    assert hour == pytest.approx(longer, rel=0.01)  # the batch is the same
+    assert training_seconds("mdp:n=10", "paper", peak) > 9 * hour  # ten times the iterations
+
+
+def test_peaks_are_measured():
+    assert matmul_peak(64, 1) > 1e6
+    assert copy_bandwidth(1, 1) > 1e6
