@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import scipy.stats
 from helpers import random_params
@@ -19,6 +20,7 @@ from rl2jax.networks import (
     distribution_for,
     encoding_for,
     gru_step,
+    product,
 )
 from rl2jax.types import TrialObservation
 
@@ -314,3 +316,32 @@ def test_unsupported_spaces_are_named(space, name):
 def test_a_single_number_is_no_action_space():
     with pytest.raises(ValueError, match=r"Box of rank 1, got Box\(.*shape=\(\)"):
         distribution_for(spaces.Box(-1.0, 1.0, ()))
+
+
+# --- Precision of the products.
+
+
+@pytest.mark.parametrize("precision", ["default", "float32", "bfloat16"])
+def test_products_round_their_factors_as_told(precision):
+    rng = np.random.default_rng(0)
+    x, matrix = rng.normal(size=(3, 8)).astype(np.float32), rng.normal(size=(8, 5)).astype(np.float32)
+    rounded = jnp.bfloat16 if precision == "bfloat16" else np.float32
+    expected = x.astype(rounded).astype(np.float64) @ matrix.astype(rounded).astype(np.float64)
+    result = jax.jit(product, static_argnums=2)(x, matrix, precision)
+    assert result.dtype == jnp.float32
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_rounded_network_is_close_and_differentiable():
+    inputs, found = trial_inputs(), []
+    for precision in ("default", "bfloat16"):
+        networks = make(units=UNITS, matmul_precision=precision)
+        params = random_params(networks, seed=0, scale=0.3)["policy"]
+
+        def loss(params, networks=networks):
+            return jnp.sum(networks.dist_params(params, inputs) ** 2)
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        found.append((float(value), float(optax.tree.norm(gradient))))
+    assert found[0] != found[1]
+    np.testing.assert_allclose(found[0], found[1], rtol=0.05)

@@ -52,7 +52,28 @@ class NetworkWeights(NamedTuple):
     constants: chex.Array
 
 
-def gru_step(weights: GRUWeights, activation: Callable, state: chex.Array, x: chex.Array) -> chex.Array:
+def product(x: chex.Array, matrix: chex.Array, precision: str = "default") -> chex.Array:
+    """The matrix product x @ matrix, accumulated in float32.
+
+    Args:
+      x: float32 [..., rows].
+      matrix: float32 [rows, columns].
+      precision: "default" leaves it to the device (TPUs round the factors to bfloat16, recent GPUs to TF32, CPUs do
+        not round); "float32" rounds nothing anywhere; "bfloat16" rounds the factors to bfloat16 everywhere.
+
+    Returns:
+      float32 [..., columns].
+    """
+    if precision == "bfloat16":
+        if jax.default_backend() == "cpu":  # has no such product: round by hand, so that its effect can be seen
+            x, matrix = (jax.lax.reduce_precision(a, exponent_bits=8, mantissa_bits=7) for a in (x, matrix))
+        return jnp.matmul(x, matrix, precision="BF16_BF16_F32")
+    return jnp.matmul(x, matrix, precision="highest" if precision == "float32" else None)
+
+
+def gru_step(
+    weights: GRUWeights, activation: Callable, state: chex.Array, x: chex.Array, precision: str = "default"
+) -> chex.Array:
     """One step of the gated recurrent unit (Cho et al. 2014).
 
       r = sigmoid(x W_r + h U_r + b_r),   z = sigmoid(x W_z + h U_z + b_z)
@@ -66,12 +87,13 @@ def gru_step(weights: GRUWeights, activation: Callable, state: chex.Array, x: ch
       activation: of the candidate; the paper uses the rectifier.
       state: h, float32 [units].
       x: float32 [input_size].
+      precision: of the two products, as in `product`.
 
     Returns:
       h', float32 [units].
     """
-    from_input = x @ weights.input + weights.bias
-    from_state = state @ weights.hidden
+    from_input = product(x, weights.input, precision) + weights.bias
+    from_state = product(state, weights.hidden, precision)
     x_reset, x_update, x_candidate = jnp.split(from_input, 3, axis=-1)
     h_reset, h_update, h_candidate = jnp.split(from_state, 3, axis=-1)
     reset = jax.nn.sigmoid(x_reset + h_reset)
@@ -256,6 +278,7 @@ class PolicyAndBaseline:
     weight_norm: bool = True
     memory_horizon: int = 0
     num_task_features: int = 0
+    matmul_precision: str = "default"
 
     @property
     def policy_network(self) -> RecurrentNetwork:
@@ -300,7 +323,8 @@ class PolicyAndBaseline:
         self, weights: NetworkWeights, state: chex.Array, trial_obs: TrialObservation
     ) -> tuple[chex.Array, chex.Array]:
         """One step of one network: (new hidden state [units], outputs [num_outputs + num_constants])."""
-        state = gru_step(weights.gru, ACTIVATIONS[self.activation], state, self.embed(trial_obs))
+        activation = ACTIVATIONS[self.activation]
+        state = gru_step(weights.gru, activation, state, self.embed(trial_obs), self.matmul_precision)
         return state, _head(weights, state)
 
     def unroll(self, weights: NetworkWeights, trial_obs: TrialObservation) -> chex.Array:
@@ -308,7 +332,7 @@ class PolicyAndBaseline:
         activation = ACTIVATIONS[self.activation]
 
         def step(state, x):
-            state = gru_step(weights.gru, activation, state, x)
+            state = gru_step(weights.gru, activation, state, x, self.matmul_precision)
             return state, state
 
         # Embedding and head stay outside the scan (one large product each); the input product is
