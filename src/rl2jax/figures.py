@@ -211,17 +211,19 @@ def pull_heat_maps(task: str, rows: list[Row], theme: Theme = LIGHT) -> matplotl
     lines = math.ceil(len(found) / columns)
     figure, axes = _figure(theme, lines, columns, 2.3 * columns + 0.8, 1.9 * lines + 0.4)
     image = None
-    for axis, (agent, row) in zip(axes.flat, found.items(), strict=False):
+    for place, (agent, row) in enumerate(found.items()):
+        axis = axes.flat[place]
         shares = np.asarray(row["pull_frequencies"]).T
         extent = (0, len(row["reward_curve"]), shares.shape[0] + 0.5, 0.5)
         image = axis.imshow(shares, aspect="auto", vmin=0, vmax=1, cmap=theme.colour_map, extent=extent)
         axis.set_title(f"{_name(agent)}  {row['mean']:.1f}", fontsize=9, color=theme.ink)
-        axis.set_yticks([1, shares.shape[0]], ["best", "worst"] if shares.shape[0] > 1 else ["best", "best"])
-        axis.set_xticks([0, len(row["reward_curve"])])
+        axis.set_yticks([1, shares.shape[0]], ["best", "worst"] if place % columns == 0 else ["", ""])
+        lowest = place + columns >= len(found)
+        axis.set_xticks(extent[:2], extent[:2] if lowest else ["", ""])
+        if lowest:
+            axis.set_xlabel("pull", fontsize=8)
     for axis in axes.flat[len(found) :]:
         axis.set_visible(False)
-    for axis in axes[-1]:
-        axis.set_xlabel("pull", fontsize=8)
     if image is not None:
         bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.02)
         bar.ax.tick_params(colors=theme.ink, labelsize=8)
