@@ -121,7 +121,8 @@ def _cell(plan: Plan, folder: Path, task_name: str, console: Console) -> list[di
         write_rows(limit_file, [limit_row(task, plan.num_tasks, plan.seed)])
     contender = run_contender(run, task)
     row_file = plan.results / f"{slug(task_name)}-{plan.preset}-seed{plan.training_seed}.json"
-    trained = {"agent": "rl2", "preset": plan.preset, **contender.context, **of_tasks}
+    identity = ("trained_on", "training_seed", "iteration", "parameters_sha256", "action_selection")
+    trained = {"agent": "rl2", "preset": plan.preset, **{k: contender.context[k] for k in identity}, **of_tasks}
     if _holds(row_file, trained):
         return read_rows(row_file)
     agents = select_agents(task, None)
