@@ -8,7 +8,7 @@ PRESET ?=
 # Keep large freed blocks and back them with huge pages: a third of a CPU iteration is page faults otherwise.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: install test test-slow check format quickstart reproduce-table1 reproduce-table2 imitation clean
+.PHONY: install test test-slow check format quickstart reproduce-table1 reproduce-table2 imitation benchmark clean
 
 install: $(STAMP)
 
@@ -40,6 +40,10 @@ reproduce-table1: $(STAMP)
 
 reproduce-table2: $(STAMP)
 	$(BIN)/python -m experiments.reproduce_table2 $(if $(PRESET),--preset $(PRESET))
+
+# Beside PyTorch too where it is installed; CHECK=1 fails where a ratio is worse than in the last commit's rows.
+benchmark: $(STAMP)
+	$(BIN)/python -m experiments.benchmarks $(if $(CHECK),--check)
 
 imitation: $(STAMP)
 	$(BIN)/python -m experiments.imitation

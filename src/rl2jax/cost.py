@@ -21,15 +21,16 @@ from rl2jax.tasks import parse_task
 from rl2jax.train import Learner
 from rl2jax.trial import Trial
 
-# Share of the floor's rate that a phase reaches: medians of the rows that `make benchmark` writes, over its tasks.
-# A share differs between machines far less than a time does.
+# Floor / time of a phase: medians over tasks of the rows in experiments/results/benchmarks/cpu.json (rollout, values,
+# gradient, 2 Fisher products, baseline; a line search is a forward pass, as values are). Measured on two cores that
+# were shared with other work; a share differs between machines far less than a time does.
 EFFICIENCY = {
-    "collect": 0.4,
-    "values": 0.4,
-    "gradient": 0.4,
-    "fisher": 0.4,
-    "line search": 0.4,
-    "baseline": 0.4,
+    "collect": 0.63,
+    "values": 0.71,
+    "gradient": 0.43,
+    "fisher": 0.53,
+    "line search": 0.71,
+    "baseline": 0.48,
 }
 # Threefry with 20 rounds of an addition, a rotation (three operations) and a xor, and its key schedule, per 64 bits.
 _OPERATIONS_PER_HASH = 120

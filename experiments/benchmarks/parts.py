@@ -1,0 +1,218 @@
+"""The parts of an iteration, each timed against the floor of its operations and bytes; one task per process."""
+
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments.benchmarks.timing import Sample, answer_parent, interleave, note
+from rl2jax import host
+from rl2jax.advantages import standardise
+from rl2jax.agents.random import random_agent
+from rl2jax.cost import Cost, Peak, environment_cost, fisher_cost, floor_seconds, measure_peak, phase_costs, total
+from rl2jax.learner import BaselineBatch, fit_baseline, make_collect, make_optimisers
+from rl2jax.moments import masked_mean
+from rl2jax.policy_step import PolicyBatch, surrogate_loss
+from rl2jax.rollout import rollout
+from rl2jax.tasks import parse_task
+from rl2jax.train import Learner
+from rl2jax.trpo import conjugate_gradient, fisher_vector_product
+from rl2jax.types import PyTree, Trajectory
+
+FISHER_PRODUCTS = 2  # in the timed part; an iteration has `cg_iters`
+
+Row = dict[str, Any]
+
+
+def against_floor(samples: list[Sample], cost: Cost, steps: int) -> Row:
+    """Medians over samples, each held against the machine as it was just then.
+
+    Args:
+      samples: of a call.
+      cost: of the call.
+      steps: environment steps that the call handles.
+
+    Returns:
+      seconds, steps_per_second, floor_seconds and `of_floor`, floor / time: 1 is as fast as the device can.
+    """
+    floors = [floor_seconds(cost, Peak(*sample[1:])) for sample in samples]
+    shares = [floor / sample.seconds for floor, sample in zip(floors, samples, strict=True)]
+    seconds = statistics.median(sample.seconds for sample in samples)
+    return {
+        "seconds": seconds,
+        "steps_per_second": steps / seconds,
+        "operations": cost.operations,
+        "bytes": cost.bytes,
+        "peak_operations_per_second": statistics.median(sample.operations_per_second for sample in samples),
+        "peak_bytes_per_second": statistics.median(sample.bytes_per_second for sample in samples),
+        "floor_seconds": statistics.median(floors),
+        "of_floor": statistics.median(shares),
+        "of_floor_range": [min(shares), max(shares)],
+        "samples": len(samples),
+    }
+
+
+def compile_timed(function: Callable, arguments: tuple) -> tuple[Any, float]:
+    """(compiled program, seconds to trace, lower and compile it)."""
+    start = time.perf_counter()
+    compiled = jax.jit(function).lower(*arguments).compile()
+    return compiled, time.perf_counter() - start
+
+
+def measure(learner: Learner, part: str, function: Callable, arguments: tuple, cost: Cost) -> tuple[Row, Any]:
+    """(row of one part, what the function returned)."""
+    compiled, compile_seconds = compile_timed(function, arguments)
+    output = None
+
+    def call():
+        nonlocal output
+        output = None  # its memory serves the next call
+        output = jax.block_until_ready(compiled(*arguments))
+
+    samples = interleave(call, measure_peak)
+    memory = compiled.memory_analysis()
+    row = {
+        "part": part,
+        **against_floor(samples, cost, learner.num_trials * learner.trial.num_steps),
+        "compile_seconds": compile_seconds,
+        "memory_bytes": memory.temp_size_in_bytes + memory.output_size_in_bytes,
+    }
+    seconds, share = row["seconds"], row["of_floor"]
+    note(f"  {part:<24}{seconds:8.2f} s   {share:.2f} of the floor   compiled in {compile_seconds:.1f} s")
+    return row, output
+
+
+def random_play(learner: Learner) -> Callable[[jax.Array], Trajectory]:
+    """The environment alone: key -> a batch of trials of a random agent."""
+    agent = random_agent(learner.trial.env.action_space(None))
+
+    def play(key):
+        key_task, key_rollout = jax.random.split(key)
+        return rollout(key_rollout, agent, learner.trial, learner.trial.env.sample_params(key_task))
+
+    return lambda key: jax.vmap(play, out_axes=Trajectory._make([1] * 6 + [0]))(
+        jax.random.split(key, learner.num_trials)
+    )
+
+
+def policy_batch(trajectory: Trajectory) -> PolicyBatch:
+    """What the surrogate needs; rewards stand in for advantages, which cost the same."""
+    acted = trajectory.agent_info
+    return PolicyBatch(
+        trajectory.trial_obs,
+        trajectory.action,
+        acted.log_prob,
+        acted.dist_params,
+        standardise(trajectory.reward, trajectory.mask),
+        trajectory.mask,
+        trajectory.task_features[None],
+    )
+
+
+def policy_gradient(learner: Learner) -> Callable[[PyTree, PolicyBatch], PyTree]:
+    """(policy's params, batch) -> the surrogate's value and gradient on the whole batch."""
+
+    def loss(params, batch):
+        return surrogate_loss(learner.networks, learner.config, params, batch)
+
+    return jax.value_and_grad(loss, has_aux=True)
+
+
+def fisher_products(learner: Learner) -> Callable[[PyTree, PolicyBatch, PyTree], PyTree]:
+    """(policy's params, batch, gradient) -> `FISHER_PRODUCTS` iterations of conjugate gradients."""
+    networks = learner.networks
+
+    def solve(params, batch, gradient):
+        def dist_params_fn(params):
+            return jax.vmap(networks.dist_params, (None, 1), 1)(params, batch.trial_obs)
+
+        def dist_kl(old, new):
+            return masked_mean(networks.distribution(old).kl_divergence(networks.distribution(new)), batch.mask)
+
+        product = fisher_vector_product(dist_params_fn, dist_kl, params, learner.config.cg_damping)
+        return conjugate_gradient(product, gradient, FISHER_PRODUCTS)
+
+    return solve
+
+
+def measure_iteration(learner: Learner, part: str) -> Row:
+    """A whole iteration, with what it takes to compile and to hold it.
+
+    The persistent cache is empty when the process starts, so that the first compilation is a cold one; the
+    second is traced and lowered anew and finds the program on disk, as a new process does.
+    """
+    state = learner.init(jax.random.key(0))
+    cost = total(list(phase_costs(learner).values()))
+    row, _ = measure(learner, part, learner.train_step, (state,), cost)
+    row["max_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    jax.clear_caches()
+    _, row["cached_compile_seconds"] = compile_timed(learner.train_step, (state,))
+    return row
+
+
+def measure_parts(learner: Learner) -> list[Row]:
+    """Rows of the parts of an iteration."""
+    costs = phase_costs(learner)
+    key = jax.random.key(1)
+    state = learner.init(key)
+    policy, baseline = state.params["policy"], state.params["baseline"]
+    networks, config, num_trials = learner.networks, learner.config, learner.num_trials
+
+    environment, _ = measure(
+        learner, "environment", random_play(learner), (key,), environment_cost(learner.trial, num_trials)
+    )
+    collect = make_collect(learner.trial, networks, num_trials)
+    rollouts, trajectory = measure(learner, "rollout", collect, (key, state.params), costs["collect"])
+    values, _ = measure(
+        learner, "values", jax.vmap(networks.values, (None, 1), 1), (baseline, trajectory.trial_obs), costs["values"]
+    )
+    batch = policy_batch(trajectory)
+    gradient, (_, gradients) = measure(
+        learner, "gradient", policy_gradient(learner), (policy, batch), costs["gradient"]
+    )
+    fisher, _ = measure(
+        learner,
+        f"{FISHER_PRODUCTS} Fisher products",
+        fisher_products(learner),
+        (policy, batch, gradients),
+        fisher_cost(learner, FISHER_PRODUCTS),
+    )
+
+    def fit(params, opt_state, targets):
+        return fit_baseline(key, networks, config, make_optimisers(config, num_trials)[1], params, opt_state, targets)
+
+    targets = BaselineBatch(trajectory.trial_obs, jnp.cumsum(trajectory.reward, axis=0), trajectory.mask)
+    fitted, _ = measure(learner, "baseline", fit, (baseline, state.baseline_opt_state, targets), costs["baseline"])
+    return [environment, rollouts, values, gradient, fisher, fitted]
+
+
+def main(settings: dict[str, Any]) -> list[Row]:
+    """Rows of one task.
+
+    Args:
+      settings: "task"; "changes" to the paper's config; "first_order": changes that make the first-order
+        iteration that is compared with other frameworks, or None for none.
+    """
+    host.prepare()
+    task = parse_task(settings["task"])
+    config = task.preset("paper").replace(**settings["changes"])
+    learner = Learner(task.env, config)
+    note(f"{task.name}, {learner.num_trials} trials of {learner.trial.num_steps} steps")
+    rows = [measure_iteration(learner, "iteration"), *measure_parts(learner)]
+    if settings["first_order"] is not None:
+        first_order = Learner(task.env, config.replace(**settings["first_order"]))
+        rows.append(measure_iteration(first_order, "first-order iteration"))
+    device = jax.devices()[0]
+    context = {"task": task.name, "batch_size": config.batch_size, "gru_units": config.gru_units}
+    return [
+        {**context, **row, "platform": device.platform, "device": device.device_kind, "jax": jax.__version__}
+        for row in rows
+    ]
+
+
+if __name__ == "__main__":
+    answer_parent(main)

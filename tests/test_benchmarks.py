@@ -1,0 +1,192 @@
+"""The benchmarks' own arithmetic on fabricated rows, and that the loops beside ours compute the same."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.benchmarks import timing
+from experiments.benchmarks.__main__ import FIRST_ORDER, committed_rows, torch_settings, update_document
+from experiments.benchmarks.parts import against_floor
+from experiments.benchmarks.python_loop import Bandit, Policy, play
+from experiments.benchmarks.reports import rate, regressions, roofline, to_markdown
+from experiments.benchmarks.timing import MOST_SAMPLES, Sample, interleave
+from rl2jax.config import preset
+from rl2jax.cost import Cost
+from rl2jax.envs import BernoulliBandit
+from rl2jax.networks import Categorical, Encoding, PolicyAndBaseline
+from rl2jax.train import Learner
+from rl2jax.types import TrialObservation
+
+MACHINE = {
+    "processor": "a processor",
+    "cores": 2,
+    "device": "cpu",
+    "jax": "0.10",
+    "commit": "abc",
+    "date": "2026-01-01",
+    "load": 0.0,
+}
+SAME = {"platform": "cpu", "task": "bandit:k=5,n=10", "batch_size": 1000, "gru_units": 8, "machine": MACHINE}
+PART = {
+    **SAME,
+    "part": "iteration",
+    "seconds": 2.0,
+    "steps_per_second": 500.0,
+    "operations": 1e9,
+    "bytes": 1e6,
+    "peak_operations_per_second": 1e9,
+    "peak_bytes_per_second": 1e9,
+    "floor_seconds": 1.0,
+    "of_floor": 0.5,
+    "of_floor_range": [0.4, 0.6],
+    "compile_seconds": 20.0,
+    "cached_compile_seconds": 2.0,
+    "memory_bytes": 1_000_000,
+    "max_rss_bytes": 2_000_000_000,
+}
+OTHER = {**SAME, "part": "in Python", "steps_per_second": 100.0, "speedup": 5.0}
+ROWS = [PART, OTHER]
+
+
+def test_samples_alternate_with_the_probe(monkeypatch):
+    monkeypatch.setattr(timing, "SAMPLE_SECONDS", 1e-3)
+    events = []
+
+    def probe():
+        events.append("probe")
+        return 1.0 * len(events), 10.0
+
+    samples = interleave(lambda: events.append("call"), probe)
+    assert len(samples) == MOST_SAMPLES
+    assert "".join("p" if event == "probe" else "c" for event in events).startswith("pcpc")
+    assert all(sample.bytes_per_second == 10.0 for sample in samples)
+
+
+def test_each_sample_is_held_against_its_own_machine():
+    """Twice the time on a machine half as fast is no slower."""
+    samples = [Sample(1.0, 100.0, 1e9), Sample(2.0, 50.0, 1e9), Sample(4.0, 25.0, 1e9)]
+    row = against_floor(samples, Cost(50.0, 8.0), steps=10)
+    assert row["of_floor"] == pytest.approx(0.5)
+    assert row["of_floor_range"] == pytest.approx([0.5, 0.5])
+    assert (row["seconds"], row["steps_per_second"], row["floor_seconds"]) == (2.0, 5.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"of_floor": 0.38}, 0),
+        ({"of_floor": 0.37}, 1),
+        ({"of_floor": 0.9}, 0),
+        ({"seconds": 200.0}, 0),  # times are the machine's
+        ({"memory_bytes": 1_300_000}, 0),
+        ({"memory_bytes": 1_400_000, "of_floor": 0.1}, 2),
+    ],
+)
+def test_a_worse_ratio_is_found(changes, found):
+    assert len(regressions([{**PART, **changes}, OTHER], ROWS, tolerance=0.25)) == found
+
+
+def test_a_lost_lead_is_found():
+    (line,) = regressions([{**OTHER, "speedup": 3.0}], ROWS)
+    assert line == "bandit:k=5,n=10 in Python: speedup 3, was 5"
+
+
+def test_nothing_to_compare_with_is_an_error():
+    with pytest.raises(ValueError, match="no earlier row measures the same"):
+        regressions([{**PART, "batch_size": 10}], ROWS)
+    assert committed_rows("nonesuch.json") == []
+
+
+def test_the_table_has_every_row_once():
+    table = to_markdown(ROWS)
+    assert "| bandit:k=5,n=10, 1,000 steps | iteration | 2 s | 500 | 1 s | 0.50 (0.40 to 0.60) |" in table
+    assert "| bandit:k=5,n=10, 1,000 steps | iteration | 20.0 s | 2.0 s | 0.00 GB | 2.00 GB |" in table
+    assert "| bandit:k=5,n=10, 1,000 steps | in Python |  | 100 | 500 | 5 |" in table
+    assert "a processor, 2 cores" in table
+    assert to_markdown([PART]).count("|---") < table.count("|---")  # no other loop, no table of them
+
+
+def test_rates_have_two_digits():
+    assert [rate(x) for x in (12.3, 4_560.0, 78_900.0, 1_234_567.0)] == ["12", "4.6 k", "79 k", "1.2 M"]
+
+
+def test_the_document_s_table_is_replaced():
+    text = "a\n<!-- benchmark cpu -->\nold\n<!-- end of benchmark cpu -->\nb\n"
+    new = update_document(text, "new \\1\n", "cpu")
+    assert new == "a\n<!-- benchmark cpu -->\nnew \\1\n<!-- end of benchmark cpu -->\nb\n"
+    assert update_document(new, "other\n", "gpu") == new
+
+
+def test_points_lie_under_the_roof():
+    (axes,) = roofline(ROWS).axes
+    xs, ys = np.concatenate([points.get_offsets() for points in axes.collections if len(points.get_offsets())]).T
+    assert xs[0] == pytest.approx(1000.0)
+    assert ys[0] == pytest.approx(0.5)
+
+
+def test_python_plays_whole_trials():
+    env, policy = Bandit(3, 7), Policy(3, 4)
+    assert play(env, policy) == 7
+    assert 0.0 < env.probs.min() <= env.probs.max() < 1.0
+
+
+class TestTorch:
+    """The loop in PyTorch beside ours."""
+
+    UNITS, ARMS, STEPS, TRIALS = 8, 3, 5, 4
+
+    @pytest.fixture
+    def torch(self):
+        return pytest.importorskip("torch")
+
+    def test_its_gru_is_ours(self, torch):
+        from experiments.benchmarks.torch_loop import Network
+
+        networks = PolicyAndBaseline(
+            Encoding(1, False), Encoding(self.ARMS, True), Categorical(self.ARMS), self.UNITS, "tanh", False
+        )
+        params = networks.init(jax.random.key(0))["policy"]
+        weights = jax.tree.map(np.asarray, networks.policy_network.apply(params))
+        rng = np.random.default_rng(0)
+        shape = (self.STEPS, self.TRIALS)
+        action, reward = rng.integers(self.ARMS, size=shape), rng.random(shape).astype(np.float32)
+        trial_obs = TrialObservation(np.zeros((*shape, 1), np.float32), action, reward, np.ones(shape, np.float32))
+        ours = jax.vmap(networks.dist_params, (None, 1), 1)(params, jax.tree.map(jnp.asarray, trial_obs))
+
+        # Its update gate keeps where ours lets in: the other sign.
+        sign = np.repeat(np.array([1, -1, 1], np.float32), self.UNITS)
+        theirs = Network(self.ARMS + 3, self.UNITS, self.ARMS)
+        state = {
+            "gru.weight_ih_l0": (weights.gru.input * sign).T,
+            "gru.weight_hh_l0": (weights.gru.hidden * sign).T,
+            "gru.bias_ih_l0": weights.gru.bias * sign,
+            "gru.bias_hh_l0": np.zeros(3 * self.UNITS, np.float32),
+            "head.weight": weights.head.T,
+            "head.bias": weights.head_bias,
+        }
+        theirs.load_state_dict({name: torch.tensor(np.ascontiguousarray(value)) for name, value in state.items()})
+        inputs = np.concatenate([trial_obs.obs, np.eye(self.ARMS)[action], reward[..., None], np.ones((*shape, 1))], -1)
+        with torch.no_grad():
+            outputs, _ = theirs(torch.tensor(inputs, dtype=torch.float32))
+        np.testing.assert_allclose(outputs.numpy(), ours, atol=1e-5)
+
+    def test_its_discounted_sums_are_ours(self, torch):
+        from experiments.benchmarks.torch_loop import discounted
+        from rl2jax.advantages import discounted_returns
+
+        x = np.random.default_rng(0).random((self.STEPS, self.TRIALS)).astype(np.float32)
+        ours = jax.vmap(discounted_returns, (1, None), 1)(x, 0.9)
+        np.testing.assert_allclose(discounted(torch.tensor(x), 0.9), ours, rtol=1e-5)
+
+    def test_it_learns(self, torch):
+        from experiments.benchmarks.torch_loop import Loop, Settings
+
+        config = preset("paper").replace(
+            **FIRST_ORDER, batch_size=2000, gru_units=16, policy_minibatch_trials=50, policy_learning_rate=2e-2
+        )
+        torch.manual_seed(0)
+        torch.set_num_threads(1)
+        loop = Loop(Settings(**torch_settings(Learner(BernoulliBandit(2), config), threads=1)))
+        rewards = [loop.iteration() for _ in range(10)]
+        assert np.mean(rewards[-4:]) > 5.2  # blind: 5.0, with a standard error of 0.1
