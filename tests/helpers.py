@@ -1,7 +1,12 @@
 """What several test modules share."""
 
+import json
+
 import jax
 import numpy as np
+
+from rl2jax.config import TrainConfig
+from rl2jax.envs import BernoulliBandit
 
 
 def random_params(networks, seed, scale=0.6):
@@ -9,3 +14,43 @@ def random_params(networks, seed, scale=0.6):
     shapes = jax.eval_shape(networks.init, jax.random.key(0))
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda x: rng.normal(0, scale, x.shape).astype(np.float32), shapes)
+
+
+# A tiny training that several processes of tests/test_devices.py run: 48 trials of 7 and of 4 steps; with 9 trials in
+# a minibatch of PPO, which eight devices cannot share evenly.
+SMALL_ENV = BernoulliBandit(num_arms=3)
+SMALL_TRPO = TrainConfig(
+    algorithm="trpo",
+    num_episodes=7,
+    batch_size=7 * 48,
+    iterations=5,
+    max_kl=0.05,
+    fisher_fraction=0.3,
+    cg_damping=0.1,  # with less, conjugate gradients magnify rounding
+    gru_units=8,
+    baseline_epochs=2,
+    baseline_minibatch_trials=16,
+)
+
+
+def train_arguments(iterations):
+    """Of `rl2jax train`, PPO with the same seed; without iterations those of a run that is resumed."""
+    task = ["train", "bandit:k=2,n=4"]
+    if iterations is None:
+        return task
+    settings = ["gru_units=4", "batch_size=192", "policy_minibatch_trials=10"]
+    settings += ["learning_rate_schedule=constant", "entropy_schedule=constant"]
+    options = [word for setting in settings for word in ("--set", setting)]
+    return [*task, "--preset", "quick", *options, "--iterations", iterations]
+
+
+def continue_to(folder, iterations):
+    """Lets a finished run go on."""
+    description = json.loads((folder / "run.json").read_text())
+    description["config"]["iterations"] = iterations
+    (folder / "run.json").write_text(json.dumps(description))
+
+
+def host_leaves(tree):
+    """Numpy arrays of a PyTree."""
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]

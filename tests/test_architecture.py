@@ -14,6 +14,7 @@ ROOT = Path(rl2jax.__file__).parent
 # rl2jax, a package's name stands for its __init__.py, and the first pattern that matches places a module.
 LAYERS = [
     ["types", "files"],
+    ["devices", "processes"],
     ["envs.base"],
     ["config"],
     ["envs.adapter"],
@@ -28,10 +29,12 @@ LAYERS = [
     ["limits"],
     ["networks"],
     ["rollout"],
-    ["advantages", "sgd"],
+    ["advantages", "moments", "sgd"],
     ["trpo", "ppo", "imitation"],
+    ["policy_step"],
     ["learner"],
     ["train"],
+    ["seeds"],
     ["checkpoint", "evaluate", "behaviour", "tasks", "stats", "published"],
     ["tuning", "cost"],
     ["runs"],
@@ -39,7 +42,7 @@ LAYERS = [
     ["compare", "tables"],
     ["limit_rows", "figures"],
     ["experiment", "page"],
-    ["reproduce"],
+    ["reproduce", "seed_runs"],
     ["host"],
     ["cli"],
     ["rl2jax"],
@@ -48,8 +51,11 @@ LAYERS = [
 # Modules that may import these of ours and nothing else, whatever lies above them.
 ONLY = {
     "types": set(),
+    "devices": {"types"},
+    "processes": set(),
     "config": {"envs.base"},
     "advantages": set(),
+    "moments": set(),
     "sgd": {"types"},
     "trpo": {"types"},
     "ppo": {"types", "sgd"},

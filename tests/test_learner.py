@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from rl2jax.config import TrainConfig
-from rl2jax.learner import Moments, make_optimisers, masked_mean, masked_variance, update_moments
+from rl2jax.learner import make_optimisers
+from rl2jax.moments import Moments, masked_mean, masked_variance, update_moments
 
 pytestmark = pytest.mark.usefixtures("strict_ranks")
 

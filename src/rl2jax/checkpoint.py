@@ -27,9 +27,26 @@ def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
+def _on_this_process(leaf: Any) -> Any:
+    """Of an array that several processes hold, each the whole, this process's."""
+    return leaf if getattr(leaf, "is_fully_addressable", True) else leaf.addressable_data(0)
+
+
+def _checkpointer() -> Any:
+    """Orbax's, for this process alone: where there are several, it would wait for the others."""
+    import orbax.checkpoint as ocp
+
+    this = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process-{this}"
+    )
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
 def _to_arrays(tree: PyTree) -> dict[str, np.ndarray]:
     """A flat dict from a leaf's path to its array; random keys as their data."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    leaves = jax.tree_util.tree_leaves_with_path(jax.tree.map(_on_this_process, tree))
     return {
         jax.tree_util.keystr(path): np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
         for path, leaf in leaves
@@ -83,7 +100,7 @@ def save(folder: Path, iteration: int, state: PyTree) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        with _checkpointer() as checkpointer:
             checkpointer.save((temporary / _STATE).absolute(), args=ocp.args.StandardSave(_to_arrays(state)))
         manifest = {"arrays": _shapes(state), "sha256": _digests(temporary / _STATE)}
         with open(temporary / _MANIFEST, "w") as file:
@@ -140,7 +157,7 @@ def restore(folder: Path, iteration: int, template: PyTree) -> PyTree:
             )
     abstract = {name: jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype)) for name, (shape, dtype) in expected.items()}
     try:
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        with _checkpointer() as checkpointer:
             arrays = checkpointer.restore((path / _STATE).absolute(), args=ocp.args.StandardRestore(abstract))
     except Exception as error:  # orbax and tensorstore raise many types on bad files
         raise CheckpointError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0][:300]}") from error

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from rl2jax import host
+from rl2jax import host, processes
 
 app = typer.Typer(
     help="Learning to reinforcement learn (RL^2) on JAX: train a recurrent policy over a distribution of tasks; "
@@ -43,40 +43,109 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of everything random (default 0).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out to the same result.")] = False,
     checkpoint_minutes: Annotated[float, typer.Option(help="Minutes between checkpoints.")] = 5.0,
+    devices: Annotated[
+        int | None, typer.Option(help="Devices of this machine that share the batch; default as many as divide it.")
+    ] = None,
+    num_seeds: Annotated[
+        int | None, typer.Option(help="Train this many seeds, from --seed on, at once; a run each in OUT/seed-S.")
+    ] = None,
+    coordinator: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Train with other processes; where process 0 listens.")
+    ] = None,
+    num_processes: Annotated[int | None, typer.Option(help="With --coordinator: how many processes.")] = None,
+    process_id: Annotated[int | None, typer.Option(help="With --coordinator: which this is, from 0.")] = None,
+    distributed: Annotated[
+        bool, typer.Option("--distributed", help="Train with the processes that SLURM or Open MPI started.")
+    ] = False,
 ) -> None:
     """Train an agent; Ctrl-C saves and exits, --resume continues to the same bits."""
-    from rl2jax.config import parse_overrides
-    from rl2jax.experiment import train_with_progress
-    from rl2jax.runs import create_run, open_run
-    from rl2jax.tasks import parse_task
-
     _check_seed(seed)
     if not checkpoint_minutes >= 0:
         raise ValueError(f"--checkpoint-minutes must be >= 0 (0: after every chunk), got {checkpoint_minutes:g}")
-    parsed = parse_task(task)
-    changes: dict[str, Any] = parse_overrides(set_ or [])
-    changes |= {k: v for k, v in {"algorithm": algorithm, "iterations": iterations}.items() if v is not None}
-    if resume:
-        run = open_run(out)
-        wanted = run.config.replace(**changes)
-        if preset is not None:
-            wanted = parsed.preset(preset).replace(**changes)
-        _refuse_differences(run, parsed.name, wanted, run.seed if seed is None else seed)
-    else:
-        config = parsed.preset(preset or "paper").replace(**changes)
-        if config.num_episodes != parsed.num_episodes:
-            raise ValueError(f"set the number of episodes in the task: n={config.num_episodes} in {task!r}")
-        run = create_run(out, parsed, config, seed or 0)
-    learner, config = run.learner, run.config
-    console.print(
-        f"{run.task.name}  {config.algorithm}, {config.iterations} iterations of {learner.num_trials} trials "
-        f"x {learner.trial.num_steps} steps, GRU-{config.gru_units}, seed {run.seed}, in {out}"
+    several = distributed or not (coordinator is num_processes is process_id is None)
+    _check_num_seeds(num_seeds, seed, several)
+    processes.join(coordinator, num_processes, process_id, distributed)  # before imports that start JAX's backend
+    from rl2jax.config import parse_overrides
+    from rl2jax.devices import SEEDS, TRIALS, describe
+    from rl2jax.experiment import train_with_progress
+    from rl2jax.seed_runs import train_seeds_with_progress
+
+    with processes.together("preparing the run"):
+        changes: dict[str, Any] = parse_overrides(set_ or [])
+        changes |= {k: v for k, v in {"algorithm": algorithm, "iterations": iterations}.items() if v is not None}
+        if resume:
+            runs, mesh = _earlier_runs(task, out, preset, changes, seed, devices, num_seeds)
+        else:
+            runs, mesh = _new_runs(task, out, preset, changes, seed or 0, devices, num_seeds)
+        learner, config = runs[0].learner, runs[0].config
+    shown = console if processes.is_first() else Console(quiet=True)
+    seeds = f"seed {runs[0].seed}" if num_seeds is None else f"seeds {runs[0].seed} to {runs[-1].seed}"
+    shown.print(
+        f"{runs[0].task.name}  {config.algorithm}, {config.iterations} iterations of {learner.num_trials} trials "
+        f"x {learner.trial.num_steps} steps, GRU-{config.gru_units}, {seeds}, in {out}"
     )
-    finished = train_with_progress(run, console, resume=resume, checkpoint_minutes=checkpoint_minutes)
+    shared = (learner.num_trials, TRIALS) if num_seeds is None else (num_seeds, SEEDS)
+    used = describe(mesh, *shared)
+    if used:
+        shown.print(used)
+    options: Any = {"resume": resume, "checkpoint_minutes": checkpoint_minutes}
+    if num_seeds is None:
+        finished = train_with_progress(runs[0], shown, **options)
+    else:
+        finished = train_seeds_with_progress(runs, mesh, shown, **options)
     if not finished:
-        console.print("stopped and saved; continue with --resume")
+        shown.print("stopped and saved; continue with --resume")
         return
-    console.print(f"done; now `rl2jax evaluate {out} --num-tasks 10000`")
+    shown.print(f"done; now `rl2jax evaluate {runs[0].folder} --num-tasks 10000`")
+
+
+def _new_runs(task, out, preset, changes, seed, devices, num_seeds) -> tuple[list[Any], Any]:
+    """The run in `out`, or one for each of several seeds, and the devices that share its trials, or the seeds."""
+    from rl2jax.devices import SEEDS, TRIALS, choose_mesh
+    from rl2jax.runs import Run, create_run
+    from rl2jax.seed_runs import create_seed_runs
+    from rl2jax.tasks import parse_task
+
+    parsed = parse_task(task)
+    config = parsed.preset(preset or "paper").replace(**changes)
+    if config.num_episodes != parsed.num_episodes:
+        raise ValueError(f"set the number of episodes in the task: n={config.num_episodes} in {task!r}")
+    if num_seeds is not None:
+        mesh = choose_mesh(num_seeds, SEEDS, devices)
+        return create_seed_runs(out, parsed, config, seed, num_seeds, mesh), mesh
+    mesh = choose_mesh(Run(out, parsed, config, seed).learner.num_trials, TRIALS, devices)
+    return [create_run(out, parsed, config, seed, mesh)], mesh
+
+
+def _earlier_runs(task, out, preset, changes, seed, devices, num_seeds) -> tuple[list[Any], Any]:
+    """The same of runs that exist; refuses settings that differ from theirs."""
+    from rl2jax.devices import SEEDS, TRIALS, choose_mesh
+    from rl2jax.runs import open_run
+    from rl2jax.seed_runs import open_seed_runs
+    from rl2jax.tasks import parse_task
+
+    parsed = parse_task(task)
+    runs = [open_run(out)] if num_seeds is None else open_seed_runs(out, seed, num_seeds)
+    for number, run in enumerate(runs):
+        wanted = (run.config if preset is None else parsed.preset(preset)).replace(**changes)
+        _refuse_differences(run, parsed.name, wanted, run.seed if seed is None else seed + number)
+    if num_seeds is not None:
+        return runs, choose_mesh(num_seeds, SEEDS, devices)
+    mesh = choose_mesh(runs[0].learner.num_trials, TRIALS, devices)
+    return [runs[0]._replace(mesh=mesh)], mesh
+
+
+def _check_num_seeds(num_seeds: int | None, seed: int | None, several_processes: bool) -> None:
+    if num_seeds is None:
+        return
+    if num_seeds < 1:
+        raise ValueError(f"--num-seeds must be >= 1, got {num_seeds}")
+    _check_seed((seed or 0) + num_seeds - 1)
+    if several_processes:
+        raise ValueError(
+            "--num-seeds trains in one process: leave out --coordinator and --distributed, and give each process "
+            "seeds of its own (--seed) and an --out of its own"
+        )
 
 
 def _refuse_differences(run: Any, task: str, wanted: Any, seed: int) -> None:
@@ -308,7 +377,7 @@ def is_for_the_user(error: Exception) -> bool:
     from rl2jax.runs import RunError
     from rl2jax.train import NonFiniteError
 
-    if isinstance(error, (CheckpointError, RunError, NonFiniteError, OSError)):
+    if isinstance(error, (CheckpointError, processes.ProcessError, RunError, NonFiniteError, OSError)):
         return True
     # A ValueError of ours comes from a module of ours; one from inside JAX is a bug and keeps its traceback.
     traceback = error.__traceback__

@@ -8,28 +8,22 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from rl2jax.advantages import discounted_returns, generalised_advantages, standardise
 from rl2jax.agents.base import Agent
 from rl2jax.config import TrainConfig
+from rl2jax.devices import vmap_trials
 from rl2jax.imitation import imitating_agent
+from rl2jax.moments import Moments, masked_mean, masked_variance, standardise_columns, update_moments
 from rl2jax.networks import PolicyAndBaseline, distribution_for, encoding_for
-from rl2jax.ppo import PPOConfig, clipped_surrogate, ppo_update
+from rl2jax.policy_step import POLICY_STEPS, PolicyBatch, schedule
 from rl2jax.rollout import rollout
 from rl2jax.sgd import minibatch_epoch, num_minibatches
 from rl2jax.trial import Trial
-from rl2jax.trpo import TRPOConfig, trpo_update
 from rl2jax.types import Metrics, PyTree, Trajectory
 
 Collect = Callable[[chex.PRNGKey, PyTree], Trajectory]
-
-
-class Moments(NamedTuple):
-    """Running mean and variance of the discounted returns, the scale of the baseline; float32 []."""
-
-    count: chex.Array
-    mean: chex.Array
-    variance: chex.Array
 
 
 class TrainState(NamedTuple):
@@ -50,21 +44,6 @@ class TrainState(NamedTuple):
     return_moments: Moments
     key: chex.PRNGKey
     iteration: chex.Array
-
-
-class PolicyBatch(NamedTuple):
-    """What the surrogate needs of a batch; leaves [num_steps, num_trials, ...].
-
-    `task_features` is [1, num_trials, num_task_features], each feature with mean 0 and variance 1 over trials.
-    """
-
-    trial_obs: Any
-    action: chex.Array
-    old_log_prob: chex.Array
-    old_dist_params: chex.Array
-    advantage: chex.Array
-    mask: chex.Array
-    task_features: chex.Array
 
 
 class BaselineBatch(NamedTuple):
@@ -131,38 +110,29 @@ def make_collect(
     num_trials: int,
     teacher: Agent | None = None,
     teacher_acts: bool = True,
+    mesh: Mesh | None = None,
 ) -> Collect:
     """Returns collect(key, params) -> a batch of trials on freshly drawn tasks, one task a trial.
 
-    With a teacher the trials are those of `imitation.imitating_agent`.
+    With a teacher the trials are those of `imitation.imitating_agent`. Each device of a mesh plays its share of
+    them, the same trials as one device would.
     """
+    out_axes: Any = Trajectory._make([1] * 6 + [0])  # time-major; task features have no time
+
+    def play(key: chex.PRNGKey, task: PyTree, policy_params: PyTree) -> Trajectory:
+        agent = networks.agent(policy_params)
+        if teacher is not None:
+            agent = imitating_agent(agent, teacher, teacher_acts)
+        return rollout(key, agent, trial, task)
 
     def collect(key: chex.PRNGKey, params: PyTree) -> Trajectory:
         key_tasks, key_rollouts = jax.random.split(key)
-        tasks = jax.vmap(trial.env.sample_params)(jax.random.split(key_tasks, num_trials))
-        agent = networks.agent(params["policy"])
-        if teacher is not None:
-            agent = imitating_agent(agent, teacher, teacher_acts)
-        out_axes: Any = Trajectory._make([1] * 6 + [0])  # time-major; task features have no time
-        play = jax.vmap(lambda key, task: rollout(key, agent, trial, task), out_axes=out_axes)
-        return play(jax.random.split(key_rollouts, num_trials), tasks)
+        draw_tasks = vmap_trials(trial.env.sample_params, mesh, (0,), 0)
+        tasks = draw_tasks(jax.random.split(key_tasks, num_trials))
+        play_trials = vmap_trials(play, mesh, (0, 0, None), out_axes)
+        return play_trials(jax.random.split(key_rollouts, num_trials), tasks, params["policy"])
 
     return collect
-
-
-def masked_mean(x: chex.Array, mask: chex.Array) -> chex.Array:
-    """Mean of `x` over the entries where `mask` is 1."""
-    return jnp.sum(x * mask) / jnp.maximum(jnp.sum(mask), 1.0)
-
-
-def schedule(name: str, start: float, steps: int) -> optax.Schedule:
-    """From `start`: constant, or linearly or as a cosine to 0 after `steps`."""
-    schedules = {
-        "constant": optax.constant_schedule(start),
-        "linear": optax.linear_schedule(start, 0.0, steps),
-        "cosine": optax.cosine_decay_schedule(start, steps),
-    }
-    return schedules[name]
 
 
 def make_optimisers(config: TrainConfig, num_trials: int):
@@ -178,127 +148,11 @@ def make_optimisers(config: TrainConfig, num_trials: int):
     return (optax.identity() if config.algorithm == "trpo" else policy), baseline
 
 
-def surrogate_loss(
-    networks: PolicyAndBaseline,
-    config: TrainConfig,
-    policy_params: PyTree,
-    batch: PolicyBatch,
-    entropy_weight: chex.Array | float = 0.0,
-) -> tuple[chex.Array, chex.Array]:
-    """(negative surrogate with entropy bonus, mean KL from the old policy) on a batch.
-
-    The surrogate is the plain probability ratio times the advantage for "trpo" (Schulman et al. 2015,
-    equation 14), the clipped one for "ppo", and the teacher's actions' log-probability for "imitation".
-    """
-    loss, kl, _ = policy_losses(networks, config, policy_params, batch, entropy_weight)
-    return loss, kl
-
-
-def policy_losses(
-    networks: PolicyAndBaseline,
-    config: TrainConfig,
-    policy_params: PyTree,
-    batch: PolicyBatch,
-    entropy_weight: chex.Array | float = 0.0,
-) -> tuple[chex.Array, chex.Array, chex.Array]:
-    """`surrogate_loss`, and the mean squared error of the inferred task features (0 if none are inferred)."""
-    dist_params, inferred = jax.vmap(networks.policy_outputs, (None, 1), 1)(policy_params, batch.trial_obs)
-    distribution = networks.distribution(dist_params)
-    old = networks.distribution(batch.old_dist_params)
-    log_prob = distribution.log_prob(batch.action)
-    clip_range = config.clip_range if config.algorithm == "ppo" else jnp.inf
-    if config.algorithm == "imitation":
-        surrogate = log_prob
-    else:
-        surrogate = clipped_surrogate(log_prob, batch.old_log_prob, batch.advantage, clip_range)
-    entropy = distribution.entropy() if config.entropy_coefficient else jnp.zeros_like(surrogate)
-    objective = masked_mean(surrogate + entropy_weight * entropy, batch.mask)
-    kl = masked_mean(old.kl_divergence(distribution), batch.mask)
-    if not networks.num_task_features:
-        return -objective, kl, jnp.zeros(())
-    error = jnp.mean(jnp.square(inferred - batch.task_features), axis=-1)
-    return -objective, kl, masked_mean(error, batch.mask)
-
-
-def entropy_weight_at(config: TrainConfig, iteration: chex.Array) -> chex.Array:
-    """Weight of the entropy bonus at an iteration."""
-    return schedule(config.entropy_schedule, config.entropy_coefficient, config.iterations)(iteration)
-
-
-def trpo_policy_step(key, networks, config, optimiser, state, batch):
-    """One natural step: (policy params, optimiser state, info)."""
-    del key, optimiser
-    entropy_weight = entropy_weight_at(config, state.iteration)
-    num_fisher = max(1, round(config.fisher_fraction * batch.mask.shape[1]))
-    fisher_obs = jax.tree.map(lambda x: x[:, :num_fisher], batch.trial_obs)
-    fisher_mask = batch.mask[:, :num_fisher]
-
-    def evaluate_fn(policy_params):
-        loss, kl = surrogate_loss(networks, config, policy_params, batch, entropy_weight)
-        return -loss, kl
-
-    def dist_params_fn(policy_params):
-        return jax.vmap(networks.dist_params, (None, 1), 1)(policy_params, fisher_obs)
-
-    def dist_kl(old, new):
-        kl = networks.distribution(old).kl_divergence(networks.distribution(new))
-        return masked_mean(kl, fisher_mask)
-
-    constants = TRPOConfig(config.max_kl, config.cg_iters, config.cg_damping, config.backtrack_ratio)
-    params, info = trpo_update(state.params["policy"], evaluate_fn, dist_params_fn, dist_kl, constants)
-    return params, state.policy_opt_state, info
-
-
-def ppo_policy_step(key, networks, config, optimiser, state, batch):
-    """Several first-order epochs, of "ppo" or "imitation": (policy params, optimiser state, info)."""
-    entropy_weight = entropy_weight_at(config, state.iteration)
-
-    def loss_fn(policy_params, minibatch):
-        loss, _, inference_error = policy_losses(networks, config, policy_params, minibatch, entropy_weight)
-        return loss + config.task_inference_coefficient * inference_error
-
-    def evaluate_fn(policy_params):
-        loss, kl = surrogate_loss(networks, config, policy_params, batch, entropy_weight)
-        return -loss, kl
-
-    old = networks.distribution(batch.old_dist_params)
-    entropy = old.entropy() if config.entropy_coefficient else jnp.zeros_like(batch.mask)
-    imitates = config.algorithm == "imitation"
-    start = old.log_prob(batch.action) if imitates else batch.advantage  # all ratios are 1
-    surrogate = masked_mean(start + entropy_weight * entropy, batch.mask)
-    constants = PPOConfig(math.inf if imitates else config.max_kl, config.policy_epochs, config.policy_minibatch_trials)
-    return ppo_update(
-        key,
-        state.params["policy"],
-        state.policy_opt_state,
-        optimiser,
-        loss_fn,
-        evaluate_fn,
-        batch,
-        surrogate,
-        constants,
-    )
-
-
-POLICY_STEPS = {"trpo": trpo_policy_step, "ppo": ppo_policy_step, "imitation": ppo_policy_step}
-
-
-def update_moments(moments: Moments, x: chex.Array, mask: chex.Array) -> Moments:
-    """Merges a batch into running moments (Chan et al. 1979, the pairwise formula)."""
-    count = jnp.sum(mask)
-    mean = masked_mean(x, mask)
-    variance = masked_mean(jnp.square(x - mean), mask)
-    total = moments.count + count
-    delta = mean - moments.mean
-    new_variance = moments.variance * moments.count + variance * count + delta**2 * moments.count * count / total
-    return Moments(total, moments.mean + delta * count / total, new_variance / total)
-
-
-def fit_baseline(key, networks, config, optimiser, params, opt_state, batch: BaselineBatch):
+def fit_baseline(key, networks, config, optimiser, params, opt_state, batch: BaselineBatch, mesh: Mesh | None = None):
     """Epochs of least squares on normalised returns: (params, optimiser state, last epoch's loss)."""
 
     def loss_fn(params, minibatch: BaselineBatch):
-        values = jax.vmap(networks.values, (None, 1), 1)(params, minibatch.trial_obs)
+        values = vmap_trials(networks.values, mesh, (None, 1), 1)(params, minibatch.trial_obs)
         return masked_mean(jnp.square(values - minibatch.target), minibatch.mask)
 
     def epoch(carry, key_epoch):
@@ -313,7 +167,7 @@ def fit_baseline(key, networks, config, optimiser, params, opt_state, batch: Bas
     return params, opt_state, losses[-1]
 
 
-def make_update(networks: PolicyAndBaseline, config: TrainConfig, num_trials: int):
+def make_update(networks: PolicyAndBaseline, config: TrainConfig, num_trials: int, mesh: Mesh | None = None):
     """Returns update(state, trajectory, key) -> (state, metrics)."""
     policy_optimiser, baseline_optimiser = make_optimisers(config, num_trials)
     policy_step = POLICY_STEPS[config.algorithm]
@@ -331,7 +185,7 @@ def make_update(networks: PolicyAndBaseline, config: TrainConfig, num_trials: in
             lambda new, old: jnp.where(state.iteration == 0, new, old), new_moments, state.return_moments
         )
         scale = jnp.sqrt(moments.variance) + 1e-6
-        output = jax.vmap(networks.values, (None, 1), 1)(state.params["baseline"], trajectory.trial_obs)
+        output = vmap_trials(networks.values, mesh, (None, 1), 1)(state.params["baseline"], trajectory.trial_obs)
         values = (moments.mean + scale * output) * mask
         advantages = jax.vmap(generalised_advantages, (1, 1, None, None), 1)(
             trajectory.reward, values, config.discount, config.gae_lambda
@@ -347,7 +201,7 @@ def make_update(networks: PolicyAndBaseline, config: TrainConfig, num_trials: in
             standardise_columns(trajectory.task_features)[None],
         )
         policy_params, policy_opt_state, info = policy_step(
-            key_policy, networks, config, policy_optimiser, state, batch
+            key_policy, networks, config, policy_optimiser, state, batch, mesh
         )
 
         baseline = state.params["baseline"], state.baseline_opt_state
@@ -357,7 +211,7 @@ def make_update(networks: PolicyAndBaseline, config: TrainConfig, num_trials: in
             new_scale = jnp.sqrt(new_moments.variance) + 1e-6
             targets = BaselineBatch(trajectory.trial_obs, (returns - new_moments.mean) / new_scale, mask)
             baseline_params, baseline_opt_state, baseline_loss = fit_baseline(
-                key_baseline, networks, config, baseline_optimiser, *baseline, targets
+                key_baseline, networks, config, baseline_optimiser, *baseline, targets, mesh
             )
 
         new_state = TrainState(
@@ -386,16 +240,6 @@ def make_update(networks: PolicyAndBaseline, config: TrainConfig, num_trials: in
         return new_state, metrics
 
     return update
-
-
-def standardise_columns(x: chex.Array) -> chex.Array:
-    """Each column of [rows, columns] with mean 0 and standard deviation 1 (0 where it is constant)."""
-    return (x - jnp.mean(x, axis=0)) / (jnp.std(x, axis=0) + 1e-6)
-
-
-def masked_variance(x: chex.Array, mask: chex.Array) -> chex.Array:
-    """Variance of `x` over the entries where `mask` is 1."""
-    return masked_mean(jnp.square(x - masked_mean(x, mask)), mask)
 
 
 def init_train_state(

@@ -11,8 +11,6 @@ import fcntl
 import hashlib
 import importlib.util
 import json
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,13 +18,15 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from rl2jax import checkpoint
 from rl2jax.config import TrainConfig
 from rl2jax.files import git_commit, write_atomically
 from rl2jax.learner import TrainState
+from rl2jax.processes import any_process, is_first, require_same, stop_signals, together
 from rl2jax.tasks import Task, parse_task
-from rl2jax.train import ChunkReport, Learner, NonFiniteError, train
+from rl2jax.train import ChunkReport, Learner, NonFiniteError, Program, run_chunks
 from rl2jax.tuning import teacher_of
 from rl2jax.types import PyTree
 
@@ -46,12 +46,14 @@ class Run(NamedTuple):
       task: the task distribution and the number of episodes.
       config: all settings.
       seed: of the training key.
+      mesh: devices that train it (`Learner.mesh`); chosen for each session, not saved.
     """
 
     folder: Path
     task: Task
     config: TrainConfig
     seed: int
+    mesh: Mesh | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -60,8 +62,8 @@ class Run(NamedTuple):
 
     @property
     def learner(self) -> Learner:
-        """Task distribution and config, bound together."""
-        return Learner(self.task.env, self.config, teacher_of(self.task, self.config))
+        """Task distribution, config and devices, bound together."""
+        return Learner(self.task.env, self.config, teacher_of(self.task, self.config), self.mesh)
 
 
 class Outcome(NamedTuple):
@@ -76,15 +78,17 @@ class Outcome(NamedTuple):
     finished: bool
 
 
-def create_run(folder: Path, task: Task, config: TrainConfig, seed: int) -> Run:
-    """Makes a run folder.
+def create_run(folder: Path, task: Task, config: TrainConfig, seed: int, mesh: Mesh | None = None) -> Run:
+    """Makes a run folder; with several processes, the first does.
 
     Raises:
       RunError: if it holds a run already, holds other files, or cannot be written.
-      ValueError: if the config does not fit the task.
+      ValueError: if the config does not fit the task or the mesh.
     """
-    run = Run(folder, task, config, seed)
-    run.learner  # noqa: B018  # refuses a config that does not fit the task
+    run = Run(folder, task, config, seed, mesh)
+    run.learner  # noqa: B018  # refuses a config that does not fit
+    if not is_first():
+        return run
     if (folder / _RUN).exists():
         raise RunError(f"{folder} already holds a run; continue it with --resume, or choose another --out")
     if folder.exists() and not folder.is_dir():
@@ -103,7 +107,7 @@ def create_run(folder: Path, task: Task, config: TrainConfig, seed: int) -> Run:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / _RUN, json.dumps(description, indent=2) + "\n")
     except OSError as error:
-        raise RunError(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from error
+        raise _cannot_write(folder, error, "; choose another --out") from error
     return run
 
 
@@ -115,6 +119,10 @@ def open_run(folder: Path) -> Run:
     """
     path = folder / _RUN
     if not path.is_file():
+        seeds = sorted(found.parent.name for found in folder.glob(f"seed-*/{_RUN}"))
+        if seeds:
+            also = "with train --resume, --num-seeds continues all"
+            raise RunError(f"{folder} holds the runs of several seeds: name one, such as {folder / seeds[0]} ({also})")
         raise RunError(f"{folder} holds no run ({_RUN} is missing); make one with `rl2jax train TASK --out {folder}`")
     try:
         description = json.loads(path.read_text())
@@ -141,8 +149,8 @@ def parameters_digest(params: PyTree) -> str:
     return digest.hexdigest()
 
 
-def load_state(run: Run) -> TrainState:
-    """The newest saved train state of a run.
+def load_state(run: Run, iteration: int | None = None) -> TrainState:
+    """The saved train state of a run at an iteration; default the newest.
 
     Raises:
       RunError: if there is none.
@@ -151,6 +159,8 @@ def load_state(run: Run) -> TrainState:
     template = jax.eval_shape(run.learner.init, jax.random.key(0))
     if not checkpoint.iterations_on_disk(run.checkpoints):
         raise RunError(f"{run.folder} holds no checkpoint yet; continue it with `rl2jax train ... --resume`")
+    if iteration is not None:
+        return checkpoint.restore(run.checkpoints, iteration, template)
     return checkpoint.restore_latest(run.checkpoints, template)[1]
 
 
@@ -178,68 +188,121 @@ def train_run(
       checkpoint.CheckpointError: if a checkpoint cannot be written or read.
       NonFiniteError: if an update was not finite; the last good state is saved first.
     """
-    with _lock(run.folder), _stop_signals() as stop:
-        learner = run.learner
-        if resume and checkpoint.iterations_on_disk(run.checkpoints):
-            state = load_state(run)
-        else:
-            state = learner.init(jax.random.key(run.seed))
+    with contextlib.ExitStack() as stack:
+        with together("opening the run"):
+            stack.enter_context(lock(run.folder))
+            learner = run.learner
+            if resume and checkpoint.iterations_on_disk(run.checkpoints):
+                state = learner.place(load_state(run))
+            else:
+                state = learner.init(jax.random.key(run.seed))
+            iteration = int(state.iteration)
+        wanted = f"{run.task.name}, {run.config}, seed {run.seed}, saved at iteration {iteration}"
+        require_same("task, settings, seed and the folder that --resume reads", wanted)
+        with together("opening its files"):
+            recorders = [stack.enter_context(Recorder(run, iteration))] if is_first() else []
+        state = record(learner, state, recorders, lambda tree, _: tree, checkpoint_minutes, on_chunk)
+    return Outcome(state, int(state.iteration) >= run.config.iterations)
+
+
+class Recorder:
+    """Writes what a session of training leaves in a run folder: rows, TensorBoard's events, checkpoints.
+
+    A context that closes the files. Rows after `iteration`, where the session starts, are dropped first.
+    """
+
+    def __init__(self, run: Run, iteration: int):
         try:
-            return _train_locked(run, state, stop, checkpoint_minutes, on_chunk)
+            _trim_metrics(run.folder / _METRICS, iteration)
+            self._file = open(run.folder / _METRICS, "a")  # noqa: SIM115
         except OSError as error:
-            raise RunError(f"cannot write to {run.folder}: {error.strerror or error}") from error
+            raise _cannot_write(run.folder, error) from error
+        self._board = _tensorboard(run.folder / "tensorboard")
+        self._run, self._saved_iteration = run, iteration
+
+    def write(self, report: ChunkReport) -> None:
+        """Writes a chunk's rows."""
+        try:
+            for row in metric_rows(report):
+                self._file.write(json.dumps(row) + "\n")
+                for name, value in row.items() if self._board else ():
+                    self._board.add_scalar(name, value, row["iteration"])
+            self._file.flush()
+        except OSError as error:
+            raise _cannot_write(self._run.folder, error) from error
+
+    def save(self, state: TrainState) -> None:
+        """Writes a checkpoint, unless the last one was of the same iteration."""
+        iteration = int(state.iteration)
+        if iteration != self._saved_iteration:
+            checkpoint.save(self._run.checkpoints, iteration, state)
+        self._saved_iteration = iteration
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):  # what was not flushed has been reported
+            self._file.close()
+        if self._board:
+            self._board.close()
 
 
-def _train_locked(
-    run: Run,
+def _cannot_write(folder: Path, error: OSError, advice: str = "") -> RunError:
+    return RunError(f"cannot write to {folder}: {error.strerror or error}{advice}")
+
+
+def record(
+    learner: Program,
     state: TrainState,
-    stop: threading.Event,
+    recorders: list[Recorder],
+    part: Callable[[PyTree, int], PyTree],
     checkpoint_minutes: float,
     on_chunk: Callable[[ChunkReport], None] | None,
-) -> Outcome:
-    saved_at, saved_iteration = time.monotonic(), int(state.iteration)
-    _trim_metrics(run.folder / _METRICS, saved_iteration)
-    board = _tensorboard(run.folder / "tensorboard")
+) -> TrainState:
+    """Trains to the last iteration or until a signal comes to any process, with a recorder for each run.
+
+    Args:
+      learner: what is trained.
+      state: where it starts; donated.
+      recorders: of the runs that the learner trains at once; none where another process writes.
+      part: (state or metrics, number of a recorder) -> its run's.
+      checkpoint_minutes: between checkpoints.
+      on_chunk: called after each chunk.
+    """
+    saved_at = time.monotonic()
 
     def save(state: TrainState) -> None:
-        nonlocal saved_at, saved_iteration
-        iteration = int(state.iteration)
-        if iteration != saved_iteration:
-            checkpoint.save(run.checkpoints, iteration, state)
-        saved_at, saved_iteration = time.monotonic(), iteration
+        for number, recorder in enumerate(recorders):
+            recorder.save(part(state, number))
 
-    with open(run.folder / _METRICS, "a") as metrics_file:
-
-        def callback(report: ChunkReport) -> bool:
-            for row in metric_rows(report):
-                metrics_file.write(json.dumps(row) + "\n")
-                for name, value in row.items() if board else ():
-                    board.add_scalar(name, value, row["iteration"])
-            metrics_file.flush()
+    def callback(report: ChunkReport) -> bool:
+        nonlocal saved_at
+        with together("writing"):
+            for number, recorder in enumerate(recorders):
+                rate = report.steps_per_second / len(recorders)
+                recorder.write(report._replace(metrics=part(report.metrics, number), steps_per_second=rate))
             if on_chunk is not None:
                 on_chunk(report)
             if time.monotonic() - saved_at >= 60.0 * checkpoint_minutes:
                 save(report.state)
-            return stop.is_set()
+                saved_at = time.monotonic()
+        return any_process(stop.is_set())
 
+    with stop_signals() as stop:
         try:
-            teacher = run.learner.teacher
-            key = jax.random.key(run.seed)
-            state, _ = train(run.task.env, run.config, key, callback=callback, state=state, teacher=teacher)
+            state, _ = run_chunks(learner, state, callback)
         except NonFiniteError as error:
             save(error.state)
             raise
-        finally:
-            if board:
-                board.close()
         save(state)
-    return Outcome(state, int(state.iteration) >= run.config.iterations)
+    return state
 
 
 def metric_rows(report: ChunkReport) -> list[dict[str, Any]]:
     """One row of `metrics.jsonl` per iteration of a chunk; `steps_per_second` is without compile time."""
     length = len(report.metrics.mean_return)
-    first = int(report.state.iteration) - length + 1
+    first = report.iteration - length + 1
     columns = report.metrics._asdict()
     del columns["finite"]
     return [
@@ -279,39 +342,22 @@ def _tensorboard(folder: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """One process at a time; the lock goes with the process, however it ends."""
+def lock(folder: Path) -> Iterator[None]:
+    """One session at a time; the lock goes with the process (of several, the first) that holds it, however it ends.
+
+    Raises:
+      RunError: if another process holds it, or the folder cannot be written.
+    """
+    if not is_first():
+        yield
+        return
     try:
         file = open(folder / _LOCK, "w")  # noqa: SIM115
     except OSError as error:
-        raise RunError(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from error
+        raise _cannot_write(folder, error, "; choose another --out") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise RunError(f"another process is training in {folder}; wait for it, or choose another --out") from error
         yield
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM set an event; a second one acts as usual. Does nothing outside the main thread."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.getsignal(number) for number in signals}
-
-    def request_stop(number, frame):
-        del frame
-        stop.set()
-        signal.signal(number, previous[number])
-
-    for number in signals:
-        signal.signal(number, request_stop)
-    try:
-        yield stop
-    finally:
-        for number in signals:
-            signal.signal(number, previous[number])

@@ -4,15 +4,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
 from rl2jax.agents.base import Agent
 from rl2jax.config import TrainConfig
+from rl2jax.devices import TRIALS, put, replicate
 from rl2jax.envs.base import TaskDistribution, require
 from rl2jax.learner import (
     TrainState,
@@ -37,6 +39,7 @@ class ChunkReport(NamedTuple):
       seconds: wall time of the chunk, compilation excluded.
       steps_per_second: environment steps collected and learned from per second, compilation excluded.
       compile_seconds: time spent compiling before the chunk; 0 if it was compiled already.
+      iteration: iterations done.
     """
 
     state: TrainState
@@ -44,6 +47,7 @@ class ChunkReport(NamedTuple):
     seconds: float
     steps_per_second: float
     compile_seconds: float
+    iteration: int
 
 
 Callback = Callable[[ChunkReport], bool | None]
@@ -54,9 +58,12 @@ class NonFiniteError(RuntimeError):
 
     def __init__(self, state: TrainState):
         self.state = state
+        iterations = np.asarray(state.iteration)  # of many seeds, the one that is stuck is behind
+        kept = int(iterations.min())
+        which = f" of seed number {int(iterations.argmin())}" if iterations.ndim else ""
         super().__init__(
-            f"iteration {int(state.iteration) + 1} produced a non-finite loss or parameter; the state of iteration "
-            f"{int(state.iteration)} was kept. Look for infinite rewards or observations, or lower the learning rate."
+            f"iteration {kept + 1}{which} produced a non-finite loss or parameter; the state of iteration "
+            f"{kept} was kept. Look for infinite rewards or observations, or lower the learning rate."
         )
 
 
@@ -68,14 +75,17 @@ class Learner:
       env: the task distribution.
       config: all settings.
       teacher: who is imitated, with algorithm "imitation".
+      mesh: devices with one axis, "trials", that share the trials of a batch; None: the default device. States and
+        metrics are whole on each of them.
 
     Raises:
-      ValueError: at construction, if the config does not fit the environment.
+      ValueError: at construction, if the config does not fit the environment or the mesh.
     """
 
     env: TaskDistribution
     config: TrainConfig
     teacher: Agent | None = None
+    mesh: Mesh | None = None
 
     def __post_init__(self):
         imitates = self.config.algorithm == "imitation"
@@ -83,6 +93,18 @@ class Learner:
         require(not imitates or self.teacher is not None, "teacher", self.teacher, "an agent, with imitation")
         num_trials_in_batch(self.trial, self.config)
         make_networks(self.env, self.config)
+        if self.mesh is not None:
+            require(self.mesh.axis_names == (TRIALS,), "mesh axes", self.mesh.axis_names, f"({TRIALS!r},)")
+            self._require_equal_shares(self.mesh.size)
+
+    def _require_equal_shares(self, num_devices: int) -> None:
+        steps, share = self.trial.num_steps, self.num_trials // num_devices
+        near = [str(shares * num_devices * steps) for shares in (share, share + 1) if shares]
+        if self.num_trials % num_devices:
+            raise ValueError(
+                f"batch_size must hold a multiple of {num_devices} trials ({steps} steps each) on {num_devices} "
+                f"devices, such as {' or '.join(near)}, got {self.config.batch_size} ({self.num_trials} trials)"
+            )
 
     @cached_property
     def trial(self) -> Trial:
@@ -99,16 +121,26 @@ class Learner:
         """Trials in a batch."""
         return num_trials_in_batch(self.trial, self.config)
 
+    @property
+    def steps_per_iteration(self) -> int:
+        """Environment steps that an iteration collects and learns from."""
+        return self.num_trials * self.trial.num_steps
+
     def init(self, key: chex.PRNGKey) -> TrainState:
         """A fresh train state."""
         return _init(self, key)
+
+    def place(self, state: TrainState) -> TrainState:
+        """A copy of a train state where training wants it: whole, on every device of the mesh."""
+        return put(state, self.mesh, PartitionSpec())
 
     def train_step(self, state: TrainState) -> tuple[TrainState, Metrics]:
         """One iteration: collect a batch, update on it. A non-finite update is thrown away."""
         key, key_collect, key_update = jax.random.split(state.key, 3)
         teaching = (self.teacher, self.config.teacher_acts)
-        trajectory = make_collect(self.trial, self.networks, self.num_trials, *teaching)(key_collect, state.params)
-        update = make_update(self.networks, self.config, self.num_trials)
+        collect = make_collect(self.trial, self.networks, self.num_trials, *teaching, self.mesh)
+        trajectory = collect(key_collect, state.params)
+        update = make_update(self.networks, self.config, self.num_trials, self.mesh)
         new_state, metrics = update(state, trajectory, key_update)
         new_state = new_state._replace(key=key)
         # One scalar stands for all: a NaN or infinity anywhere in the new state reaches their sum.
@@ -119,20 +151,33 @@ class Learner:
 
     def train_chunk(self, state: TrainState, length: int) -> tuple[TrainState, Metrics]:
         """`length` iterations on the device; metrics have leaves [length]."""
-        return jax.lax.scan(lambda state, _: self.train_step(state), state, None, length=length)
+        done = jax.lax.scan(lambda state, _: self.train_step(state), state, None, length=length)
+        return replicate(done, self.mesh)
 
 
 @partial(jax.jit, static_argnums=0)
 def _init(learner: Learner, key: chex.PRNGKey) -> TrainState:
     # One program instead of an eager operation per parameter: seconds less to wait.
-    return init_train_state(learner.networks, learner.config, learner.num_trials, key)
+    return replicate(init_train_state(learner.networks, learner.config, learner.num_trials, key), learner.mesh)
 
 
 _whole_training = jax.jit(Learner.train_chunk, static_argnums=(0, 2))  # made once: a second call is not traced again
 
 
+class Program(Protocol):
+    """What the host loop runs: a `Learner`, or many seeds of one (`seeds.SeedLearner`); hashable, static."""
+
+    @property
+    def config(self) -> TrainConfig: ...  # noqa: D102
+
+    @property
+    def steps_per_iteration(self) -> int: ...  # noqa: D102
+
+    def train_chunk(self, state: TrainState, length: int) -> tuple[TrainState, Metrics]: ...  # noqa: D102
+
+
 @partial(jax.jit, static_argnums=(0, 2), donate_argnums=1)
-def train_chunk(learner: Learner, state: TrainState, length: int) -> tuple[TrainState, Metrics]:
+def train_chunk(learner: Program, state: TrainState, length: int) -> tuple[TrainState, Metrics]:
     """Jitted `Learner.train_chunk`; the state's memory is donated."""
     return learner.train_chunk(state, length)
 
@@ -145,6 +190,7 @@ def train(
     callback: Callback | None = None,
     state: TrainState | None = None,
     teacher: Agent | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Trains a recurrent policy on tasks drawn from `env`.
 
@@ -159,34 +205,37 @@ def train(
         True ends training there.
       state: continue from here instead of from scratch. Not donated.
       teacher: who is imitated, with `config.algorithm` "imitation"; `metrics.mean_return` is of those who act.
+      mesh: devices that share the trials of a batch, from `devices.make_mesh`; the result is one device's, but for
+        the order of floating-point sums. Their number divides the number of trials.
 
     Returns:
       (state, metrics); metrics have leaves [iterations done by this call].
 
     Raises:
-      ValueError: if the config does not fit the environment.
+      ValueError: if the config does not fit the environment or the mesh.
       NonFiniteError: with a callback, if an update was not finite. Without one, see `metrics.finite`.
     """
-    learner = Learner(env, config, teacher)
+    learner = Learner(env, config, teacher, mesh)
     if callback is None:
         if state is None:
             state = learner.init(key)
             length = config.iterations
         else:
             length = config.iterations - int(state.iteration)
+            state = state if mesh is None else learner.place(state)
         return _whole_training(learner, state, length)
-    return _train_on_host(learner, key, callback, state)
+    return run_chunks(learner, learner.init(key) if state is None else learner.place(state), callback)
 
 
-def _train_on_host(
-    learner: Learner, key: chex.PRNGKey, callback: Callback, state: TrainState | None
-) -> tuple[TrainState, Metrics]:
-    """Chunk by chunk; compiles ahead of time so that compilation is measured apart."""
+def run_chunks(learner: Program, state: TrainState, callback: Callback) -> tuple[TrainState, Metrics]:
+    """Trains to the last iteration chunk by chunk, as `train` with a callback; `state` is donated.
+
+    Compiles ahead of time, so that compilation is measured apart.
+    """
     config = learner.config
-    state = learner.init(key) if state is None else jax.tree.map(jnp.copy, state)
     compiled: dict[int, Any] = {}
     history: list[Metrics] = []
-    iteration = int(state.iteration)
+    iteration = int(np.min(state.iteration))
     while iteration < config.iterations:
         # Chunks end at multiples of their length wherever training started, so that a resumed run
         # executes the same programs as an uninterrupted one.
@@ -203,9 +252,10 @@ def _train_on_host(
             raise NonFiniteError(state)
         iteration += length
         history.append(metrics)
-        steps = length * learner.num_trials * learner.trial.num_steps
-        if callback(ChunkReport(state, metrics, seconds, steps / seconds, start - compile_start)):
+        rate = length * learner.steps_per_iteration / seconds
+        if callback(ChunkReport(state, metrics, seconds, rate, start - compile_start, iteration)):
             break
     if not history:
-        return state, jax.tree.map(lambda _: np.zeros((0,), np.float32), Metrics(*Metrics._fields))
-    return state, jax.tree.map(lambda *chunks: np.concatenate(chunks), *history)
+        shape = (*state.iteration.shape, 0)
+        return state, jax.tree.map(lambda _: np.zeros(shape, np.float32), Metrics(*Metrics._fields))
+    return state, jax.tree.map(lambda *chunks: np.concatenate(chunks, axis=-1), *history)
