@@ -7,6 +7,7 @@ import jax
 import pytest
 
 import rl2jax
+from rl2jax.cli import main
 from rl2jax.tasks import parse_task
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -41,3 +42,14 @@ def test_the_readmes_task_trains(corridor):
     _, metrics = rl2jax.train(corridor.env, config, jax.random.key(0))
     assert metrics.finite.all()
     assert metrics.mean_return[-1] > metrics.mean_return[0] + 0.5
+
+
+def test_its_commands_have_these_options(capsys):
+    """Every --option in a shell block is one of the command's."""
+    commands = re.findall(r"rl2jax ([a-z]+) (?:[^#\n]*)", "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S)))
+    for name in sorted(set(commands)):
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+        lines = re.findall(rf"rl2jax {name} ([^#\n]*)", README)
+        assert {option for line in lines for option in re.findall(r"--[a-z-]+", line.split("`")[0])} <= known
