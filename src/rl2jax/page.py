@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Callable
 from html import escape
+from typing import Any
 
 import matplotlib
 import matplotlib.figure
@@ -38,7 +39,7 @@ code { display: block; max-width: 40rem; font-size: 0.8rem; text-align: left; wh
 """
 
 # Letters as text, not as outlines: a third of the size.
-_SVG = {"svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans", "Verdana"]}
+_SVG: dict[Any, Any] = {"svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans", "Verdana"]}
 
 
 def _image(draw: Callable[[figures.Theme], matplotlib.figure.Figure], description: str) -> str:
