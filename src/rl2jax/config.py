@@ -47,6 +47,8 @@ class TrainConfig:
       weight_norm: weight normalisation on every matrix.
       memory_horizon: steps over which the GRU's update gates are initialised to remember (Tallec & Ollivier
         2018); 0, the paper's, starts all biases at 0.
+      matmul_precision: of the GRU's matrix products: "default" (the device's own), "float32" or "bfloat16"; see
+        `networks.product`.
       first_step_flag: termination flag shown at a trial's first step (appendix A: 0).
       iterations_per_chunk: iterations that run on the device between two visits to the host.
     """
@@ -80,6 +82,7 @@ class TrainConfig:
     activation: str = "relu"
     weight_norm: bool = True
     memory_horizon: int = 0
+    matmul_precision: str = "default"
     first_step_flag: float = 0.0
     iterations_per_chunk: int = 1
 
@@ -143,6 +146,7 @@ _UNIT_INTERVAL = ("discount", "gae_lambda", "first_step_flag")
 _CHOICES = {
     "algorithm": ("trpo", "ppo", "imitation"),
     "activation": ("relu", "tanh"),
+    "matmul_precision": ("default", "float32", "bfloat16"),
     "learning_rate_schedule": ("constant", "linear", "cosine"),
     "entropy_schedule": ("constant", "linear", "cosine"),
 }

@@ -81,6 +81,7 @@ def make_networks(env: Any, config: TrainConfig) -> PolicyAndBaseline:
         activation=config.activation,
         weight_norm=config.weight_norm,
         memory_horizon=config.memory_horizon,
+        matmul_precision=config.matmul_precision,
         num_task_features=num_task_features,
     )
 
