@@ -190,3 +190,21 @@ class TestTorch:
         loop = Loop(Settings(**torch_settings(Learner(BernoulliBandit(2), config), threads=1)))
         rewards = [loop.iteration() for _ in range(10)]
         assert np.mean(rewards[-4:]) > 5.2  # blind: 5.0, with a standard error of 0.1
+
+    def test_its_natural_step_is_the_largest_in_the_trust_region(self, torch):
+        from experiments.benchmarks.torch_loop import Batch, Network, Settings, log_prob_of, natural_step
+
+        config = preset("paper").replace(batch_size=2000, gru_units=8)
+        settings = Settings(**torch_settings(Learner(BernoulliBandit(3), config), threads=1))
+        assert settings.natural
+        torch.manual_seed(0)
+        policy, inputs, action = Network(6, 8, 3), torch.randn(10, 50, 6), torch.randint(3, (10, 50))
+        with torch.no_grad():
+            old = policy(inputs)[0]
+        advantage = (action == 0).float() - 0.5
+        natural_step(policy, Batch(inputs, action, log_prob_of(old, action), advantage), advantage, settings)
+        with torch.no_grad():
+            new = policy(inputs)[0]
+        kl = torch.distributions.kl_divergence(*(torch.distributions.Categorical(logits=x) for x in (old, new))).mean()
+        assert 0.5 * config.max_kl < kl <= config.max_kl
+        assert (torch.exp(log_prob_of(new, action) - log_prob_of(old, action)) * advantage).mean() > advantage.mean()

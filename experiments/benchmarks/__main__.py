@@ -78,9 +78,11 @@ def jax_rows(case: Case, changes: dict[str, Any]) -> list[Row]:
 def torch_settings(learner: Learner, threads: int) -> dict[str, Any]:
     """`torch_loop.Settings` of the iteration that `FIRST_ORDER` makes ours."""
     config: TrainConfig = learner.config
-    same = ("gru_units", "policy_epochs", "baseline_epochs", "discount", "gae_lambda", "clip_range", "gradient_clip")
+    same = ["gru_units", "policy_epochs", "baseline_epochs", "discount", "gae_lambda", "clip_range", "gradient_clip"]
+    same += ["max_kl", "cg_iters", "cg_damping", "backtrack_ratio"]
     return {
         **{name: getattr(config, name) for name in same},
+        "natural": config.algorithm == "trpo",
         "num_arms": learner.env.action_space(None).n,
         "num_steps": learner.trial.num_steps,
         "num_trials": learner.num_trials,
@@ -90,17 +92,18 @@ def torch_settings(learner: Learner, threads: int) -> dict[str, Any]:
     }
 
 
-def torch_rows(case: Case, changes: dict[str, Any], ours: Row) -> list[Row]:
-    """The same iteration in PyTorch, with each number of threads; none without PyTorch."""
+def torch_rows(case: Case, changes: dict[str, Any], kind: str, ours: Row) -> list[Row]:
+    """The same "natural-gradient" or "first-order" iteration in PyTorch, with each number of threads."""
     task = parse_task(case.task)
-    learner = Learner(task.env, task.preset("paper").replace(**changes).replace(**FIRST_ORDER))
+    config = task.preset("paper").replace(**changes)
+    learner = Learner(task.env, config.replace(**FIRST_ORDER) if kind == "first-order" else config)
     steps = learner.num_trials * learner.trial.num_steps
     cost = total(list(phase_costs(learner).values()))
     rows = []
     for threads in (1, 2):
         result = run_child("torch_loop", torch_settings(learner, threads))
         row = against_floor([Sample(*sample) for sample in result["samples"]], cost, steps)
-        part = f"first-order iteration in PyTorch, {threads} thread{'s'[: threads - 1]}"
+        part = f"{kind} iteration in PyTorch, {threads} thread{'s'[: threads - 1]}"
         rows.append({**row, "part": part, "threads": threads, "torch": result["torch"]})
         note(f"  {part}: {row['seconds']:.2f} s")
     return [row | {"speedup": ours["steps_per_second"] / row["steps_per_second"]} for row in rows]
@@ -126,7 +129,8 @@ def rows_of(case: Case, batch_size: int | None, gru_units: int, with_torch: bool
     if case.beside:
         others.append(python_row(case, changes, by_part["rollout"]))
         if with_torch:
-            others += torch_rows(case, changes, by_part["first-order iteration"])
+            others += torch_rows(case, changes, "natural-gradient", by_part["iteration"])
+            others += torch_rows(case, changes, "first-order", by_part["first-order iteration"])
     context = {name: rows[0][name] for name in ("task", "batch_size", "gru_units", "platform")}
     return rows + [{**context, **row} for row in others]
 

@@ -1,7 +1,8 @@
-"""The same first-order iteration of RL^2 on Bernoulli bandits in plain PyTorch, as a comparison; a process of its own.
+"""The same iterations of RL^2 on Bernoulli bandits in plain PyTorch, as a comparison; a process of its own.
 
-Equal to ours in what is computed: network sizes, batch, epochs, minibatches, Adam with elementwise clipping. All
-trials step together, one call of the GRU per time step in acting and one per minibatch in learning.
+Equal to ours in what is computed: network sizes, batch, epochs, minibatches, Adam with elementwise clipping; or the
+natural gradient by as many conjugate gradients, on the whole batch. All trials step together, one call of the GRU per
+time step in acting and one per minibatch in learning.
 """
 
 import time
@@ -30,6 +31,11 @@ class Settings(NamedTuple):
     gae_lambda: float
     clip_range: float
     gradient_clip: float
+    natural: bool
+    max_kl: float
+    cg_iters: int
+    cg_damping: float
+    backtrack_ratio: float
     threads: int
 
 
@@ -98,6 +104,54 @@ def epochs(count: int, optimiser, loss_fn, columns: tuple[Tensor, ...], network:
             optimiser.step()
 
 
+def flat(tensors: tuple[Tensor, ...]) -> Tensor:
+    """All numbers of several tensors in one vector."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """`count` iterations towards A x = b: (x, b - A x)."""
+    x, residual, direction = torch.zeros_like(b), b.clone(), b.clone()
+    square = residual @ residual
+    for _ in range(count):
+        image = product(direction)
+        alpha = square / (direction @ image)
+        x, residual = x + alpha * direction, residual - alpha * image
+        previous, square = square, residual @ residual
+        direction = residual + square / previous * direction
+    return x, residual
+
+
+def natural_step(policy: Network, batch: Batch, advantage: Tensor, s: Settings) -> None:
+    """One step of TRPO as it is usually written: Fisher products by differentiating the KL's gradient again."""
+    parameters = list(policy.parameters())
+    with torch.no_grad():
+        old = log_softmax(policy(batch.inputs)[0], -1)
+
+    def evaluate() -> tuple[Tensor, Tensor]:
+        log_probs = log_softmax(policy(batch.inputs)[0], -1)
+        ratio = torch.exp(log_probs.gather(-1, batch.action[..., None])[..., 0] - batch.log_prob)
+        return (ratio * advantage).mean(), (old.exp() * (old - log_probs)).sum(-1).mean()
+
+    surrogate, kl = evaluate()
+    gradient = flat(torch.autograd.grad(surrogate, parameters, retain_graph=True))
+    kl_gradient = flat(torch.autograd.grad(kl, parameters, create_graph=True))
+
+    def product(v: Tensor) -> Tensor:
+        return flat(torch.autograd.grad(kl_gradient @ v, parameters, retain_graph=True)) + s.cg_damping * v
+
+    direction, residual = conjugate_gradient(product, gradient, s.cg_iters)
+    step = direction * torch.sqrt(2.0 * s.max_kl / (direction @ (gradient - residual)))
+    before, start = float(surrogate.detach()), flat(tuple(parameters)).detach()
+    for backtracks in range(11):
+        nn.utils.vector_to_parameters(start + s.backtrack_ratio**backtracks * step, parameters)
+        with torch.no_grad():
+            surrogate, kl = evaluate()
+        if surrogate > before and kl <= s.max_kl:
+            return
+    nn.utils.vector_to_parameters(start, parameters)
+
+
 class Loop:
     """Both networks, their optimisers, and the iteration."""
 
@@ -131,9 +185,12 @@ class Loop:
         advantage = discounted(batch.reward + s.discount * following - values, s.discount * s.gae_lambda)
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         columns = (batch.inputs, batch.action, batch.log_prob, advantage)
-        epochs(s.policy_epochs, self.policy_optimiser, self.surrogate, columns, self.policy, s)
-        with torch.no_grad():
-            self.surrogate(*columns)  # as our metrics do, after the last epoch
+        if s.natural:
+            natural_step(self.policy, batch, advantage, s)
+        else:
+            epochs(s.policy_epochs, self.policy_optimiser, self.surrogate, columns, self.policy, s)
+            with torch.no_grad():
+                self.surrogate(*columns)  # as our metrics do, after the last epoch
         fit = (batch.inputs, (returns - mean) / scale)
         epochs(s.baseline_epochs, self.baseline_optimiser, self.squared_error, fit, self.baseline, s)
         return float(batch.reward.sum(0).mean())
