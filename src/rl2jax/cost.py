@@ -25,12 +25,12 @@ from rl2jax.trial import Trial
 # gradient, 2 Fisher products, baseline; a line search is a forward pass, as values are). Measured on two cores that
 # were shared with other work; a share differs between machines far less than a time does.
 EFFICIENCY = {
-    "collect": 0.63,
-    "values": 0.71,
-    "gradient": 0.43,
-    "fisher": 0.53,
-    "line search": 0.71,
-    "baseline": 0.48,
+    "collect": 0.62,
+    "values": 0.65,
+    "gradient": 0.48,
+    "fisher": 0.61,
+    "line search": 0.65,
+    "baseline": 0.51,
 }
 # Threefry with 20 rounds of an addition, a rotation (three operations) and a xor, and its key schedule, per 64 bits.
 _OPERATIONS_PER_HASH = 120
