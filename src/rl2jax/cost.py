@@ -22,8 +22,8 @@ from rl2jax.train import Learner
 from rl2jax.trial import Trial
 
 # Floor / time of a phase: medians over tasks of the rows in experiments/results/benchmarks/cpu.json (rollout, values,
-# gradient, 2 Fisher products, baseline; a line search is a forward pass, as values are). Measured on two cores that
-# were shared with other work; a share differs between machines far less than a time does.
+# gradient, 2 Fisher products, baseline; a line search is a forward pass, as values are), on two idle cores; a share
+# differs between machines far less than a time does.
 EFFICIENCY = {
     "collect": 0.62,
     "values": 0.65,
