@@ -68,12 +68,15 @@ def fisher_vector_product(
       params: where to linearise.
       damping: added to the diagonal.
     """
-    dist_params, jvp = jax.linearize(dist_params_fn, params)
-    vjp = jax.linear_transpose(jvp, params)
+    dist_params, vjp = jax.vjp(dist_params_fn, params)
+    # What jax.linearize makes of a function shared by devices has unused inputs, and the compiler of jaxlib 0.11.2
+    # crashes on them; the transpose of the transpose has none.
+    jvp = jax.linear_transpose(vjp, dist_params)
 
     def product(v: PyTree) -> PyTree:
         grad_kl = jax.grad(dist_kl, argnums=1)
-        _, curved = jax.jvp(lambda new: grad_kl(dist_params, new), (dist_params,), (jvp(v),))
+        (tangent,) = jvp((v,))
+        _, curved = jax.jvp(lambda new: grad_kl(dist_params, new), (dist_params,), (tangent,))
         (pulled_back,) = vjp(curved)
         return jax.tree.map(lambda a, b: a + damping * b, pulled_back, v)
 
