@@ -120,8 +120,9 @@ def python_row(case: Case, changes: dict[str, Any], ours: Row) -> Row:
     return {"part": "rollout, step by step in Python", **row, "speedup": speedup}
 
 
-def rows_of(case: Case, batch_size: int | None, gru_units: int, with_torch: bool) -> list[Row]:
-    """All rows of one task."""
+def rows_of(case: Case, batch_size: int | None, gru_units: int, with_torch: bool, ours: bool) -> list[Row]:
+    """All rows of one task; those of `ours` alone if asked."""
+    case = case._replace(beside=case.beside and not ours)
     changes = {"batch_size": batch_size or case.batch_size, "gru_units": gru_units}
     rows = jax_rows(case, changes)
     by_part = {row["part"]: row for row in rows}
@@ -166,6 +167,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, help="steps in a batch (default: as in CASES, per task)")
     parser.add_argument("--gru-units", type=int, default=256)
     parser.add_argument("--tasks", nargs="+", default=[case.task for case in CASES], help="of the default ones")
+    parser.add_argument("--ours", action="store_true", help="leave the loops of others out")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the rows")
     parser.add_argument("--check", action="store_true", help="fail if a ratio is worse than in the last commit's rows")
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="by which share (default %(default)s)")
@@ -186,7 +188,7 @@ def main() -> None:
     a.results.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for case in chosen:  # written after each, in case a later one fails
-        rows += rows_of(case, a.batch_size, a.gru_units, with_torch)
+        rows += rows_of(case, a.batch_size, a.gru_units, with_torch, a.ours)
         described = machine({name: rows[0][name] for name in ("device", "jax")}, load)
         name = rows[0]["platform"]
         write_rows(a.results / f"{name}.json", [row | {"machine": described} for row in rows])
