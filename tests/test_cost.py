@@ -134,8 +134,8 @@ def test_environment_draws_more_where_tasks_are_larger():
     assert bandit.num_steps == mdp.num_steps
     assert 10 * 100 < environment_cost(bandit).operations < environment_cost(mdp).operations
     assert environment_cost(bandit, 7) == environment_cost(bandit).times(7)
-    # action int32; reward, prev_reward, obs, mask, both flags float32; prev_action int32: 8 numbers a step
-    assert environment_cost(bandit).bytes == 4 * (8 * 10 + 5)  # and the task's features
+    # both actions int32; reward, the expected one, prev_reward, obs, mask, both flags float32: 9 numbers a step
+    assert environment_cost(bandit).bytes == 4 * (9 * 10 + 5)  # and the task's features
 
 
 def test_the_floor_is_the_longer_of_two():

@@ -94,7 +94,7 @@ def random_play(learner: Learner) -> Callable[[jax.Array], Trajectory]:
         key_task, key_rollout = jax.random.split(key)
         return rollout(key_rollout, agent, learner.trial, learner.trial.env.sample_params(key_task))
 
-    return lambda key: jax.vmap(play, out_axes=Trajectory._make([1] * 6 + [0]))(
+    return lambda key: jax.vmap(play, out_axes=Trajectory._make([1] * 7 + [0]))(
         jax.random.split(key, learner.num_trials)
     )
 
@@ -185,7 +185,9 @@ def measure_parts(learner: Learner) -> list[Row]:
     def fit(params, opt_state, targets):
         return fit_baseline(key, networks, config, make_optimisers(config, num_trials)[1], params, opt_state, targets)
 
-    targets = BaselineBatch(trajectory.trial_obs, jnp.cumsum(trajectory.reward, axis=0), trajectory.mask)
+    targets = BaselineBatch(
+        trajectory.trial_obs, jnp.cumsum(trajectory.reward, axis=0), trajectory.mask, trajectory.task_features[None]
+    )
     fitted, _ = measure(learner, "baseline", fit, (baseline, state.baseline_opt_state, targets), costs["baseline"])
     return [environment, rollouts, values, gradient, fisher, fitted]
 

@@ -29,6 +29,12 @@ class TrainConfig:
       task_inference_coefficient: "ppo" and "imitation": weight of an auxiliary squared error: a second head on the
         policy's hidden state predicts `TaskDistribution.task_features`, which training knows and the agent must infer
         (Humplik et al. 2019). Nothing of it is used in acting. Beyond the paper; 0 in its presets.
+      expected_rewards: learn from `TaskDistribution.expected_reward`, which training knows, in place of the rewards
+        that were drawn: the same objective with less noise. Agents see rewards only. Beyond the paper.
+      baseline_sees_task: the baseline is given `TaskDistribution.task_features` too (an asymmetric critic: Pinto et al.
+        2018). It serves training only, so the policy still knows nothing of the task. Beyond the paper.
+      baseline_warmup_iterations: the policy stays as it is for so many iterations, while the baseline is fitted: for a
+        policy that does not start from scratch.
       fisher_fraction: "trpo": share of the batch's trials in Fisher-vector products.
       cg_iters: "trpo": conjugate-gradient iterations.
       cg_damping: "trpo": added to the Fisher matrix's diagonal.
@@ -65,6 +71,9 @@ class TrainConfig:
     entropy_coefficient: float = 0.0
     entropy_schedule: str = "constant"
     task_inference_coefficient: float = 0.0
+    expected_rewards: bool = False
+    baseline_sees_task: bool = False
+    baseline_warmup_iterations: int = 0
     fisher_fraction: float = 1.0
     cg_iters: int = 10
     cg_damping: float = 1e-3
@@ -140,7 +149,13 @@ _AT_LEAST_ONE = (
     "gru_units",
     "iterations_per_chunk",
 )
-_AT_LEAST_ZERO = ("entropy_coefficient", "task_inference_coefficient", "cg_damping", "memory_horizon")
+_AT_LEAST_ZERO = (
+    "entropy_coefficient",
+    "task_inference_coefficient",
+    "cg_damping",
+    "memory_horizon",
+    "baseline_warmup_iterations",
+)
 _POSITIVE = ("policy_learning_rate", "baseline_learning_rate", "gradient_clip", "clip_range")
 _UNIT_INTERVAL = ("discount", "gae_lambda", "first_step_flag")
 _CHOICES = {

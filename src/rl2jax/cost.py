@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from rl2jax.agents.random import random_agent
 from rl2jax.networks import RecurrentNetwork
 from rl2jax.rollout import rollout
+from rl2jax.sgd import num_minibatches
 from rl2jax.tasks import parse_task
 from rl2jax.train import Learner
 from rl2jax.trial import Trial
@@ -206,9 +207,35 @@ def _seen(learner: Learner) -> int:
     return sum(1 if encoding.one_hot else encoding.size for encoding in encodings) + 2
 
 
-def iteration_seconds(learner: Learner, peak: Peak) -> float:
-    """About how long one iteration takes on a device with this peak."""
-    return sum(floor_seconds(cost, peak) / EFFICIENCY[phase] for phase, cost in phase_costs(learner).items())
+def sequential_steps(learner: Learner) -> int:
+    """Steps of loops over time in one iteration, one after another however wide the device and however many there are.
+
+    A backward pass is a second loop; a Fisher-vector product is one in each direction of the linearised network.
+    """
+    config = learner.config
+    minibatches = num_minibatches(learner.num_trials, config.policy_minibatch_trials)
+    loops = 2  # collect, values
+    if config.algorithm == "trpo":
+        loops += 2 + 1 + 2 * config.cg_iters + 1  # gradient, linearisation, products, line search
+    else:
+        loops += 2 * config.policy_epochs * minibatches
+        loops += 1 if config.max_kl == math.inf else config.policy_epochs
+    if config.algorithm != "imitation":
+        loops += 2 * config.baseline_epochs * num_minibatches(learner.num_trials, config.baseline_minibatch_trials)
+    return loops * learner.trial.num_steps
+
+
+def iteration_seconds(learner: Learner, peak: Peak, devices: int = 1, step_seconds: float = 0.0) -> float:
+    """About how long one iteration takes on devices with this peak.
+
+    Args:
+      learner: what is trained.
+      peak: of one device.
+      devices: that share the trials; what they send each other is not counted.
+      step_seconds: a device's own time for a step of a loop, however little there is to do: launches.
+    """
+    work = sum(floor_seconds(cost, peak) / EFFICIENCY[phase] for phase, cost in phase_costs(learner).items())
+    return work / devices + step_seconds * sequential_steps(learner)
 
 
 def training_seconds(task_name: str, preset_name: str, peak: Peak) -> float:

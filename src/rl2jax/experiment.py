@@ -17,8 +17,10 @@ from rich.progress import (
 
 from rl2jax.agents import ReferenceAgent
 from rl2jax.compare import Comparison, Contender, compare, reference_contender
+from rl2jax.devices import TRIALS, choose_mesh
 from rl2jax.evaluate import evaluate, evaluation_key
 from rl2jax.learner import TrainState
+from rl2jax.recipes import Stage, stages
 from rl2jax.report import evaluation_row, read_rows, write_rows
 from rl2jax.runs import Run, create_run, last_iteration, load_state, open_run, train_run
 from rl2jax.tasks import Task, parse_task
@@ -85,7 +87,13 @@ def evaluate_run(
 
 
 def train_cell(
-    folder: Path, task_name: str, preset_name: str, *, training_seed: int, console: Console, **changes: Any
+    folder: Path,
+    task_name: str,
+    preset_name: str,
+    *,
+    training_seed: int,
+    console: Console,
+    **changes: Any,
 ) -> Run:
     """Trains one agent in `folder`, or as much of that as is not done yet.
 
@@ -102,15 +110,54 @@ def train_cell(
       ValueError: if the folder holds a run of other settings.
     """
     task = parse_task(task_name)
-    config = task.preset(preset_name).replace(**changes)
+    stage = Stage("", task, task.preset(preset_name).replace(**changes))
+    return train_stage(folder, stage, source=preset_name, training_seed=training_seed, console=console)
+
+
+def train_recipe(folder: Path, task_name: str, recipe: str, *, training_seed: int, console: Console) -> Run:
+    """Trains the stages of a recipe, each in a folder of its own in `folder`, or as much of that as is not done yet.
+
+    Returns:
+      the run of the last stage.
+
+    Raises:
+      Interrupted: if a signal stopped it; what was done is saved.
+      ValueError: if a stage's folder holds a run of other settings, or there is no such recipe.
+    """
+    run = None
+    for stage in stages(recipe, parse_task(task_name)):
+        where = folder / stage.name
+        run = train_stage(where, stage, source=recipe, training_seed=training_seed, console=console, start=run)
+    assert run is not None
+    return run
+
+
+def train_stage(
+    folder: Path, stage: Stage, *, source: str, training_seed: int, console: Console, start: Run | None = None
+) -> Run:
+    """Trains one stage in `folder`, or as much of that as is not done yet.
+
+    Args:
+      folder: of the run; made if there is none.
+      stage: task and settings.
+      source: what the settings are called in an error.
+      training_seed: of everything random in training.
+      console: for the progress bar.
+      start: a run whose parameters a new one starts from.
+
+    Raises:
+      Interrupted: if a signal stopped it; what was done is saved.
+      ValueError: if the folder holds a run of other settings.
+    """
     if (folder / "run.json").exists():
         run = open_run(folder)
-        if (run.task.name, run.config, run.seed) != (task.name, config, training_seed):
-            raise ValueError(f"{folder} holds a run of other settings than {preset_name}'s; move it away")
+        if (run.task.name, run.config, run.seed) != (stage.task.name, stage.config, training_seed):
+            raise ValueError(f"{folder} holds a run of other settings than {source}'s; move it away")
     else:
-        run = create_run(folder, task, config, training_seed)
-    if last_iteration(run) < config.iterations and not train_with_progress(run, console, resume=True):
-        raise Interrupted(f"{task_name}: stopped and saved; start again to continue")
+        run = create_run(folder, stage.task, stage.config, training_seed, start=start)
+    shared = run._replace(mesh=choose_mesh(run.learner.num_trials, TRIALS))
+    if last_iteration(run) < run.config.iterations and not train_with_progress(shared, console, resume=True):
+        raise Interrupted(f"{stage.task.name}: stopped and saved; start again to continue")
     return run
 
 

@@ -47,11 +47,15 @@ class TrainState(NamedTuple):
 
 
 class BaselineBatch(NamedTuple):
-    """What fitting the baseline needs of a batch; leaves [num_steps, num_trials, ...]."""
+    """What fitting the baseline needs of a batch; leaves [num_steps, num_trials, ...].
+
+    `task_features` is [1, num_trials, num_task_features], as in `PolicyBatch`.
+    """
 
     trial_obs: Any
     target: chex.Array
     mask: chex.Array
+    task_features: chex.Array
 
 
 def make_trial(env: Any, config: TrainConfig) -> Trial:
@@ -65,12 +69,13 @@ def make_networks(env: Any, config: TrainConfig) -> PolicyAndBaseline:
     Raises:
       ValueError: if the environment's spaces are not supported, or it has no task features to infer.
     """
-    inferred = config.task_inference_coefficient > 0
-    num_task_features = _count_task_features(env) if inferred else 0
-    if inferred and num_task_features == 0:
+    inferred, seen = config.task_inference_coefficient > 0, config.baseline_sees_task
+    num_task_features = _count_task_features(env) if inferred or seen else 0
+    if (inferred or seen) and num_task_features == 0:
+        field = "task_inference_coefficient" if inferred else "baseline_sees_task"
         raise ValueError(
-            f"task_inference_coefficient must be 0 for {env.name}, whose task_features are empty, "
-            f"got {config.task_inference_coefficient}"
+            f"{field} must be {0 if inferred else 'false'} for {env.name}, whose task_features are empty, "
+            f"got {getattr(config, field)}"
         )
     action_space = env.action_space(None)
     return PolicyAndBaseline(
@@ -82,7 +87,8 @@ def make_networks(env: Any, config: TrainConfig) -> PolicyAndBaseline:
         weight_norm=config.weight_norm,
         memory_horizon=config.memory_horizon,
         matmul_precision=config.matmul_precision,
-        num_task_features=num_task_features,
+        num_task_features=num_task_features if inferred else 0,
+        num_baseline_task_inputs=num_task_features if seen else 0,
     )
 
 
@@ -118,7 +124,7 @@ def make_collect(
     With a teacher the trials are those of `imitation.imitating_agent`. Each device of a mesh plays its share of
     them, the same trials as one device would.
     """
-    out_axes: Any = Trajectory._make([1] * 6 + [0])  # time-major; task features have no time
+    out_axes: Any = Trajectory._make([1] * 7 + [0])  # time-major; task features have no time
 
     def play(key: chex.PRNGKey, task: PyTree, policy_params: PyTree) -> Trajectory:
         agent = networks.agent(policy_params)
@@ -153,7 +159,8 @@ def fit_baseline(key, networks, config, optimiser, params, opt_state, batch: Bas
     """Epochs of least squares on normalised returns: (params, optimiser state, last epoch's loss)."""
 
     def loss_fn(params, minibatch: BaselineBatch):
-        values = vmap_trials(networks.values, mesh, (None, 1), 1)(params, minibatch.trial_obs)
+        inputs = minibatch.trial_obs, minibatch.task_features[0]
+        values = vmap_trials(networks.values, mesh, (None, 1, 0), 1)(params, *inputs)
         return masked_mean(jnp.square(values - minibatch.target), minibatch.mask)
 
     def epoch(carry, key_epoch):
@@ -178,7 +185,9 @@ def make_update(networks: PolicyAndBaseline, config: TrainConfig, num_trials: in
     def update(state: TrainState, trajectory: Trajectory, key: chex.PRNGKey) -> tuple[TrainState, Metrics]:
         key_policy, key_baseline = jax.random.split(key)
         mask = trajectory.mask
-        returns = jax.vmap(discounted_returns, per_trial, 1)(trajectory.reward, config.discount)
+        rewards = trajectory.expected_reward if config.expected_rewards else trajectory.reward
+        task_features = standardise_columns(trajectory.task_features)
+        returns = jax.vmap(discounted_returns, per_trial, 1)(rewards, config.discount)
 
         # The first batch has no scale yet: its own moments serve.
         new_moments = update_moments(state.return_moments, returns, mask)
@@ -186,10 +195,14 @@ def make_update(networks: PolicyAndBaseline, config: TrainConfig, num_trials: in
             lambda new, old: jnp.where(state.iteration == 0, new, old), new_moments, state.return_moments
         )
         scale = jnp.sqrt(moments.variance) + 1e-6
-        output = vmap_trials(networks.values, mesh, (None, 1), 1)(state.params["baseline"], trajectory.trial_obs)
-        values = (moments.mean + scale * output) * mask
+        if imitates:  # nobody asks what a state is worth
+            values = jnp.zeros_like(mask)
+        else:
+            values_of = vmap_trials(networks.values, mesh, (None, 1, 0), 1)
+            output = values_of(state.params["baseline"], trajectory.trial_obs, task_features)
+            values = (moments.mean + scale * output) * mask
         advantages = jax.vmap(generalised_advantages, (1, 1, None, None), 1)(
-            trajectory.reward, values, config.discount, config.gae_lambda
+            rewards, values, config.discount, config.gae_lambda
         )
         acted = trajectory.agent_info
         batch = PolicyBatch(
@@ -199,18 +212,24 @@ def make_update(networks: PolicyAndBaseline, config: TrainConfig, num_trials: in
             acted.dist_params,
             standardise(advantages, mask),
             mask,
-            standardise_columns(trajectory.task_features)[None],
+            task_features[None],
         )
         policy_params, policy_opt_state, info = policy_step(
             key_policy, networks, config, policy_optimiser, state, batch, mesh
         )
+        if config.baseline_warmup_iterations:
+            new, old = (policy_params, policy_opt_state), (state.params["policy"], state.policy_opt_state)
+            warm = state.iteration >= config.baseline_warmup_iterations
+            policy_params, policy_opt_state = jax.tree.map(lambda n, o: jnp.where(warm, n, o), new, old)
 
         baseline = state.params["baseline"], state.baseline_opt_state
         if imitates:  # nothing is estimated: the baseline stays as it is
             baseline_params, baseline_opt_state, baseline_loss = *baseline, jnp.zeros(())
         else:
             new_scale = jnp.sqrt(new_moments.variance) + 1e-6
-            targets = BaselineBatch(trajectory.trial_obs, (returns - new_moments.mean) / new_scale, mask)
+            targets = BaselineBatch(
+                trajectory.trial_obs, (returns - new_moments.mean) / new_scale, mask, task_features[None]
+            )
             baseline_params, baseline_opt_state, baseline_loss = fit_baseline(
                 key_baseline, networks, config, baseline_optimiser, *baseline, targets, mesh
             )

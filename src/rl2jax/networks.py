@@ -44,12 +44,18 @@ class NetworkWeights(NamedTuple):
       head: float32 [units, num_outputs].
       head_bias: float32 [num_outputs].
       constants: float32 [num_constants]; outputs that do not depend on the input (a log standard deviation).
+      task: float32 [num_task_inputs, 3 * units]; of inputs to the gates that stay the same during a trial.
     """
 
     gru: GRUWeights
     head: chex.Array
     head_bias: chex.Array
     constants: chex.Array
+    task: chex.Array
+
+    def gru_for(self, task_inputs: chex.Array) -> GRUWeights:
+        """The recurrent layer in a trial with these inputs, float32 [num_task_inputs]: they become part of the bias."""
+        return self.gru._replace(bias=self.gru.bias + task_inputs @ self.task) if self.task.size else self.gru
 
 
 def product(x: chex.Array, matrix: chex.Array, precision: str = "default") -> chex.Array:
@@ -127,6 +133,7 @@ class RecurrentNetwork(nn.Module):
     num_constants: int = 0
     weight_norm: bool = True
     memory_horizon: int = 0
+    num_task_inputs: int = 0
 
     @nn.compact
     def __call__(self) -> NetworkWeights:
@@ -145,6 +152,9 @@ class RecurrentNetwork(nn.Module):
             head=self._matrix("head", xavier, (self.units, self.num_outputs)),
             head_bias=self.param("head_bias", zeros, (self.num_outputs,)),
             constants=self.param("constants", zeros, (self.num_constants,)) if self.num_constants else jnp.zeros((0,)),
+            task=self._matrix("task", _gates(xavier), (self.num_task_inputs, gates))
+            if self.num_task_inputs
+            else jnp.zeros((0, gates)),
         )
 
     def _initial_bias(self, key: chex.PRNGKey, shape: tuple[int]) -> chex.Array:
@@ -267,7 +277,8 @@ class PolicyAndBaseline:
 
     Parameters are a dict {"policy": ..., "baseline": ...}. All methods take one trial;
     `jax.vmap` stays outside. The policy's first `num_task_features` outputs are an auxiliary head
-    (`TrainConfig.task_inference_coefficient`); the others parametrise the action distribution.
+    (`TrainConfig.task_inference_coefficient`); the others parametrise the action distribution. The baseline sees
+    `num_baseline_task_inputs` features of the task (`TrainConfig.baseline_sees_task`); the policy never does.
     """
 
     observation: Encoding
@@ -278,6 +289,7 @@ class PolicyAndBaseline:
     weight_norm: bool = True
     memory_horizon: int = 0
     num_task_features: int = 0
+    num_baseline_task_inputs: int = 0
     matmul_precision: str = "default"
 
     @property
@@ -289,12 +301,12 @@ class PolicyAndBaseline:
     @property
     def baseline_network(self) -> RecurrentNetwork:
         """Declaration of the baseline's parameters."""
-        return self._network(1, 0)
+        return self._network(1, 0, self.num_baseline_task_inputs)
 
-    def _network(self, num_outputs: int, num_constants: int) -> RecurrentNetwork:
+    def _network(self, num_outputs: int, num_constants: int, num_task_inputs: int = 0) -> RecurrentNetwork:
         input_size = self.observation.size + self.action.size + 2
         return RecurrentNetwork(
-            input_size, self.units, num_outputs, num_constants, self.weight_norm, self.memory_horizon
+            input_size, self.units, num_outputs, num_constants, self.weight_norm, self.memory_horizon, num_task_inputs
         )
 
     def init(self, key: chex.PRNGKey) -> dict[str, PyTree]:
@@ -327,12 +339,15 @@ class PolicyAndBaseline:
         state = gru_step(weights.gru, activation, state, self.embed(trial_obs), self.matmul_precision)
         return state, _head(weights, state)
 
-    def unroll(self, weights: NetworkWeights, trial_obs: TrialObservation) -> chex.Array:
+    def unroll(
+        self, weights: NetworkWeights, trial_obs: TrialObservation, task_inputs: chex.Array | None = None
+    ) -> chex.Array:
         """Outputs over a whole trial from a fresh hidden state; float32 [num_steps, outputs]."""
         activation = ACTIVATIONS[self.activation]
+        gru = weights.gru if task_inputs is None else weights.gru_for(task_inputs)
 
         def step(state, x):
-            state = gru_step(weights.gru, activation, state, x, self.matmul_precision)
+            state = gru_step(gru, activation, state, x, self.matmul_precision)
             return state, state
 
         # Embedding and head stay outside the scan (one large product each); the input product is
@@ -357,10 +372,18 @@ class PolicyAndBaseline:
     def _split(self, outputs: chex.Array) -> tuple[chex.Array, chex.Array]:
         return outputs[..., self.num_task_features :], outputs[..., : self.num_task_features]
 
-    def values(self, baseline_params: PyTree, trial_obs: TrialObservation) -> chex.Array:
-        """The baseline's output over a trial, on the scale of normalised returns; float32 [num_steps]."""
+    def values(
+        self, baseline_params: PyTree, trial_obs: TrialObservation, task_features: chex.Array | None = None
+    ) -> chex.Array:
+        """The baseline's output over a trial, on the scale of normalised returns; float32 [num_steps].
+
+        Args:
+          baseline_params: params["baseline"].
+          trial_obs: of the trial.
+          task_features: float32 [num_baseline_task_inputs]; ignored by a baseline that does not see the task.
+        """
         weights: Any = self.baseline_network.apply(baseline_params)
-        return self.unroll(weights, trial_obs)[..., 0]
+        return self.unroll(weights, trial_obs, task_features if self.num_baseline_task_inputs else None)[..., 0]
 
     def agent(self, policy_params: PyTree, deterministic: bool = False) -> Agent:
         """The policy as an agent: its hidden state is the fast learner's memory.

@@ -47,12 +47,15 @@ def rollout(key: chex.PRNGKey, agent: Agent, trial: Trial, params: PyTree, num_s
             key_env, carry.trial_state, action, params
         )
         mask = 1.0 - carry.trial_done.astype(jnp.float32)
+        expected = trial.env.expected_reward(carry.trial_state.env_state, action, params)
+        expected = reward if expected is None else expected
         transition = (
             carry.trial_obs,
             action,
             jnp.where(carry.trial_done, 0.0, reward),  # not a product: 0 * inf is nan
             episode_done.astype(jnp.float32) * mask,
             mask,
+            jnp.where(carry.trial_done, 0.0, expected),
             agent_info,
         )
         trial_done = jnp.logical_or(carry.trial_done, trial_done)

@@ -1,6 +1,6 @@
 """A run in a folder: what it is, its checkpoints, its metrics; made, continued, read back.
 
-DIR/run.json       task, seed and config; written once
+DIR/run.json       task, seed and config, and the run whose parameters it started from; written once
 DIR/checkpoints/   one folder per saved iteration, the last two kept
 DIR/metrics.jsonl  one row per iteration
 DIR/tensorboard/   the same, if tensorboardX is installed
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -78,22 +79,35 @@ class Outcome(NamedTuple):
     finished: bool
 
 
-def create_run(folder: Path, task: Task, config: TrainConfig, seed: int, mesh: Mesh | None = None) -> Run:
+def create_run(
+    folder: Path, task: Task, config: TrainConfig, seed: int, mesh: Mesh | None = None, start: Run | None = None
+) -> Run:
     """Makes a run folder; with several processes, the first does.
 
+    Args:
+      folder: new or empty.
+      task: the task distribution and the number of episodes.
+      config: all settings.
+      seed: of the training key.
+      mesh: devices that train it.
+      start: a run whose newest parameters this one starts from; its checkpoint 0 holds them.
+
     Raises:
-      RunError: if it holds a run already, holds other files, or cannot be written.
+      RunError: if it holds a run already, holds other files, or cannot be written; if `start` has another policy.
       ValueError: if the config does not fit the task or the mesh.
     """
     run = Run(folder, task, config, seed, mesh)
     run.learner  # noqa: B018  # refuses a config that does not fit
+    state = None if start is None else started_from(run, start)
     if not is_first():
         return run
     if (folder / _RUN).exists():
         raise RunError(f"{folder} already holds a run; continue it with --resume, or choose another --out")
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; --out must be a new or empty folder")
-    if folder.is_dir() and any(entry.name != _LOCK for entry in folder.iterdir()):
+    cut_off = start is not None and checkpoint.iterations_on_disk(run.checkpoints) in ([], [0])
+    leftovers = {_LOCK, _CHECKPOINTS} if cut_off else {_LOCK}
+    if folder.is_dir() and any(entry.name not in leftovers for entry in folder.iterdir()):
         raise RunError(f"{folder} is not empty and holds no run; choose another --out")
     description = {
         "format": _FORMAT,
@@ -103,8 +117,12 @@ def create_run(folder: Path, task: Task, config: TrainConfig, seed: int, mesh: M
         "jax": jax.__version__,
         "config": config.to_json(),
     }
+    if start is not None:
+        description["started_from"] = [*ancestry(start), described(start)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if state is not None:
+            checkpoint.save(run.checkpoints, 0, state)
         write_atomically(folder / _RUN, json.dumps(description, indent=2) + "\n")
     except OSError as error:
         raise _cannot_write(folder, error, "; choose another --out") from error
@@ -132,6 +150,38 @@ def open_run(folder: Path) -> Run:
         return Run(folder, parse_task(description["task"]), config, int(description["seed"]))
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
+
+
+def described(run: Run) -> dict[str, Any]:
+    """What `run.json` says of a run, with the iteration it stands at and its policy's `parameters_digest`."""
+    description = json.loads((run.folder / _RUN).read_text())
+    digest = parameters_digest(load_state(run).params["policy"])
+    kept = {name: description[name] for name in ("task", "seed", "commit", "jax", "config")}
+    return {**kept, "iteration": last_iteration(run), "parameters_sha256": digest}
+
+
+def ancestry(run: Run) -> list[dict[str, Any]]:
+    """The runs that led to where this one started, the oldest first, each as `described`; empty from scratch."""
+    return json.loads((run.folder / _RUN).read_text()).get("started_from", [])
+
+
+def started_from(run: Run, start: Run) -> TrainState:
+    """A fresh train state with another run's parameters; the baseline's only if its inputs are the same.
+
+    Raises:
+      RunError: if the policies differ in an array, or `start` has no checkpoint.
+    """
+    fresh, old = run.learner.init(jax.random.key(run.seed)), load_state(start)
+    shapes = [{p: x.shape for p, x in jax.tree_util.tree_leaves_with_path(s.params["policy"])} for s in (fresh, old)]
+    for path in sorted({*shapes[0], *shapes[1]}, key=str):
+        if shapes[0].get(path) != shapes[1].get(path):
+            raise RunError(
+                f"{run.folder} cannot start from {start.folder}: {jax.tree_util.keystr(path)} of the policy is "
+                f"{shapes[1].get(path, 'absent')} there and {shapes[0].get(path, 'absent')} here"
+            )
+    same_baseline = jax.tree.map(jnp.shape, fresh.params["baseline"]) == jax.tree.map(jnp.shape, old.params["baseline"])
+    baseline = (old if same_baseline else fresh).params["baseline"]
+    return fresh._replace(params={"policy": old.params["policy"], "baseline": baseline})
 
 
 def last_iteration(run: Run) -> int:
@@ -192,7 +242,8 @@ def train_run(
         with together("opening the run"):
             stack.enter_context(lock(run.folder))
             learner = run.learner
-            if resume and checkpoint.iterations_on_disk(run.checkpoints):
+            saved = checkpoint.iterations_on_disk(run.checkpoints)
+            if saved and (resume or saved == [0]):  # 0: the parameters of the run it starts from
                 state = learner.place(load_state(run))
             else:
                 state = learner.init(jax.random.key(run.seed))

@@ -35,6 +35,7 @@ class Trajectory(NamedTuple):
       reward: float32; zero where `mask` is zero.
       episode_done: float32; 1.0 at the last step of each episode.
       mask: float32; 1.0 while the trial was running, 0.0 after its last episode ended.
+      expected_reward: float32; `TaskDistribution.expected_reward`, the reward itself where that is not known.
       agent_info: whatever the agent's `step` returned as info (a policy: `PolicyInfo`).
       task_features: `TaskDistribution.task_features(params)`, without a time axis.
     """
@@ -44,6 +45,7 @@ class Trajectory(NamedTuple):
     reward: chex.Array
     episode_done: chex.Array
     mask: chex.Array
+    expected_reward: chex.Array
     agent_info: PyTree
     task_features: chex.Array
 

@@ -44,6 +44,14 @@ class TaskDistribution(Environment[TaskState, TaskParams]):
         del params
         return jnp.zeros((0,), jnp.float32)
 
+    def expected_reward(self, state: TaskState, action: chex.Array, params: TaskParams) -> chex.Array | None:
+        """Mean reward of an action in a state, float32 []; None (default) where it is not known.
+
+        `TrainConfig.expected_rewards` learns from it in place of the reward; the agent sees rewards only.
+        """
+        del state, action, params
+        return None
+
     @property
     def default_params(self) -> EnvParams:
         """A task distribution has no default task: raises TypeError."""

@@ -78,6 +78,10 @@ class TabularMDP(TaskDistribution[MDPState, MDPParams]):
         new_state = MDPState(state=next_state, time=state.time + 1)
         return next_state, new_state, reward, self.is_terminated(new_state, params), {}
 
+    def expected_reward(self, state: MDPState, action: chex.Array, params: MDPParams) -> chex.Array:
+        """The mean of the reward's distribution."""
+        return params.reward_mean[state.state, action]
+
     def is_terminated(self, state: MDPState, params: MDPParams) -> chex.Array:
         """Episodes end by the time limit only."""
         del params
