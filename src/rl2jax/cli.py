@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, compare, limits, table, figure."""
+"""The command line: train, evaluate, ship, compare, limits; what only shows files is in cli_results.py."""
 
 import dataclasses
 import sys
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from rl2jax import host, processes
+from rl2jax import cli_results, host, processes
 
 app = typer.Typer(
     help="Learning to reinforcement learn (RL^2) on JAX: train a recurrent policy over a distribution of tasks; "
@@ -29,7 +29,8 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="paper (default; the paper's numbers), paper-first-order, cpu (for a laptop), quick (minutes)."
+            help="paper (default; the paper's numbers), paper-first-order, cpu (for a laptop), quick (minutes); or a "
+            "recipe beyond the paper's, trained in stages in OUT: best-scratch, best."
         ),
     ] = None,
     algorithm: Annotated[
@@ -68,8 +69,15 @@ def train(
     from rl2jax.config import parse_overrides
     from rl2jax.devices import SEEDS, TRIALS, describe
     from rl2jax.experiment import train_with_progress
+    from rl2jax.recipes import RECIPES
     from rl2jax.seed_runs import train_seeds_with_progress
 
+    if preset in RECIPES:
+        fixed = {"--algorithm": algorithm, "--iterations": iterations, "--set": set_, "--devices": devices}
+        fixed |= {"--num-seeds": num_seeds, "--coordinator": coordinator, "--distributed": distributed or None}
+        _refuse_with_recipe(preset, fixed)
+        _train_recipe(task, out, preset, seed or 0, resume)
+        return
     with processes.together("preparing the run"):
         changes: dict[str, Any] = parse_overrides(set_ or [])
         changes |= {k: v for k, v in {"algorithm": algorithm, "iterations": iterations}.items() if v is not None}
@@ -97,6 +105,26 @@ def train(
         shown.print("stopped and saved; continue with --resume")
         return
     shown.print(f"done; now `rl2jax evaluate {runs[0].folder} --num-tasks 10000`")
+
+
+def _refuse_with_recipe(recipe: str, options: dict[str, Any]) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ValueError(f"{given[0]} cannot be combined with --preset {recipe}, whose stages have their own settings")
+
+
+def _train_recipe(task: str, out: Path, recipe: str, seed: int, resume: bool) -> None:
+    """All stages, each a run of its own in `out`; what is done already is not done again."""
+    from rl2jax.experiment import Interrupted, train_recipe
+
+    if out.exists() and not resume and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"--out {out} is not empty; continue what it holds with --resume, or choose another")
+    try:
+        run = train_recipe(out, task, recipe, training_seed=seed, console=console)
+    except Interrupted:
+        console.print("stopped and saved; continue with --resume")
+        return
+    console.print(f"done; now `rl2jax evaluate {run.folder} --num-tasks 10000`")
 
 
 def _new_runs(task, out, preset, changes, seed, devices, num_seeds) -> tuple[list[Any], Any]:
@@ -186,6 +214,39 @@ def evaluate(
     typer.echo(f"{row['task']}: mean total reward {format_score(row)}, {num_tasks} tasks, seed {seed}")
 
 
+@app.command()
+def ship(
+    run_folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a trained run.")],
+    recipe: Annotated[str, typer.Option(help="How it was trained: best, best-scratch or paper.")],
+    num_tasks: Annotated[int, typer.Option(help="Fresh tasks on which it is evaluated.")] = 100_000,
+    seed: Annotated[int, typer.Option(help="Seed of those tasks.")] = 1,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="It takes the most likely action instead of a sample.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder of the file, OUT/RECIPE; default the package's own.")] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Folder of rows of other agents and limits, to hold the score against.")
+    ] = None,
+) -> None:
+    """Evaluate a trained agent and write it as one file, which rl2jax.load_agent loads."""
+    from rl2jax import shipped, tables
+    from rl2jax.compare import command_line
+    from rl2jax.experiment import evaluate_run
+    from rl2jax.report import format_score
+    from rl2jax.runs import open_run
+
+    _check_seed(seed)
+    if num_tasks < 2:
+        raise ValueError(f"--num-tasks must be >= 2, got {num_tasks}")
+    run = open_run(run_folder)
+    shipped.require_shippable(run, recipe, out)
+    known = {} if results is None else tables.opponents(tables.read_results(results), run.task.name)
+    row = evaluate_run(run, console, num_tasks=num_tasks, seed=seed, deterministic=deterministic)
+    row |= {"command": command_line(run.task, num_tasks, seed, [], [recipe]), **known}
+    path = shipped.ship(run, recipe, row, out)
+    typer.echo(f"{path}: mean total reward {format_score(row)}, {path.stat().st_size / 1e6:.2f} MB")
+
+
 def _check_json(path: Path | None) -> None:
     """Refuses a file that cannot be written before the work that would fill it."""
     if path is not None and not path.parent.is_dir():
@@ -206,6 +267,9 @@ def compare(
         str | None, typer.Option(help='Names with commas between; default: all that need no training. "" for none.')
     ] = None,
     run: Annotated[list[Path] | None, typer.Option(help="Folder of a trained run; may be given several times.")] = None,
+    shipped: Annotated[
+        str | None, typer.Option(help="Recipes of the package's own trained agents, commas between: best,best-scratch.")
+    ] = None,
     num_tasks: Annotated[
         int | None,
         typer.Option(
@@ -221,7 +285,7 @@ def compare(
     ] = None,
 ) -> None:
     """Play agents on the same tasks: means, standard errors, and which differences are significant."""
-    from rl2jax.compare import run_contenders, select_agents
+    from rl2jax.compare import run_contenders, select_agents, shipped_contender
     from rl2jax.experiment import compare_with_progress
     from rl2jax.report import format_score, write_comparison
     from rl2jax.runs import open_run
@@ -237,11 +301,11 @@ def compare(
     if count < 1:
         raise ValueError(f"--num-tasks must be >= 1, got {count}")
     _check_json(json_file)
-    names = None if agents is None else [name.strip() for name in agents.split(",") if name.strip()]
-    chosen = select_agents(parsed, names)
+    chosen = select_agents(parsed, None if agents is None else _names(agents))
     trained = run_contenders([open_run(folder) for folder in run or []], parsed)
+    trained += [shipped_contender(recipe, parsed) for recipe in _names(shipped or "")]
     if not chosen and not trained:
-        raise ValueError("--agents: nothing to compare; name agents, or runs with --run")
+        raise ValueError("--agents: nothing to compare; name agents, runs with --run, or recipes with --shipped")
     result = compare_with_progress(parsed, chosen, trained, count, seed, protocol, console)
     if json_file is not None:
         write_comparison(json_file, result.rows, result.tests)
@@ -253,6 +317,11 @@ def compare(
     if len(result.tests) > 1:
         different = sum(test.p_holm < 0.05 for test in result.tests)
         typer.echo(f"After Holm's adjustment for all pairs, {different} of {len(result.tests)} differ at 0.05.")
+
+
+def _names(text: str) -> list[str]:
+    """Of "gittins, ucb1", both."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 @app.command()
@@ -287,58 +356,8 @@ def limits(
         )
 
 
-RESULTS_HELP = "Folder of rows, as written by compare --json and the experiments."
-
-
-@app.command()
-def table(
-    number: Annotated[int, typer.Argument(help="1 (bandits) or 2 (tabular MDPs).")],
-    results: Annotated[Path | None, typer.Option(help=RESULTS_HELP + " Default: experiments/results/tableN.")] = None,
-    format_: Annotated[str, typer.Option("--format", help="terminal, markdown, latex or csv.")] = "terminal",
-    everything: Annotated[bool, typer.Option("--all", help="Also agents that the paper does not have.")] = False,
-) -> None:
-    """The paper's table beside ours, from rows on disk only."""
-    from rl2jax import tables
-    from rl2jax.published import TABLES
-
-    if format_ not in tables.FORMATS:
-        raise ValueError(f"--format must be one of {', '.join(tables.FORMATS)}, got {format_!r}")
-    if number not in TABLES:
-        raise ValueError(f"table must be one of {', '.join(map(str, TABLES))}, got {number}")
-    folder = _results(results, number)
-    built = tables.build_table(number, tables.read_results(folder), everything=everything)
-    if not built.lines:
-        raise ValueError(f"--results: {folder} has no row of table {number}")
-    if format_ == "terminal":
-        Console().print(tables.to_terminal(built))
-    else:
-        write = {"markdown": tables.to_markdown, "latex": tables.to_latex, "csv": tables.to_csv}[format_]
-        typer.echo(write(built), nl=False)
-
-
-@app.command()
-def figure(
-    number: Annotated[int, typer.Argument(help="2 (bandits) or 3 (tabular MDPs): normalised learning curves.")],
-    results: Annotated[Path | None, typer.Option(help=RESULTS_HELP + " Default: experiments/results/tableN.")] = None,
-    out: Annotated[Path | None, typer.Option(help="PNG, SVG or PDF file (default figureN.png).")] = None,
-) -> None:
-    """The paper's figure from our rows on disk."""
-    from rl2jax import figures, tables
-    from rl2jax.published import TABLES
-
-    figures_of = {published.figure: table for table, published in TABLES.items()}
-    if number not in figures_of:
-        raise ValueError(f"figure must be one of {', '.join(map(str, figures_of))}, got {number}")
-    out = out or Path(f"figure{number}.png")
-    if out.suffix not in (".png", ".svg", ".pdf"):
-        raise ValueError(f"--out must end in .png, .svg or .pdf, got {str(out)!r}")
-    rows = tables.read_results(_results(results, figures_of[number]))
-    figures.learning_curves(number, rows).savefig(out, dpi=200)
-    typer.echo(f"written to {out}")
-
-
-def _results(folder: Path | None, number: int) -> Path:
-    return folder or Path("experiments/results") / f"table{number}"
+for reads_rows in (cli_results.agents, cli_results.table, cli_results.figure):
+    app.command()(reads_rows)
 
 
 def _print_version(wanted: bool) -> None:
@@ -375,9 +394,11 @@ def is_for_the_user(error: Exception) -> bool:
     """Errors whose text was written for users: ours, and the operating system's."""
     from rl2jax.checkpoint import CheckpointError
     from rl2jax.runs import RunError
+    from rl2jax.shipped import ShippedAgentError
     from rl2jax.train import NonFiniteError
 
-    if isinstance(error, (CheckpointError, processes.ProcessError, RunError, NonFiniteError, OSError)):
+    ours = (CheckpointError, processes.ProcessError, RunError, ShippedAgentError, NonFiniteError)
+    if isinstance(error, (*ours, OSError)):
         return True
     # A ValueError of ours comes from a module of ours; one from inside JAX is a bug and keeps its traceback.
     traceback = error.__traceback__
