@@ -287,7 +287,7 @@ def test_task_names_round_trip(k, n):
         ("bandit:n=0", r"num_episodes \(n\) must be .*got 0"),
         ("bandit:k=five", "k must be an integer, got 'five'"),
         ("bandit:k", "k must be an integer, got ''"),
-        ("bandit:arms=5", "unknown setting 'arms'; allowed are k=, n="),
+        ("bandit:arms=5", "unknown setting 'arms'; allowed are k=, alpha=, beta=, good=, j=, n="),
         ("mdp:k=5", "unknown setting 'k'; allowed are s=, a=, t=, n="),
         ("mdp:t=-1", r"episode_length \(t\) must be .*got -1"),
         ("cartpole:t=0", "episode_length must be .*got 0"),

@@ -61,7 +61,7 @@ def known_agents(task: Task) -> dict[str, ReferenceAgent]:
         for name, spec in reference_agents(task.env).items()
         if spec.most_episodes is None or task.num_episodes <= spec.most_episodes
     }
-    if isinstance(task.env, BernoulliBandit) and is_exact(task.env.num_arms, task.num_episodes):
+    if isinstance(task.env, BernoulliBandit) and task.env.is_uniform and is_exact(task.env.num_arms, task.num_episodes):
         agents["bayes_optimal"] = ReferenceAgent(bayes_optimal_agent)
     return agents
 

@@ -20,20 +20,20 @@ def limit_row(task: Task, num_tasks: int, seed: int) -> dict[str, Any]:
     """One row of agent "limit"; `mean` is the exact value where there is one, else the upper bound.
 
     Args:
-      task: bandits, or tabular MDPs.
+      task: bandits of uniform arms, or tabular MDPs.
       num_tasks: tasks on which the best known policy is played, and over which the oracle of MDPs is averaged.
       seed: of those tasks, and of a bound that is sampled.
 
     Raises:
       ValueError: for a task distribution without a known limit.
     """
-    if isinstance(task.env, BernoulliBandit):
+    if isinstance(task.env, BernoulliBandit) and task.env.is_uniform:
         limit = bandit_limit(task.env.num_arms, task.num_episodes, seed)
     elif isinstance(task.env, TabularMDP):
         bound, error = oracle_bound(task.env, task.num_episodes, num_tasks, evaluation_key(seed))
         limit = Limit(None, bound, error, "oracle")
     else:
-        raise ValueError(f"limits are known for bandit:k=K,n=N and mdp:n=N, got {task.name}")
+        raise ValueError(f"limits are known for bandit:k=K,n=N (uniform arms) and mdp:n=N, got {task.name}")
     known = known_agents(task)
     best = next(name for name in _BEST_KNOWN[task.kind] if name in known)
     agent = reference_contender(task, best, known[best], tuned_or_tune(task, best, known[best])).agent

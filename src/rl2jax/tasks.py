@@ -14,7 +14,8 @@ class Task(NamedTuple):
     """A parsed name.
 
     Attributes:
-      name: the canonical name, with every setting spelled out; parses to an equal task.
+      name: the canonical name, with every setting spelled out (a bandit's prior only where it is not the uniform
+        one); parses to an equal task.
       kind: the part before the colon, or "custom" for the user's own; picks preset settings.
       env: the task distribution.
       num_episodes: episodes in a trial.
@@ -33,12 +34,19 @@ class Task(NamedTuple):
 class _Kind(NamedTuple):
     make: Callable[..., TaskDistribution]
     settings: dict[str, str]  # setting in the name -> argument of `make`
-    defaults: dict[str, int]
+    defaults: dict[str, int]  # of the settings that a canonical name always has
     num_episodes: int
+    unspelled: dict[str, int] = {}  # noqa: RUF012  # values that a canonical name leaves out
 
 
 _KINDS = {
-    "bandit": _Kind(BernoulliBandit, {"k": "num_arms"}, {"k": 5}, 10),
+    "bandit": _Kind(
+        BernoulliBandit,
+        {"k": "num_arms", "alpha": "alpha", "beta": "beta", "good": "good_percent", "j": "num_good"},
+        {"k": 5},
+        10,
+        {"alpha": 1, "beta": 1, "good": 100},
+    ),
     "mdp": _Kind(
         TabularMDP,
         {"s": "num_states", "a": "num_actions", "t": "episode_length"},
@@ -54,6 +62,9 @@ _EXAMPLES = "bandit:k=5,n=10, mdp:n=10 or package.module:object"
 def parse_task(text: str) -> Task:
     """Parses "bandit:k=5,n=10", "mdp:n=10" (s=, a=, t= optional), or "package.module:object[,n=10]".
 
+    A bandit's prior is uniform; "alpha=2,beta=2" makes it Beta(2, 2), "good=20" lets an arm be good with 20 percent,
+    "j=3" lets just three be good (see `BernoulliBandit`).
+
     The object is a `TaskDistribution`, or something that returns one when called without arguments; the
     current directory is searched too.
 
@@ -63,15 +74,17 @@ def parse_task(text: str) -> Task:
     head, _, rest = text.partition(":")
     if head in _KINDS:
         kind = _KINDS[head]
-        settings = _parse_settings(rest, {**kind.defaults, "n": kind.num_episodes}, text)
-        num_episodes = settings.pop("n")
+        given = kind.defaults | _parse_settings(rest, [*kind.settings, "n"], text)
+        num_episodes = given.pop("n", kind.num_episodes)
+        ordered = {name: given[name] for name in kind.settings if name in given}
+        settings = {name: value for name, value in ordered.items() if value != kind.unspelled.get(name)}
         env = kind.make(**{kind.settings[name]: value for name, value in settings.items()})
         spelled = ",".join(f"{name}={value}" for name, value in {**settings, "n": num_episodes}.items())
         _check_episodes(num_episodes)
         return Task(f"{head}:{spelled}", head, env, num_episodes)
     if "." in head or rest:
         target, _, settings_text = rest.partition(",")
-        num_episodes = _parse_settings(settings_text, {"n": 2}, text)["n"]
+        num_episodes = _parse_settings(settings_text, ["n"], text).get("n", 2)
         _check_episodes(num_episodes)
         return Task(f"{head}:{target},n={num_episodes}", "custom", _load(head, target, text), num_episodes)
     raise ValueError(f"unknown task {text!r}: name one of {', '.join(_KINDS)}, as in {_EXAMPLES}")
@@ -82,12 +95,13 @@ def _check_episodes(num_episodes: int) -> None:
         raise ValueError(f"num_episodes (n) must be an integer >= 1, got {num_episodes}")
 
 
-def _parse_settings(text: str, defaults: dict[str, int], task: str) -> dict[str, int]:
-    settings = dict(defaults)
+def _parse_settings(text: str, known: list[str], task: str) -> dict[str, int]:
+    """The settings that a name has."""
+    settings = {}
     for part in filter(None, text.split(",")):
         name, _, value = part.partition("=")
-        if name not in settings:
-            allowed = ", ".join(f"{name}=" for name in settings)
+        if name not in known:
+            allowed = ", ".join(f"{name}=" for name in known)
             raise ValueError(f"task {task!r}: unknown setting {name!r}; allowed are {allowed}")
         try:
             settings[name] = int(value)

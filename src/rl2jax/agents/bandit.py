@@ -2,7 +2,8 @@
 
 Arms are independent with success probabilities uniform on [0, 1], and that prior is known: after s successes in n
 pulls the belief about an arm is Beta(1 + s, 1 + n - s), its mean (s + 1) / (n + 2). The same means serve UCB1,
-eps-greedy and greedy, which the paper starts with one success and one failure of every arm.
+eps-greedy and greedy, which the paper starts with one success and one failure of every arm. Where the arms have
+another prior (see `BernoulliBandit`), all of them keep this one: nobody tells them.
 
 Every agent takes `tie_breaking`: "lowest" plays the lowest index among the best arms, as the published columns do,
 "random" any of them.

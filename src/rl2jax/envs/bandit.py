@@ -1,5 +1,6 @@
-"""Multi-armed bandits with Bernoulli arms (Duan et al. 2016, section 3.1)."""
+"""Multi-armed bandits with Bernoulli arms (Duan et al. 2016, section 3.1), and with arms of other priors."""
 
+import math
 from dataclasses import dataclass
 
 import chex
@@ -27,16 +28,56 @@ class BanditParams(EnvParams):
 
 @dataclass(frozen=True)
 class BernoulliBandit(TaskDistribution[BanditState, BanditParams]):
-    """`num_arms` arms whose success probabilities are independent and uniform on [0, 1]."""
+    """Arms whose success probabilities are independent; uniform on [0, 1], as in the paper, unless told otherwise.
+
+    Other priors are for agents that meet what they were not trained on. Good arms are Beta(alpha, beta), the others
+    never pay ("spike and slab"). With `good_percent` their number is left to chance: sparse good arms. With
+    `num_good` it is fixed: a bandit of fewer arms for an agent with `num_arms` actions. Which arms those are is drawn
+    with the task, or else agents that try arms in the order of their index would be told.
+
+    Attributes:
+      num_arms: k.
+      alpha: of the good arms' Beta distribution, > 0.
+      beta: of the good arms' Beta distribution, > 0.
+      good_percent: probability that an arm is good, each on its own; in (0, 100].
+      num_good: how many arms are good, 1 to k; None leaves that to `good_percent`.
+    """
 
     num_arms: int
+    alpha: float = 1.0
+    beta: float = 1.0
+    good_percent: float = 100.0
+    num_good: int | None = None
 
     def __post_init__(self):
         require(self.num_arms >= 1, "num_arms (k)", self.num_arms, "an integer >= 1")
+        require(0.0 < self.alpha < math.inf, "alpha", self.alpha, "> 0 and finite")
+        require(0.0 < self.beta < math.inf, "beta", self.beta, "> 0 and finite")
+        require(0.0 < self.good_percent <= 100.0, "good_percent (good)", self.good_percent, "in (0, 100]")
+        if self.num_good is not None:
+            allowed = f"an integer from 1 to num_arms (k), {self.num_arms}"
+            require(1 <= self.num_good <= self.num_arms, "num_good (j)", self.num_good, allowed)
+            allowed = "100 where num_good (j) says how many arms are good"
+            require(self.good_percent == 100.0, "good_percent (good)", self.good_percent, allowed)
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all arms are uniform on [0, 1]: the prior that limits and reference agents are derived for."""
+        all_good = self.good_percent == 100.0 and self.num_good in (None, self.num_arms)
+        return self.alpha == self.beta == 1.0 and all_good
 
     def sample_params(self, key: chex.PRNGKey) -> BanditParams:
         """Draws the arms' success probabilities."""
-        return BanditParams(probs=jax.random.uniform(key, (self.num_arms,)))
+        shape = (self.num_arms,)
+        if self.is_uniform:  # from the key itself: a seed's tasks are those of every version
+            return BanditParams(probs=jax.random.uniform(key, shape))
+        key_probs, key_good = jax.random.split(key)
+        probs = jax.random.beta(key_probs, self.alpha, self.beta, shape)
+        if self.num_good is None:
+            good = jax.random.bernoulli(key_good, self.good_percent / 100.0, shape)
+        else:
+            good = jax.random.permutation(key_good, self.num_arms) < self.num_good
+        return BanditParams(probs=jnp.where(good, probs, 0.0))
 
     @property
     def episode_length(self) -> int:  # type: ignore[override]
@@ -53,6 +94,10 @@ class BernoulliBandit(TaskDistribution[BanditState, BanditParams]):
         reward = jax.random.bernoulli(key, params.probs[action]).astype(jnp.float32)
         state = BanditState(time=state.time + 1)
         return jnp.zeros((1,), jnp.float32), state, reward, self.is_terminated(state, params), {}
+
+    def expected_reward(self, state: BanditState, action: chex.Array, params: BanditParams) -> chex.Array:
+        """The arm's success probability."""
+        return params.probs[action]
 
     def is_terminated(self, state: BanditState, params: BanditParams) -> chex.Array:
         """Every pull ends its episode."""

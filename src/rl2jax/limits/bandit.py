@@ -1,4 +1,4 @@
-"""Exact Bayes-optimal value and policy of a small Bernoulli bandit, by dynamic programming."""
+"""Exact Bayes-optimal value and policy of a small Bernoulli bandit of uniform arms, by dynamic programming."""
 
 from functools import cache
 from math import comb
@@ -136,8 +136,9 @@ def bayes_optimal_agent(env: BernoulliBandit, num_episodes: int) -> Agent:
     lowest index.
 
     Raises:
-      ValueError: as `solve`.
+      ValueError: as `solve`, and for arms that are not uniform.
     """
+    require(env.is_uniform, "env", env, "a bandit of uniform arms, for which the optimum is computed")
     solution = solve(env.num_arms, num_episodes)
     best = solution.counts[np.arange(len(solution.value)), solution.best_class]
     best_counts, class_counts = jnp.asarray(best[:, ::-1]), jnp.asarray(solution.counts[..., ::-1])
