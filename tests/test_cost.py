@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from helpers import random_params
 
-from rl2jax.config import preset
+from rl2jax.config import TrainConfig, preset
 from rl2jax.cost import (
     EFFICIENCY,
     Cost,
@@ -21,6 +21,7 @@ from rl2jax.cost import (
     iteration_seconds,
     matmul_peak,
     phase_costs,
+    sequential_steps,
     total,
     training_seconds,
 )
@@ -136,6 +137,24 @@ def test_environment_draws_more_where_tasks_are_larger():
     assert environment_cost(bandit, 7) == environment_cost(bandit).times(7)
     # both actions int32; reward, the expected one, prev_reward, obs, mask, both flags float32: 9 numbers a step
     assert environment_cost(bandit).bytes == 4 * (9 * 10 + 5)  # and the task's features
+
+
+def test_loop_steps_by_hand():
+    """12 trials of 4 steps: forward loops, and two for every gradient of every minibatch."""
+    config = TrainConfig(
+        num_episodes=4, batch_size=48, cg_iters=3, baseline_epochs=2, baseline_minibatch_trials=4, policy_epochs=5
+    )
+    env = BernoulliBandit(2)
+    assert sequential_steps(Learner(env, config)) == 4 * (2 + (2 + 1 + 2 * 3 + 1) + 2 * 2 * 3)
+    first_order = config.replace(algorithm="ppo", policy_minibatch_trials=6)
+    assert sequential_steps(Learner(env, first_order)) == 4 * (2 + (2 * 5 * 2 + 5) + 2 * 2 * 3)
+
+
+def test_devices_share_the_work_and_not_the_loops():
+    peak = Peak(1e9, 1e9)
+    work = iteration_seconds(LEARNER, peak)
+    steps = sequential_steps(LEARNER)
+    assert iteration_seconds(LEARNER, peak, devices=4, step_seconds=1e-3) == pytest.approx(work / 4 + steps * 1e-3)
 
 
 def test_the_floor_is_the_longer_of_two():
