@@ -10,8 +10,7 @@ from rl2jax import host
 from rl2jax.compare import run_contender, select_agents
 from rl2jax.experiment import Interrupted, compare_with_progress, train_cell
 from rl2jax.report import format_score, write_comparison
-from rl2jax.reproduce import slug
-from rl2jax.tasks import parse_task
+from rl2jax.tasks import parse_task, slug
 
 NUM_TASKS = 100_000
 EVALUATION_SEED = 1

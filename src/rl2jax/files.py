@@ -25,12 +25,12 @@ def git_commit() -> str | None:
         return None
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a temporary file beside `path` and renames it: readers see the old text or the new, never a part."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a temporary file beside `path` and renames it: readers see the old content or the new, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w") as file:
-            file.write(text)
+        with open(temporary, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

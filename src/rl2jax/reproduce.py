@@ -17,7 +17,7 @@ from rl2jax.limit_rows import limit_row
 from rl2jax.page import build_page
 from rl2jax.published import TABLES
 from rl2jax.report import read_rows, write_comparison, write_rows
-from rl2jax.tasks import parse_task
+from rl2jax.tasks import parse_task, slug
 
 
 class Plan(NamedTuple):
@@ -48,11 +48,6 @@ def duration(seconds: float) -> str:
     """Hours and minutes."""
     minutes = max(1, round(seconds / 60))
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
-
-
-def slug(task: str) -> str:
-    """A task's name as a file name: "bandit-k5-n10"."""
-    return task.replace(":", "-").replace(",", "-").replace("=", "")
 
 
 def reproduce(plan: Plan, console: Console) -> None:

@@ -56,6 +56,7 @@ _KINDS = {
     "cartpole": _Kind(random_cartpole, {"t": "episode_length"}, {"t": 100}, 4),
     "pendulum": _Kind(random_pendulum, {"t": "episode_length"}, {"t": 100}, 4),
 }
+KINDS = tuple(_KINDS)
 _EXAMPLES = "bandit:k=5,n=10, mdp:n=10 or package.module:object"
 
 
@@ -88,6 +89,11 @@ def parse_task(text: str) -> Task:
         _check_episodes(num_episodes)
         return Task(f"{head}:{target},n={num_episodes}", "custom", _load(head, target, text), num_episodes)
     raise ValueError(f"unknown task {text!r}: name one of {', '.join(_KINDS)}, as in {_EXAMPLES}")
+
+
+def slug(name: str) -> str:
+    """A task's name as a file name: "bandit-k5-n10"."""
+    return name.replace(":", "-").replace(",", "-").replace("=", "")
 
 
 def _check_episodes(num_episodes: int) -> None:

@@ -14,7 +14,7 @@ from rl2jax.config import TrainConfig
 from rl2jax.envs.base import TaskDistribution, require
 from rl2jax.evaluate import evaluate
 from rl2jax.files import cache_folder, git_commit, write_atomically
-from rl2jax.tasks import Task
+from rl2jax.tasks import Task, slug
 from rl2jax.trial import Trial
 
 # Tuning draws from a stream of its own: no seed repeats a task of an evaluation or a training run.
@@ -91,7 +91,7 @@ def tune(
 
 def tuned_file(folder: Path, task: Task) -> Path:
     """The file of a task's tuned hyperparameters in `folder`."""
-    return folder / (task.name.replace(":", "-").replace(",", "-").replace("=", "") + ".json")
+    return folder / (slug(task.name) + ".json")
 
 
 def read_tuned(path: Path) -> dict[str, Tuned]:
