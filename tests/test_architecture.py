@@ -37,13 +37,13 @@ LAYERS = [
     ["seeds"],
     ["checkpoint", "evaluate", "behaviour", "tasks", "stats", "published"],
     ["tuning", "cost"],
-    ["runs"],
-    ["report"],
+    ["recipes", "runs"],
+    ["report", "shipped"],
     ["compare", "tables"],
     ["limit_rows", "figures"],
     ["experiment", "page"],
     ["reproduce", "seed_runs"],
-    ["host"],
+    ["host", "cli_results"],
     ["cli"],
     ["rl2jax"],
 ]
@@ -76,7 +76,8 @@ CONFINED = {
     "tensorflow_probability": [],
     "gymnax": ["envs.*"],
     "orbax": ["checkpoint"],
-    "typer": ["cli"],
+    "safetensors": ["shipped"],
+    "typer": ["cli", "cli_results"],
 }
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rl2jax import devices, envs
     from rl2jax.config import TrainConfig, preset
     from rl2jax.seeds import train_seeds
+    from rl2jax.shipped import load_agent
     from rl2jax.train import train
     from rl2jax.types import Metrics, Trajectory, TrialObservation
 
@@ -22,6 +23,7 @@ __all__ = [
     "__version__",
     "devices",
     "envs",
+    "load_agent",
     "preset",
     "train",
     "train_seeds",
@@ -33,6 +35,7 @@ _HOMES = {
     "TrainConfig": "config",
     "Trajectory": "types",
     "TrialObservation": "types",
+    "load_agent": "shipped",
     "preset": "config",
     "train": "train",
     "train_seeds": "seeds",

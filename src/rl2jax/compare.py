@@ -17,6 +17,7 @@ from rl2jax.evaluate import Evaluation, evaluate, evaluation_key, nothing
 from rl2jax.limits import bayes_optimal_agent, is_exact
 from rl2jax.report import evaluation_row
 from rl2jax.runs import Run, load_state, parameters_digest, read_metrics
+from rl2jax.shipped import agent_name, describe, load_agent
 from rl2jax.stats import PairTest, not_below_best, pairwise_tests, significantly_better
 from rl2jax.tasks import Task
 from rl2jax.trial import Trial
@@ -130,6 +131,41 @@ def run_contenders(runs: list[Run], task: Task) -> list[Contender]:
     return [run_contender(run, task, "rl2" if i == 0 else f"rl2-{paths[i]}") for i, run in enumerate(runs)]
 
 
+def shipped_contender(recipe: str, task: Task) -> Contender:
+    """The package's own trained agent of a task: "rl2_best", "rl2_best_scratch" or "rl2_paper".
+
+    Raises:
+      ValueError: if there is none.
+      shipped.ShippedAgentError: if its file is damaged.
+    """
+    name = agent_name(task)
+    shipped = describe(name, recipe)
+    brief = ("task", "algorithm", "preset", "iterations", "environment_steps", "seed", "commit")
+    context = {
+        "hyperparameters": shipped.config.to_json(),
+        "recipe": recipe,
+        "trained_on": shipped.task,
+        "training": [{field: stage[field] for field in brief} for stage in shipped.stages],
+        "training_seed": shipped.stages[-1]["seed"],
+        "iteration": shipped.stages[-1]["iterations"],
+        "parameters_sha256": shipped.parameters_sha256,
+        "action_selection": shipped.action_selection,
+    }
+    flag = shipped.config.first_step_flag
+    return Contender(f"rl2_{recipe.replace('-', '_')}", load_agent(name, recipe), context, first_step_flag=flag)
+
+
+def command_line(
+    task: Task, num_tasks: int, seed: int, agents: list[str], shipped: list[str], protocol: str = "large"
+) -> str:
+    """The `rl2jax compare` that plays these agents, and the package's trained agents of these recipes."""
+    command = f"rl2jax compare {task.name} --num-tasks {num_tasks} --seed {seed}"
+    command += "" if protocol == "large" else f" --protocol {protocol}"
+    if agents != list(known_agents(task)):
+        command += f" --agents {','.join(agents)}" if agents else ' --agents ""'
+    return command + (f" --shipped {','.join(shipped)}" if shipped else "")
+
+
 def compare(
     task: Task,
     contenders: list[Contender],
@@ -195,17 +231,16 @@ def compare(
     tests = pairwise_tests(totals, paired=paired)
     better = significantly_better(tests)
     bold = not_below_best({name: evaluation.mean for name, evaluation in evaluations.items()}, better)
-    command = f"rl2jax compare {task.name} --num-tasks {num_tasks} --seed {seed}"
-    command += "" if paired else " --protocol paper"
     untrained = [contender.name for contender in contenders if "trained_on" not in contender.context]
-    if untrained != list(known_agents(task)):
-        command += f" --agents {','.join(untrained)}" if untrained else ' --agents ""'
+    shipped = [contender.context["recipe"] for contender in contenders if "recipe" in contender.context]
+    command = command_line(task, num_tasks, seed, untrained, shipped, protocol)
     rows = []
     for contender, evaluation in zip(contenders, results, strict=True):
         context = {"task": task.name, "agent": contender.name, **contender.context, "seed": seed}
         row = evaluation_row(evaluation, **context)
         row |= {"protocol": protocol, "not_below_best": contender.name in bold}
-        row["command"] = command + (" --run DIR" if "trained_on" in contender.context else "")
+        from_a_run = "trained_on" in contender.context and "recipe" not in contender.context
+        row["command"] = command + (" --run DIR" if from_a_run else "")
         row["significantly_better"] = better.get(contender.name, [])
         if is_bandit:
             row["pull_frequencies"] = np.round(evaluation.statistic, 5).tolist()

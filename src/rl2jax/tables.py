@@ -85,6 +85,28 @@ def best_documented(rows: Iterable[Row]) -> dict[tuple[str, str], Row]:
     return chosen
 
 
+def opponents(rows: list[Row], task: str) -> dict[str, Row]:
+    """What a trained agent's score on a task is held against, of what there are rows.
+
+    Args:
+      rows: as from `read_results`.
+      task: its name.
+
+    Returns:
+      {"best_reference": {"agent", "mean"}, of those that need no training, "limit": {"method", "mean"}}.
+    """
+    chosen = {agent: row for (of, agent), row in best_documented(rows).items() if of == task}
+    limit = chosen.pop(LIMIT, None)
+    untrained = [row for row in chosen.values() if "trained_on" not in row]
+    found = {}
+    if untrained:
+        best = max(untrained, key=lambda row: row["mean"])
+        found["best_reference"] = {"agent": best["agent"], "mean": best["mean"]}
+    if limit is not None:
+        found["limit"] = {"method": limit["method"], "mean": limit["mean"]}
+    return found
+
+
 def build_table(number: int, rows: list[Row], *, everything: bool = False) -> Table:
     """The paper's table `number` from rows; lines without any row are left out.
 

@@ -1,0 +1,88 @@
+"""Commands that only show what is in files: agents, table, figure."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+
+def agents(
+    folder: Annotated[Path | None, typer.Option(help="Where ship --out wrote them; default the package's own.")] = None,
+) -> None:
+    """List the trained agents that rl2jax.load_agent loads, with their scores on fresh tasks."""
+    from rl2jax.report import format_score
+    from rl2jax.shipped import FOLDER, list_agents
+
+    if folder is not None and not folder.is_dir():
+        raise ValueError(f"--folder must be a folder with shipped agents, got {str(folder)!r}")
+    found = list_agents(folder)
+    if not found:
+        typer.echo(f"no agents in {folder or FOLDER}")
+        return
+    for agent in found:
+        score = format_score(agent.evaluation).removesuffix(" (standard error)")
+        typer.echo(
+            f"{agent.name:<18}{agent.recipe:<14}{score:<22}{_shares(agent.evaluation):<50}"
+            f"{agent.environment_steps:>14,} steps{agent.num_bytes / 1e6:>7.2f} MB"
+        )
+    typer.echo('Mean total reward of a trial +- standard error; load one with rl2jax.load_agent("NAME", "RECIPE").')
+
+
+def _shares(evaluation: dict[str, Any]) -> str:
+    """The mean, as shares of what it is held against."""
+    opponents = {"best_reference": "agent", "limit": "method"}
+    known = [(evaluation[kind], name) for kind, name in opponents.items() if kind in evaluation]
+    return ", ".join(f"{100 * evaluation['mean'] / other['mean']:.2f}% of {other[name]}" for other, name in known)
+
+
+RESULTS_HELP = "Folder of rows, as written by compare --json and the experiments."
+
+
+def table(
+    number: Annotated[int, typer.Argument(help="1 (bandits) or 2 (tabular MDPs).")],
+    results: Annotated[Path | None, typer.Option(help=RESULTS_HELP + " Default: experiments/results/tableN.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="terminal, markdown, latex or csv.")] = "terminal",
+    everything: Annotated[bool, typer.Option("--all", help="Also agents that the paper does not have.")] = False,
+) -> None:
+    """The paper's table beside ours, from rows on disk only."""
+    from rl2jax import tables
+    from rl2jax.published import TABLES
+
+    if format_ not in tables.FORMATS:
+        raise ValueError(f"--format must be one of {', '.join(tables.FORMATS)}, got {format_!r}")
+    if number not in TABLES:
+        raise ValueError(f"table must be one of {', '.join(map(str, TABLES))}, got {number}")
+    folder = _results(results, number)
+    built = tables.build_table(number, tables.read_results(folder), everything=everything)
+    if not built.lines:
+        raise ValueError(f"--results: {folder} has no row of table {number}")
+    if format_ == "terminal":
+        Console().print(tables.to_terminal(built))
+    else:
+        write = {"markdown": tables.to_markdown, "latex": tables.to_latex, "csv": tables.to_csv}[format_]
+        typer.echo(write(built), nl=False)
+
+
+def figure(
+    number: Annotated[int, typer.Argument(help="2 (bandits) or 3 (tabular MDPs): normalised learning curves.")],
+    results: Annotated[Path | None, typer.Option(help=RESULTS_HELP + " Default: experiments/results/tableN.")] = None,
+    out: Annotated[Path | None, typer.Option(help="PNG, SVG or PDF file (default figureN.png).")] = None,
+) -> None:
+    """The paper's figure from our rows on disk."""
+    from rl2jax import figures, tables
+    from rl2jax.published import TABLES
+
+    figures_of = {published.figure: table for table, published in TABLES.items()}
+    if number not in figures_of:
+        raise ValueError(f"figure must be one of {', '.join(map(str, figures_of))}, got {number}")
+    out = out or Path(f"figure{number}.png")
+    if out.suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"--out must end in .png, .svg or .pdf, got {str(out)!r}")
+    rows = tables.read_results(_results(results, figures_of[number]))
+    figures.learning_curves(number, rows).savefig(out, dpi=200)
+    typer.echo(f"written to {out}")
+
+
+def _results(folder: Path | None, number: int) -> Path:
+    return folder or Path("experiments/results") / f"table{number}"

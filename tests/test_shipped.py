@@ -1,0 +1,434 @@
+"""Agents as files: what is written is what is loaded, bit for bit, and nothing else is ever loaded."""
+
+import json
+import shlex
+import shutil
+import tomllib
+from fnmatch import fnmatch
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import random_params
+from safetensors.numpy import load, save
+from test_cli import refused
+from test_cli import run as command
+
+import rl2jax
+from rl2jax import checkpoint, recipes, shipped
+from rl2jax.compare import compare, shipped_contender
+from rl2jax.config import TrainConfig
+from rl2jax.report import write_rows
+from rl2jax.rollout import rollout
+from rl2jax.runs import create_run, load_state, parameters_digest
+from rl2jax.shipped import ShippedAgentError, describe, list_agents, load_agent, ship
+from rl2jax.tables import opponents
+from rl2jax.tasks import parse_task
+from rl2jax.trial import Trial
+
+TASK = parse_task("bandit:k=2,n=4")
+NAME = "bandit-k2-n4"
+CONFIG = TrainConfig(
+    algorithm="ppo", num_episodes=4, iterations=3, batch_size=40, gru_units=4, task_inference_coefficient=1.0
+)
+ROW = {"task": TASK.name, "iteration": 3, "action_selection": "sample", "num_tasks": 500, "seed": 3, "mean": 2.5}
+ROW |= {"standard_error": 0.05, "standard_deviation": 1.1, "command": "rl2jax compare ...", "commit": "abc"}
+BYTES_ALLOWED = 25e6
+
+
+def untrained_run(folder, task=TASK, config=CONFIG, start=None):
+    """A run folder that stands at iteration 3, with random parameters in place of a training."""
+    run = create_run(folder, task, config, seed=7, start=start)
+    state = run.learner.init(jax.random.key(7))._replace(iteration=jnp.int32(3))
+    params = random_params(run.learner.networks, seed=1 if start is None else 2)
+    checkpoint.save(run.checkpoints, 3, state._replace(params=params))
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return untrained_run(tmp_path_factory.mktemp("run") / "run")
+
+
+@pytest.fixture(scope="module")
+def written(run, tmp_path_factory):
+    """A folder with one agent, not to be changed."""
+    folder = tmp_path_factory.mktemp("written")
+    ship(run, "best", ROW, folder)
+    return folder
+
+
+@pytest.fixture
+def folder(written, tmp_path):
+    """A copy of it, to be damaged."""
+    return shutil.copytree(written, tmp_path / "agents")
+
+
+@pytest.fixture
+def path(folder):
+    return folder / "best" / f"{NAME}.safetensors"
+
+
+@pytest.fixture
+def package(folder, monkeypatch):
+    """The same in place of the package's own agents."""
+    monkeypatch.setattr(shipped, "FOLDER", folder)
+    return folder
+
+
+def plays(agent):
+    """Actions and log probabilities of 40 trials."""
+
+    def play(key):
+        key_task, key_rollout = jax.random.split(key)
+        return rollout(key_rollout, agent, Trial(TASK.env, 4), TASK.env.sample_params(key_task))
+
+    played = jax.vmap(play)(jax.random.split(jax.random.key(5), 40))
+    return np.asarray(played.action), np.asarray(played.agent_info.log_prob)
+
+
+# --- What is written is what is loaded.
+
+
+@pytest.mark.parametrize("action_selection", ["sample", "mode"])
+def test_it_plays_as_the_run_does(run, folder, action_selection):
+    ship(run, "paper", ROW | {"action_selection": action_selection}, folder)
+    params = load_state(run).params["policy"]
+    wanted = plays(run.learner.networks.agent(params, deterministic=action_selection == "mode"))
+    for found, same in zip(plays(load_agent(NAME, "paper", folder)), wanted, strict=True):
+        np.testing.assert_array_equal(found, same)
+    assert len(np.unique(wanted[1])) > 2  # it acts on what it sees
+
+
+def test_one_line(package):
+    actions, _ = plays(rl2jax.load_agent("bandit-k2-n4"))
+    assert actions.shape == (40, 4)
+
+
+def test_what_is_known_of_it(run, written):
+    agent = describe(NAME, "best", written)
+    assert (agent.task, agent.recipe, agent.action_selection) == (TASK.name, "best", "sample")
+    assert agent.config == CONFIG
+    assert agent.parameters_sha256 == parameters_digest(load_state(run).params["policy"])
+    assert agent.evaluation == {k: ROW[k] for k in ROW if k not in ("task", "iteration", "action_selection")}
+    (stage,) = agent.stages
+    assert (stage["task"], stage["algorithm"], stage["seed"], stage["iterations"]) == (TASK.name, "ppo", 7, 3)
+    assert (stage["jax"], stage["preset"]) == (jax.__version__, None)
+    assert stage["environment_steps"] == agent.environment_steps == 3 * 40
+    assert agent.num_bytes == (written / "best" / f"{NAME}.safetensors").stat().st_size
+
+
+def test_every_training_that_led_to_it_is_named(run, tmp_path):
+    longer = parse_task("bandit:k=2,n=6")
+    second = untrained_run(tmp_path / "run", longer, CONFIG.replace(num_episodes=6, batch_size=60), start=run)
+    ship(second, "best", ROW | {"task": longer.name}, tmp_path)
+    agent = describe("bandit-k2-n6", folder=tmp_path)
+    assert [stage["task"] for stage in agent.stages] == [TASK.name, longer.name]
+    assert [stage["environment_steps"] for stage in agent.stages] == [3 * 40, 3 * 60]
+    digests = [parameters_digest(load_state(r).params["policy"]) for r in (run, second)]
+    assert [stage["parameters_sha256"] for stage in agent.stages] == digests
+    assert agent.parameters_sha256 == digests[1]
+
+
+def test_presets_and_stages_of_recipes_are_recognised():
+    def stage(recipe, config):
+        description = {"task": TASK.name, "config": config.to_json(), "iteration": 150, "seed": 0, "commit": None}
+        return shipped._stage(TASK, recipe, description | {"jax": "", "parameters_sha256": ""})
+
+    quick = stage("paper", TASK.preset("quick"))
+    assert (quick["preset"], quick["environment_steps"]) == ("quick", 150 * 10_000)
+    for part in recipes.stages("best", TASK):
+        assert stage("best", part.config)["preset"] == f"best/{part.name}"
+        assert stage("paper", part.config)["preset"] is None
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        ("bandit:k=5,n=10", "bandit-k5-n10"),
+        ("mdp:n=10", "mdp-n10"),
+        ("mdp:s=5,n=100", "mdp-s5-a5-t10-n100"),
+        ("mdp:s=10,a=5,t=100,n=10", "mdp-s10-a5-t100-n10"),
+    ],
+)
+def test_names(task, name):
+    assert shipped.agent_name(parse_task(task)) == name
+
+
+def test_the_same_run_gives_the_same_bytes(run, path):
+    before = path.read_bytes()
+    ship(run, "best", ROW, path.parent.parent)
+    assert path.read_bytes() == before
+
+
+def test_other_programs_can_read_it(path):
+    arrays = load(path.read_bytes())
+    assert arrays["params.gru_hidden"].shape == (4, 12)
+    assert all(name.startswith("params.") for name in arrays)
+
+
+# --- Nothing else is ever loaded.
+
+
+def test_a_changed_byte_is_noticed_wherever_it_is(folder, path):
+    content = path.read_bytes()
+    with open(path, "r+b", buffering=0) as file:
+        for position, byte in enumerate(content):
+            file.seek(position)
+            file.write(bytes([byte ^ (0x01, 0x20, 0x80)[position % 3]]))  # 0x20 changes the case of letters
+            with pytest.raises(ShippedAgentError, match=NAME):
+                describe(NAME, folder=folder)
+            file.seek(position)
+            file.write(bytes([byte]))
+    describe(NAME, folder=folder)  # as it was
+
+
+def test_the_digest_itself_is_compared_strictly(folder, path):
+    content = path.read_bytes()
+    digest = shipped._verified(path)[0]["file_sha256"].encode()
+    path.write_bytes(content.replace(digest, digest.upper()))
+    with pytest.raises(ShippedAgentError, match="damaged"):
+        load_agent(NAME, folder=folder)
+
+
+def test_a_truncated_or_longer_file_is_noticed(folder, path):
+    content = path.read_bytes()
+    for changed in [*(content[:length] for length in range(0, len(content), 13)), content[:-1], content + b"\0"]:
+        path.write_bytes(changed)
+        with pytest.raises(ShippedAgentError, match="damaged"):
+            load_agent(NAME, folder=folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a thesis",
+        b"[" * 100_000,
+        (10**5).to_bytes(8, "little") + b"[" * 10**5,
+        save({"x": np.zeros(3, np.float32)}),
+        save({"x": np.zeros(3, np.float32)}, {"rl2jax": "[]"}),
+        save({"x": np.zeros(3, np.float32)}, {"rl2jax": '{"format": 1}'}),
+        save({"x": np.zeros(3, np.float32)}, {"rl2jax": '{"format": 1, "file_sha256": "\\ud800"}'}),
+    ],
+)
+def test_other_files_are_refused(folder, path, content):
+    path.write_bytes(content)
+    with pytest.raises(ShippedAgentError, match=r"damaged.*rl2jax ship"):
+        load_agent(NAME, folder=folder)
+
+
+def rewrite(path, arrays=None, **changes):
+    """Writes a file anew with other contents and a digest that fits."""
+    description, content = shipped._verified(path)
+    arrays = load(content) | (arrays or {})
+    path.write_bytes(shipped._pack(arrays, description | {"file_sha256": shipped._NO_DIGEST} | changes))
+
+
+def test_another_format_is_refused(folder, path):
+    rewrite(path, format=2)
+    with pytest.raises(ShippedAgentError, match="format 2, this version of rl2jax reads 1: install"):
+        load_agent(NAME, folder=folder)
+
+
+def test_arrays_must_fit_the_config(folder, path):
+    rewrite(path, {"params.gru_bias": np.zeros(15, np.float32)})
+    with pytest.raises(ShippedAgentError, match=r"params.gru_bias is float32\[15\].*make it float32\[12\]"):
+        load_agent(NAME, folder=folder)
+    rewrite(path, {"params.gru_bias": np.zeros(12, np.float64)})
+    with pytest.raises(ShippedAgentError, match=r"params.gru_bias is float64\[12\]"):
+        load_agent(NAME, folder=folder)
+    rewrite(path, {"params.gru_bias": np.zeros(12, np.float32), "extra": np.zeros(1)})
+    with pytest.raises(ShippedAgentError, match=r"extra is float64.*make it absent"):
+        load_agent(NAME, folder=folder)
+
+
+def test_parameters_must_be_those_that_were_evaluated(folder, path):
+    rewrite(path, {"params.gru_bias": np.full(12, 0.5, np.float32)})
+    with pytest.raises(ShippedAgentError, match="other parameters"):
+        load_agent(NAME, folder=folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"task": "antigravity:fly,n=4"}, "one of bandit"),
+        ({"task": "bandit:k=2,colour=3"}, "colour"),
+        ({"task": 5}, "another version"),
+        ({"config": CONFIG.to_json() | {"colour": 3}}, "colour"),
+        ({"action_selection": "best"}, "sample or mode"),
+        ({"recipe": "paper"}, "move it to paper/"),
+        ({"task": "bandit:k=3,n=4"}, "move it to best/bandit-k3-n4.safetensors"),
+    ],
+)
+def test_what_it_says_must_make_sense(folder, path, changes, text):
+    rewrite(path, **changes)
+    with pytest.raises(ShippedAgentError, match=text):
+        load_agent(NAME, folder=folder)
+
+
+def test_unknown_names_list_what_there_is(written):
+    with pytest.raises(ValueError, match=f"name, with recipe 'best', must be one of {NAME}, got 'bandit-k5'"):
+        load_agent("bandit-k5", folder=written)
+    with pytest.raises(ValueError, match="recipe must be one of best, best-scratch, paper, got 'worst'"):
+        load_agent(NAME, "worst", written)
+    with pytest.raises(ValueError, match=r"no agent of recipe 'paper' is in .*rl2jax agents"):
+        load_agent(NAME, "paper", written)
+    with pytest.raises(ValueError, match="must be one of"):
+        load_agent(f"../best/{NAME}", folder=written)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"iteration": 2}, "row: iteration must be 3, where the run stands, got 2"),
+        ({"task": "bandit:k=3,n=4"}, "row: task"),
+        ({"action_selection": "greedy"}, "sample or mode"),
+        ({"standard_error": None}, "at least 2 tasks"),
+        ({"mean": float("nan")}, "row: mean"),
+    ],
+)
+def test_a_row_of_another_policy_is_not_shipped(run, tmp_path, changes, text):
+    with pytest.raises(ValueError, match=text):
+        ship(run, "best", ROW | changes, tmp_path)
+    with pytest.raises(ValueError, match="one without mean, command"):
+        ship(run, "best", {k: v for k, v in ROW.items() if k not in ("mean", "command")}, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_users_would_play_wrongly_is_not_shipped(run, tmp_path):
+    with pytest.raises(ValueError, match="first_step_flag must be 0"):
+        ship(run._replace(config=CONFIG.replace(first_step_flag=1.0)), "best", ROW, tmp_path)
+    custom = parse_task("rl2jax.envs:random_cartpole,n=4")
+    with pytest.raises(ValueError, match="task must be one of bandit"):
+        ship(run._replace(task=custom), "best", ROW, tmp_path)
+    with pytest.raises(ValueError, match="recipe must be one of"):
+        ship(run, "worst", ROW, tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="can be written"):
+        ship(run, "best", ROW, tmp_path / "file")
+
+
+# --- The package's own.
+
+
+def check_agents(folder):
+    """All agents of a folder load, nothing else lies there, and together they are small."""
+    files = {path for path in folder.rglob("*") if path.is_file()}
+    agents = list_agents(folder)
+    assert files == {folder / a.recipe / f"{a.name}.safetensors" for a in agents}
+    assert sum(agent.num_bytes for agent in agents) < BYTES_ALLOWED
+    for agent in agents:
+        assert agent.config.first_step_flag == 0
+        assert agent.name in agent.evaluation["command"].replace("=", "").replace(":", "-").replace(",", "-")
+        load_agent(agent.name, agent.recipe, folder)
+    return agents
+
+
+def test_the_packages_agents_load_and_are_small():
+    check_agents(shipped.FOLDER)
+
+
+def test_that_check_can_fail(run, folder, monkeypatch):
+    ship(run, "best", ROW | {"command": "rl2jax compare bandit:k=2,n=4"}, folder)
+    assert [agent.name for agent in check_agents(folder)] == [NAME]
+    monkeypatch.setitem(globals(), "BYTES_ALLOWED", 1000)
+    with pytest.raises(AssertionError):
+        check_agents(folder)
+    monkeypatch.undo()
+    (folder / "best" / "notes.txt").write_text("")
+    with pytest.raises(AssertionError):
+        check_agents(folder)
+
+
+def test_the_wheel_carries_them():
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["rl2jax"]
+    file = shipped.FOLDER.relative_to(Path(shipped.__file__).parent) / "best" / f"{NAME}.safetensors"
+    assert any(fnmatch(str(file), pattern) for pattern in patterns)
+
+
+def test_they_are_listed_as_people_count(tmp_path):
+    for recipe, name in [("paper", "mdp-n25"), ("best", "bandit-k5-n100"), ("paper", "bandit-k5-n10")]:
+        (tmp_path / recipe).mkdir(exist_ok=True)
+        (tmp_path / recipe / f"{name}.safetensors").touch()
+    (tmp_path / "best" / "bandit-k5-n10.safetensors").touch()
+    assert shipped._names("best", tmp_path) == ["bandit-k5-n10", "bandit-k5-n100"]
+    assert list_agents(tmp_path / "nothing") == []
+
+
+# --- From the shell.
+
+
+def test_a_run_is_shipped_listed_and_compared(run, package, tmp_path, capsys):
+    rows = [{"task": TASK.name, "agent": "random", "mean": 2.0, "num_tasks": 9}]
+    rows += [{"task": TASK.name, "agent": "rl2", "mean": 4.0, "trained_on": TASK.name}]
+    rows += [{"task": TASK.name, "agent": "limit", "mean": 4.0, "method": "dynamic programming"}]
+    (tmp_path / "rows").mkdir()
+    write_rows(tmp_path / "rows" / "cell.json", rows)
+    options = ["--recipe", "best-scratch", "--num-tasks", 400, "--seed", 3, "--results", tmp_path / "rows"]
+    assert command(["ship", run.folder, *options]) == 0
+    assert "best-scratch" in capsys.readouterr().out
+    agent = describe(NAME, "best-scratch")
+    assert agent.evaluation["command"] == f'rl2jax compare {TASK.name} --num-tasks 400 --seed 3 --agents "" ' + (
+        "--shipped best-scratch"
+    )
+
+    assert command(["agents"]) == 0
+    *lines, legend = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [[NAME, "best"], [NAME, "best-scratch"]]
+    mean = agent.evaluation["mean"]
+    assert f"{100 * mean / 2:.2f}% of random, {100 * mean / 4:.2f}% of dynamic programming" in lines[1]
+    assert "120 steps" in lines[1]
+    assert "load_agent" in legend
+
+    file = tmp_path / "row.json"
+    assert command([*shlex.split(agent.evaluation["command"])[1:], "--json", file]) == 0
+    (row,) = json.loads(file.read_text())
+    assert row["mean"] == agent.evaluation["mean"]
+    assert row["command"] == agent.evaluation["command"]
+    assert (row["agent"], row["recipe"], row["action_selection"]) == ("rl2_best_scratch", "best-scratch", "sample")
+    assert row["parameters_sha256"] == agent.parameters_sha256
+    assert row["training"][0]["environment_steps"] == 120
+
+
+def test_a_greedy_agent_is_shipped_as_such(run, tmp_path, capsys):
+    assert (
+        command(["ship", run.folder, "--recipe", "paper", "--num-tasks", 50, "--deterministic", "--out", tmp_path]) == 0
+    )
+    assert describe(NAME, "paper", tmp_path).action_selection == "mode"
+    assert command(["agents", "--folder", tmp_path]) == 0
+    assert NAME in capsys.readouterr().out
+
+
+def test_a_comparison_names_what_was_shipped(package):
+    contender = shipped_contender("best", TASK)
+    assert (contender.name, contender.first_step_flag) == ("rl2_best", 0.0)
+    result = compare(TASK, [contender], 20, seed=0)
+    assert result.rows[0]["command"].endswith('--agents "" --shipped best')
+
+
+def test_the_shell_says_what_is_wrong(run, package, path, tmp_path, capsys):
+    refused(capsys, ["compare", TASK.name, "--agents", "", "--shipped", "worst"], "recipe", "worst", "best-scratch")
+    refused(capsys, ["compare", "bandit:k=3,n=4", "--agents", "", "--shipped", "best"], "bandit-k3-n4", NAME)
+    refused(capsys, ["ship", run.folder, "--recipe", "worst"], "recipe", "worst", "best-scratch")
+    refused(capsys, ["ship", run.folder, "--recipe", "best", "--num-tasks", 1], "--num-tasks", "1")
+    refused(capsys, ["ship", tmp_path, "--recipe", "best"], "holds no run")
+    refused(capsys, ["ship", run.folder, "--recipe", "best", "--results", tmp_path / "no"], "--results")
+    refused(capsys, ["agents", "--folder", tmp_path / "no"], "--folder")
+    path.write_bytes(path.read_bytes()[:-1])
+    refused(capsys, ["agents"], "damaged", NAME)
+    shutil.rmtree(package)
+    assert command(["agents"]) == 0
+    assert "no agents in" in capsys.readouterr().out
+
+
+def test_opponents_are_the_best_untrained_agent_and_the_limit():
+    rows = [{"task": "a", "agent": "gittins", "mean": 3.0}, {"task": "a", "agent": "ucb1", "mean": 2.0}]
+    rows += [
+        {"task": "b", "agent": "gittins", "mean": 9.0},
+        {"task": "a", "agent": "rl2", "mean": 5.0, "trained_on": "a"},
+    ]
+    assert opponents(rows, "a") == {"best_reference": {"agent": "gittins", "mean": 3.0}}
+    assert opponents(rows, "c") == {}
