@@ -1,18 +1,24 @@
 """Supervised learning of a fast learner: what is fitted, who acts, and that a memory is learned."""
 
+import distrax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import random_params
 
+from rl2jax.agents import reference_agents
 from rl2jax.agents.base import Agent
 from rl2jax.config import TrainConfig
-from rl2jax.envs import BernoulliBandit
+from rl2jax.envs import BernoulliBandit, TabularMDP
 from rl2jax.imitation import imitating_agent
 from rl2jax.learner import make_networks, make_trial
+from rl2jax.policy_step import expected_log_prob
 from rl2jax.rollout import rollout
+from rl2jax.tasks import parse_task
 from rl2jax.train import Learner, train
+from rl2jax.trial import Trial
+from rl2jax.tuning import teacher_of
 
 ENV = BernoulliBandit(3)
 CONFIG = TrainConfig(
@@ -101,3 +107,58 @@ def test_a_teacher_is_needed_and_only_then():
         Learner(ENV, CONFIG.replace(algorithm="ppo"), WIN_STAY)
     with pytest.raises(ValueError, match="teacher must be empty without imitation, got 'gittins'"):
         TrainConfig(teacher="gittins")
+
+
+def test_the_softmax_of_values_is_imitated():
+    """A teacher that is indifferent between two arms and dislikes the third: the student becomes so, noise or not."""
+    told = jnp.array([1.0, 1.0, 0.0])
+    indifferent = Agent(
+        lambda key: (), lambda key, state, trial_obs: (state, jax.random.randint(key, (), 0, 2, jnp.int32), told)
+    )
+    config = CONFIG.replace(teacher_temperature=0.5)
+    state, _ = train(ENV, config, jax.random.key(0), teacher=indifferent)
+    networks = make_networks(ENV, config)
+    played = rollout(
+        jax.random.key(1),
+        networks.agent(state.params["policy"]),
+        make_trial(ENV, config),
+        ENV.sample_params(jax.random.key(2)),
+    )
+    probs = jax.nn.softmax(played.agent_info.dist_params)
+    np.testing.assert_allclose(probs, np.broadcast_to(jax.nn.softmax(told / 0.5), probs.shape), atol=0.05)
+
+
+def test_mean_log_probabilities():
+    """Of given probabilities it is minus the cross-entropy; of actions, the log-probability."""
+    distribution = distrax.Categorical(logits=jnp.array([[0.3, -1.0, 2.0], [0.0, 0.0, 0.0]]))
+    probs = jnp.array([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0]])
+    wanted = (probs * jnp.log(distribution.probs)).sum(axis=-1)
+    np.testing.assert_allclose(expected_log_prob(distribution, probs), wanted, rtol=1e-5)
+    actions = jnp.array([2, 0])
+    np.testing.assert_allclose(
+        expected_log_prob(distribution, jax.nn.one_hot(actions, 3)), expected_log_prob(distribution, actions), rtol=1e-5
+    )
+
+
+def test_a_teacher_reveals_the_values_it_acts_on():
+    """BEB's action is the best of the values it tells, at every step of a trial; it acts the same if it tells them."""
+    env = TabularMDP(3, 2, 4)
+    task = env.sample_params(jax.random.key(0))
+
+    spec = reference_agents(env)["beb_true_prior"]
+    silent, telling = (spec.make(env, 5, **spec.fixed, **more) for more in ({}, spec.teaching))
+    key = jax.random.key(1)
+    plain, told = (jax.jit(lambda a=a: rollout(key, a, Trial(env, 5), task))() for a in (silent, telling))
+    np.testing.assert_array_equal(plain.action, told.action)
+    values = np.asarray(told.agent_info)
+    assert values.shape == (20, 2)
+    chosen = np.take_along_axis(values, np.asarray(told.action)[:, None], axis=1)[:, 0]
+    np.testing.assert_array_equal(chosen, values.max(axis=1))
+    assert (values[4:].min(axis=1) < values[4:].max(axis=1)).any()
+
+
+def test_a_temperature_needs_values():
+    task = parse_task("bandit:k=2,n=4")
+    config = CONFIG.replace(num_episodes=4, teacher="gittins", teacher_temperature=0.1)
+    with pytest.raises(ValueError, match="teacher_temperature must be 0 with teacher gittins"):
+        teacher_of(task, config)

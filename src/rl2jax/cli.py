@@ -43,6 +43,9 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random (default 0).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out to the same result.")] = False,
+    start: Annotated[
+        Path | None, typer.Option(help="Folder of a run whose parameters the new one starts from.")
+    ] = None,
     checkpoint_minutes: Annotated[float, typer.Option(help="Minutes between checkpoints.")] = 5.0,
     devices: Annotated[
         int | None, typer.Option(help="Devices of this machine that share the batch; default as many as divide it.")
@@ -74,17 +77,24 @@ def train(
 
     if preset in RECIPES:
         fixed = {"--algorithm": algorithm, "--iterations": iterations, "--set": set_, "--devices": devices}
-        fixed |= {"--num-seeds": num_seeds, "--coordinator": coordinator, "--distributed": distributed or None}
+        fixed |= {
+            "--num-seeds": num_seeds,
+            "--start": start,
+            "--coordinator": coordinator,
+            "--distributed": distributed or None,
+        }
         _refuse_with_recipe(preset, fixed)
         _train_recipe(task, out, preset, seed or 0, resume)
         return
     with processes.together("preparing the run"):
         changes: dict[str, Any] = parse_overrides(set_ or [])
         changes |= {k: v for k, v in {"algorithm": algorithm, "iterations": iterations}.items() if v is not None}
+        if start is not None and (resume or num_seeds is not None):
+            raise ValueError("--start is for one new run: it cannot be combined with --resume or --num-seeds")
         if resume:
             runs, mesh = _earlier_runs(task, out, preset, changes, seed, devices, num_seeds)
         else:
-            runs, mesh = _new_runs(task, out, preset, changes, seed or 0, devices, num_seeds)
+            runs, mesh = _new_runs(task, out, preset, changes, seed or 0, devices, num_seeds, start)
         learner, config = runs[0].learner, runs[0].config
     shown = console if processes.is_first() else Console(quiet=True)
     seeds = f"seed {runs[0].seed}" if num_seeds is None else f"seeds {runs[0].seed} to {runs[-1].seed}"
@@ -127,10 +137,10 @@ def _train_recipe(task: str, out: Path, recipe: str, seed: int, resume: bool) ->
     console.print(f"done; now `rl2jax evaluate {run.folder} --num-tasks 10000`")
 
 
-def _new_runs(task, out, preset, changes, seed, devices, num_seeds) -> tuple[list[Any], Any]:
+def _new_runs(task, out, preset, changes, seed, devices, num_seeds, start) -> tuple[list[Any], Any]:
     """The run in `out`, or one for each of several seeds, and the devices that share its trials, or the seeds."""
     from rl2jax.devices import SEEDS, TRIALS, choose_mesh
-    from rl2jax.runs import Run, create_run
+    from rl2jax.runs import Run, create_run, open_run
     from rl2jax.seed_runs import create_seed_runs
     from rl2jax.tasks import parse_task
 
@@ -142,7 +152,8 @@ def _new_runs(task, out, preset, changes, seed, devices, num_seeds) -> tuple[lis
         mesh = choose_mesh(num_seeds, SEEDS, devices)
         return create_seed_runs(out, parsed, config, seed, num_seeds, mesh), mesh
     mesh = choose_mesh(Run(out, parsed, config, seed).learner.num_trials, TRIALS, devices)
-    return [create_run(out, parsed, config, seed, mesh)], mesh
+    started_from = None if start is None else open_run(start)
+    return [create_run(out, parsed, config, seed, mesh, started_from)], mesh
 
 
 def _earlier_runs(task, out, preset, changes, seed, devices, num_seeds) -> tuple[list[Any], Any]:

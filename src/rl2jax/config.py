@@ -21,6 +21,9 @@ class TrainConfig:
       teacher: "imitation": name of the reference agent that is imitated.
       teacher_acts: "imitation": whether the teacher plays the trials, or the student does and the teacher says
         what it would have done (Ross et al. 2011).
+      teacher_temperature: "imitation": 0: the teacher's action is imitated; above, the softmax at this temperature of
+        the values that it gives to all actions, so that ties and near ties are no noise. Needs a teacher that reveals
+        values (`ReferenceAgent.teaching`).
       discount: of the trial's rewards, through episode ends.
       gae_lambda: of generalised advantage estimation.
       max_kl: mean KL per step between successive policies, in nats; inf switches it off (not with "trpo").
@@ -65,6 +68,7 @@ class TrainConfig:
     algorithm: str = "trpo"
     teacher: str = ""
     teacher_acts: bool = True
+    teacher_temperature: float = 0.0
     discount: float = 0.99
     gae_lambda: float = 0.3
     max_kl: float = 0.01
@@ -155,6 +159,7 @@ _AT_LEAST_ZERO = (
     "cg_damping",
     "memory_horizon",
     "baseline_warmup_iterations",
+    "teacher_temperature",
 )
 _POSITIVE = ("policy_learning_rate", "baseline_learning_rate", "gradient_clip", "clip_range")
 _UNIT_INTERVAL = ("discount", "gae_lambda", "first_step_flag")

@@ -22,11 +22,13 @@ class ImitationInfo(NamedTuple):
       log_prob: log-probability of the student's own action; float32 [].
       dist_params: parameters of the student's action distribution; float32 [num_dist_params].
       teacher_action: what the teacher does here.
+      teacher_info: what its `step` returns besides; of one that reveals them, the values of all actions.
     """
 
     log_prob: chex.Array
     dist_params: chex.Array
     teacher_action: chex.Array
+    teacher_info: PyTree
 
 
 def imitating_agent(student: Agent, teacher: Agent, teacher_acts: bool) -> Agent:
@@ -47,9 +49,10 @@ def imitating_agent(student: Agent, teacher: Agent, teacher_acts: bool) -> Agent
     def step(key: chex.PRNGKey, state: PyTree, trial_obs: TrialObservation):
         key_student, key_teacher = jax.random.split(key)
         student_state, student_action, info = student.step(key_student, state[0], trial_obs)
-        teacher_state, teacher_action, _ = teacher.step(key_teacher, state[1], trial_obs)
+        teacher_state, teacher_action, told = teacher.step(key_teacher, state[1], trial_obs)
         teacher_action = jnp.asarray(teacher_action, student_action.dtype)
         action = teacher_action if teacher_acts else student_action
-        return (student_state, teacher_state), action, ImitationInfo(info.log_prob, info.dist_params, teacher_action)
+        taught = ImitationInfo(info.log_prob, info.dist_params, teacher_action, told)
+        return (student_state, teacher_state), action, taught
 
     return Agent(init, step)

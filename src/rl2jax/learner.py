@@ -14,7 +14,7 @@ from rl2jax.advantages import discounted_returns, generalised_advantages, standa
 from rl2jax.agents.base import Agent
 from rl2jax.config import TrainConfig
 from rl2jax.devices import vmap_trials
-from rl2jax.imitation import imitating_agent
+from rl2jax.imitation import ImitationInfo, imitating_agent
 from rl2jax.moments import Moments, masked_mean, masked_variance, standardise_columns, update_moments
 from rl2jax.networks import PolicyAndBaseline, distribution_for, encoding_for
 from rl2jax.policy_step import POLICY_STEPS, PolicyBatch, schedule
@@ -207,7 +207,7 @@ def make_update(networks: PolicyAndBaseline, config: TrainConfig, num_trials: in
         acted = trajectory.agent_info
         batch = PolicyBatch(
             trajectory.trial_obs,
-            acted.teacher_action if imitates else trajectory.action,
+            _taught(acted, config.teacher_temperature) if imitates else trajectory.action,
             acted.log_prob,
             acted.dist_params,
             standardise(advantages, mask),
@@ -260,6 +260,13 @@ def make_update(networks: PolicyAndBaseline, config: TrainConfig, num_trials: in
         return new_state, metrics
 
     return update
+
+
+def _taught(acted: ImitationInfo, temperature: float) -> chex.Array:
+    """The teacher's action, or the softmax of its actions' values at a temperature."""
+    if temperature == 0.0:
+        return acted.teacher_action
+    return jax.nn.softmax(acted.teacher_info / temperature)
 
 
 def init_train_state(

@@ -21,6 +21,8 @@ from rl2jax.types import PyTree
 class PolicyBatch(NamedTuple):
     """What the surrogate needs of a batch; leaves [num_steps, num_trials, ...].
 
+    `action` is what was done, or with a teacher what it would do: its action, or the probabilities of all of them.
+
     `task_features` is [1, num_trials, num_task_features], each feature with mean 0 and variance 1 over trials.
     """
 
@@ -31,6 +33,18 @@ class PolicyBatch(NamedTuple):
     advantage: chex.Array
     mask: chex.Array
     task_features: chex.Array
+
+
+def expected_log_prob(distribution: Any, action: chex.Array) -> chex.Array:
+    """Log-probability of actions, or its mean over actions of given probabilities; float32 [...].
+
+    Args:
+      distribution: of actions.
+      action: as the distribution's samples, or for a categorical one float32 [..., num_actions].
+    """
+    if jnp.issubdtype(action.dtype, jnp.floating) and hasattr(distribution, "logits"):
+        return jnp.sum(action * jax.nn.log_softmax(distribution.logits), axis=-1)
+    return distribution.log_prob(action)
 
 
 def schedule(name: str, start: float, steps: int) -> optax.Schedule:
@@ -73,7 +87,7 @@ def policy_losses(
     dist_params, inferred = unroll(policy_params, batch.trial_obs)
     distribution = networks.distribution(dist_params)
     old = networks.distribution(batch.old_dist_params)
-    log_prob = distribution.log_prob(batch.action)
+    log_prob = expected_log_prob(distribution, batch.action)
     clip_range = config.clip_range if config.algorithm == "ppo" else jnp.inf
     if config.algorithm == "imitation":
         surrogate = log_prob
@@ -132,7 +146,7 @@ def ppo_policy_step(key, networks, config, optimiser, state, batch, mesh: Mesh |
     old = networks.distribution(batch.old_dist_params)
     entropy = old.entropy() if config.entropy_coefficient else jnp.zeros_like(batch.mask)
     imitates = config.algorithm == "imitation"
-    start = old.log_prob(batch.action) if imitates else batch.advantage  # all ratios are 1
+    start = expected_log_prob(old, batch.action) if imitates else batch.advantage  # all ratios are 1
     surrogate = masked_mean(start + entropy_weight * entropy, batch.mask)
     constants = PPOConfig(math.inf if imitates else config.max_kl, config.policy_epochs, config.policy_minibatch_trials)
     return ppo_update(

@@ -143,11 +143,19 @@ def teacher_of(task: Task, config: TrainConfig) -> Agent | None:
         return None
     agents = reference_agents(task.env)
     require(config.teacher in agents, "teacher", config.teacher, f"one of {', '.join(agents)}")
-    return _tuned_agent(task, config.teacher)
+    values = config.teacher_temperature > 0
+    require(
+        not values or bool(agents[config.teacher].teaching),
+        "teacher_temperature",
+        config.teacher_temperature,
+        f"0 with teacher {config.teacher}, which gives no values to actions",
+    )
+    return _tuned_agent(task, config.teacher, values)
 
 
 @cache  # equal learners need the same teacher to share compiled code
-def _tuned_agent(task: Task, name: str) -> Agent:
+def _tuned_agent(task: Task, name: str, reveals_values: bool) -> Agent:
     spec = reference_agents(task.env)[name]
     settings = tuned_or_tune(task, name, spec).hyperparameters
-    return spec.make(task.env, task.num_episodes, **{**spec.fixed, **settings})
+    teaching = spec.teaching if reveals_values else {}
+    return spec.make(task.env, task.num_episodes, **{**spec.fixed, **settings, **teaching})

@@ -68,12 +68,14 @@ class MDPAgentState(NamedTuple):
     Attributes:
       belief: after the steps so far.
       policy: the action of each time step and state in the present episode; int32 [T, S].
+      values: what the policy is greedy in; float32 [T, S, A], [T, S, 0] unless they are revealed.
       last_obs: the state in which the previous action was taken; int32 [].
       time: steps taken in this trial; int32 [].
     """
 
     belief: Belief
     policy: chex.Array
+    values: chex.Array
     last_obs: chex.Array
     time: chex.Array
 
@@ -81,7 +83,9 @@ class MDPAgentState(NamedTuple):
 Plan = Callable[[chex.PRNGKey, Belief, chex.Array], chex.Array]  # (key, belief, episode) -> Q [T, S, A]
 
 
-def planning_agent(env: TabularMDP, prior: Prior, plan: Plan, epsilon: float = 0.0) -> Agent:
+def planning_agent(
+    env: TabularMDP, prior: Prior, plan: Plan, epsilon: float = 0.0, reveal_values: bool = False
+) -> Agent:
     """Plans at the start of each episode and acts greedily on the plan, ties broken at random.
 
     The belief learns from every reward and from every transition but an episode's last, whose next state is not
@@ -92,6 +96,7 @@ def planning_agent(env: TabularMDP, prior: Prior, plan: Plan, epsilon: float = 0
       prior: of the belief.
       plan: (key, belief, episodes finished) -> action values; int32 [] episode, float32 [T, S, A] values.
       epsilon: probability of a uniformly random action instead, at each step.
+      reveal_values: whether `step` returns the planned values of the present state's actions as its info.
     """
     num_states, num_actions, horizon = env.num_states, env.num_actions, env.episode_length
 
@@ -102,7 +107,12 @@ def planning_agent(env: TabularMDP, prior: Prior, plan: Plan, epsilon: float = 0
             dirichlet_prior((num_states, num_actions, num_states), prior.concentration),
         )
         zero = jnp.zeros((), jnp.int32)
-        return MDPAgentState(belief, jnp.zeros((horizon, num_states), jnp.int32), zero, zero)
+        no_values = jnp.zeros((horizon, num_states, num_actions if reveal_values else 0))
+        return MDPAgentState(belief, jnp.zeros((horizon, num_states), jnp.int32), no_values, zero, zero)
+
+    def planned(key_plan, key_ties, belief, episode):
+        values = plan(key_plan, belief, episode)
+        return greedy_policy(key_ties, values), values if reveal_values else values[..., :0]
 
     def step(key, state: MDPAgentState, trial_obs):
         key_plan, key_ties, key_explore, key_action = jax.random.split(key, 4)
@@ -116,16 +126,17 @@ def planning_agent(env: TabularMDP, prior: Prior, plan: Plan, epsilon: float = 0
         )
         # `time` starts as a constant and never meets a batched value, so that under `jax.vmap` of a whole trial this
         # stays a branch, taken once per episode, instead of a selection between two results computed every step.
-        policy = jax.lax.cond(
+        policy, values = jax.lax.cond(
             step_in_episode == 0,
-            lambda: greedy_policy(key_ties, plan(key_plan, belief, episode)),
-            lambda: state.policy,
+            lambda: planned(key_plan, key_ties, belief, episode),
+            lambda: (state.policy, state.values),
         )
         action = policy[step_in_episode, trial_obs.obs]
         if epsilon > 0.0:
             random_action = jax.random.randint(key_action, (), 0, num_actions)
             action = jnp.where(jax.random.bernoulli(key_explore, epsilon), random_action, action)
-        return MDPAgentState(belief, policy, trial_obs.obs, state.time + 1), action, ()
+        info = values[step_in_episode, trial_obs.obs] if reveal_values else ()
+        return MDPAgentState(belief, policy, values, trial_obs.obs, state.time + 1), action, info
 
     return Agent(init, step)
 
@@ -212,7 +223,14 @@ def ucrl2(env: TabularMDP, num_episodes: int, *, convention: str = "paper", scal
     return planning_agent(env, prior, plan)
 
 
-def beb(env: TabularMDP, num_episodes: int, *, convention: str = "paper", scaling: float | None = None) -> Agent:
+def beb(
+    env: TabularMDP,
+    num_episodes: int,
+    *,
+    convention: str = "paper",
+    scaling: float | None = None,
+    reveal_values: bool = False,
+) -> Agent:
     """Bayesian exploration bonus: plans on the posterior mean with a bonus for what is little known.
 
     "true_prior" is the form of Kolter and Ng, "Near-Bayesian exploration in polynomial time" (2009): the reward of
@@ -224,6 +242,7 @@ def beb(env: TabularMDP, num_episodes: int, *, convention: str = "paper", scalin
       num_episodes: not used.
       convention: "paper" or "true_prior".
       scaling: of the bonus, >= 0; None: 0.0014 under "paper", 1.5 under "true_prior".
+      reveal_values: as in `planning_agent`.
 
     Raises:
       ValueError: naming the argument that is not allowed.
@@ -244,7 +263,7 @@ def beb(env: TabularMDP, num_episodes: int, *, convention: str = "paper", scalin
             bonus = stationary(scaling * reward_unknown, horizon)
         return value_iteration(belief.reward.mean + bonus, belief.transition.mean)
 
-    return planning_agent(env, prior, plan)
+    return planning_agent(env, prior, plan, reveal_values=reveal_values)
 
 
 def eps_greedy(env: TabularMDP, num_episodes: int, *, convention: str = "paper", epsilon: float = 0.1) -> Agent:
@@ -290,6 +309,7 @@ def _scaling(scaling: float | None, default: float) -> float:
 
 _PAPER = {"convention": "paper"}
 _TRUE = {"convention": "true_prior"}
+_REVEAL = {"reveal_values": True}
 # An MDP drawn per episode is S A (S + 1) numbers, at the paper's sizes 11 for each action and step.
 _DRAWS_OF_ONE_MDP = 11
 
@@ -299,13 +319,13 @@ MDP_AGENTS: dict[str, ReferenceAgent] = {
     "psrl": ReferenceAgent(psrl, fixed=_PAPER, draws_per_step=_DRAWS_OF_ONE_MDP),
     "opsrl": ReferenceAgent(opsrl, fixed={**_PAPER, "num_samples": 10}, draws_per_step=_DRAWS_OF_ONE_MDP),
     "ucrl2": ReferenceAgent(ucrl2, _settings("scaling", 0.35, 0.2, 0.3, 0.4, 0.5), _PAPER),
-    "beb": ReferenceAgent(beb, _settings("scaling", 0.0014, 0.0007, 0.001, 0.002, 0.003), _PAPER),
+    "beb": ReferenceAgent(beb, _settings("scaling", 0.0014, 0.0007, 0.001, 0.002, 0.003), _PAPER, _REVEAL),
     "eps_greedy": ReferenceAgent(eps_greedy, fixed={**_PAPER, "epsilon": 0.1}),
     "greedy": ReferenceAgent(greedy, fixed=_PAPER),
     "psrl_true_prior": ReferenceAgent(psrl, fixed=_TRUE, draws_per_step=_DRAWS_OF_ONE_MDP),
     "opsrl_true_prior": ReferenceAgent(opsrl, fixed={**_TRUE, "num_samples": 10}, draws_per_step=_DRAWS_OF_ONE_MDP),
     "ucrl2_true_prior": ReferenceAgent(ucrl2, _settings("scaling", 0.05, 0.0, 0.01, 0.02, 0.1, 0.2), _TRUE),
-    "beb_true_prior": ReferenceAgent(beb, _settings("scaling", 1.5, 1.0, 2.0, 2.5, 3.0), _TRUE),
+    "beb_true_prior": ReferenceAgent(beb, _settings("scaling", 1.5, 1.0, 2.0, 2.5, 3.0), _TRUE, _REVEAL),
     "eps_greedy_true_prior": ReferenceAgent(eps_greedy, _settings("epsilon", 0.1, 0.01, 0.02, 0.05, 0.2), _TRUE),
     "greedy_true_prior": ReferenceAgent(greedy, fixed=_TRUE),
 }
