@@ -12,7 +12,7 @@ from rl2jax.agents.base import Agent
 from rl2jax.config import TrainConfig
 from rl2jax.envs import BernoulliBandit, TabularMDP
 from rl2jax.imitation import imitating_agent
-from rl2jax.learner import make_networks, make_trial
+from rl2jax.learner import make_collect, make_networks, make_trial
 from rl2jax.policy_step import expected_log_prob
 from rl2jax.rollout import rollout
 from rl2jax.tasks import parse_task
@@ -59,7 +59,7 @@ def test_the_student_does_as_the_teacher(learned, acts):
     assert metrics.finite.all()
     networks = make_networks(ENV, CONFIG)
     student = networks.agent(state.params["policy"], deterministic=True)
-    agent = imitating_agent(student, WIN_STAY, teacher_acts=False)
+    agent = imitating_agent(student, WIN_STAY, student_share=1.0)
     trial = make_trial(ENV, CONFIG)
 
     @jax.jit
@@ -84,7 +84,7 @@ def test_the_baseline_is_left_alone(learned):
 def test_who_acts(acts):
     networks = make_networks(ENV, CONFIG)
     student = networks.agent(random_params(networks, seed=0)["policy"])
-    agent = imitating_agent(student, WIN_STAY, acts)
+    agent = imitating_agent(student, WIN_STAY, 0.0 if acts else 1.0)
     trial = make_trial(ENV, CONFIG)
 
     @jax.jit
@@ -162,3 +162,12 @@ def test_a_temperature_needs_values():
     config = CONFIG.replace(num_episodes=4, teacher="gittins", teacher_temperature=0.1)
     with pytest.raises(ValueError, match="teacher_temperature must be 0 with teacher gittins"):
         teacher_of(task, config)
+
+
+def test_the_students_share_of_steps():
+    """A quarter of the steps are the student's, who hits on the taught arm a third of the time."""
+    networks = make_networks(ENV, CONFIG)
+    collect = make_collect(make_trial(ENV, CONFIG), networks, 400, WIN_STAY, 0.25)
+    played = jax.jit(collect)(jax.random.key(0), random_params(networks, seed=0, scale=0.0))
+    as_taught = np.asarray(played.action == played.agent_info.teacher_action)
+    assert abs(as_taught.mean() - (0.75 + 0.25 / 3)) < 4 * np.sqrt(0.25 / as_taught.size)

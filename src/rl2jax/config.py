@@ -21,6 +21,8 @@ class TrainConfig:
       teacher: "imitation": name of the reference agent that is imitated.
       teacher_acts: "imitation": whether the teacher plays the trials, or the student does and the teacher says
         what it would have done (Ross et al. 2011).
+      student_share: "imitation", where the teacher acts: share of the steps, drawn anew each time, at which the student
+        acts all the same, so that the teacher shows how to go on from there.
       teacher_temperature: "imitation": 0: the teacher's action is imitated; above, the softmax at this temperature of
         the values that it gives to all actions, so that ties and near ties are no noise. Needs a teacher that reveals
         values (`ReferenceAgent.teaching`).
@@ -68,6 +70,7 @@ class TrainConfig:
     algorithm: str = "trpo"
     teacher: str = ""
     teacher_acts: bool = True
+    student_share: float = 0.0
     teacher_temperature: float = 0.0
     discount: float = 0.99
     gae_lambda: float = 0.3
@@ -162,7 +165,7 @@ _AT_LEAST_ZERO = (
     "teacher_temperature",
 )
 _POSITIVE = ("policy_learning_rate", "baseline_learning_rate", "gradient_clip", "clip_range")
-_UNIT_INTERVAL = ("discount", "gae_lambda", "first_step_flag")
+_UNIT_INTERVAL = ("discount", "gae_lambda", "first_step_flag", "student_share")
 _CHOICES = {
     "algorithm": ("trpo", "ppo", "imitation"),
     "activation": ("relu", "tanh"),

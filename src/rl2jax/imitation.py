@@ -31,7 +31,7 @@ class ImitationInfo(NamedTuple):
     teacher_info: PyTree
 
 
-def imitating_agent(student: Agent, teacher: Agent, teacher_acts: bool) -> Agent:
+def imitating_agent(student: Agent, teacher: Agent, student_share: float) -> Agent:
     """Student and teacher side by side, both seeing what the one who acts brings about.
 
     A teacher counts its pulls by the previous action it is shown, so it judges the student's history as its own.
@@ -39,7 +39,7 @@ def imitating_agent(student: Agent, teacher: Agent, teacher_acts: bool) -> Agent
     Args:
       student: a policy, whose info is a `PolicyInfo`.
       teacher: any agent with the same actions.
-      teacher_acts: whether the teacher's action is taken; otherwise the student's.
+      student_share: probability of taking the student's action at a step, otherwise the teacher's.
     """
 
     def init(key: chex.PRNGKey) -> PyTree:
@@ -48,10 +48,11 @@ def imitating_agent(student: Agent, teacher: Agent, teacher_acts: bool) -> Agent
 
     def step(key: chex.PRNGKey, state: PyTree, trial_obs: TrialObservation):
         key_student, key_teacher = jax.random.split(key)
+        student_acts = jax.random.bernoulli(jax.random.fold_in(key, 0), student_share)
         student_state, student_action, info = student.step(key_student, state[0], trial_obs)
         teacher_state, teacher_action, told = teacher.step(key_teacher, state[1], trial_obs)
         teacher_action = jnp.asarray(teacher_action, student_action.dtype)
-        action = teacher_action if teacher_acts else student_action
+        action = jnp.where(student_acts, student_action, teacher_action)
         taught = ImitationInfo(info.log_prob, info.dist_params, teacher_action, told)
         return (student_state, teacher_state), action, taught
 

@@ -116,7 +116,7 @@ def make_collect(
     networks: PolicyAndBaseline,
     num_trials: int,
     teacher: Agent | None = None,
-    teacher_acts: bool = True,
+    student_share: float = 0.0,
     mesh: Mesh | None = None,
 ) -> Collect:
     """Returns collect(key, params) -> a batch of trials on freshly drawn tasks, one task a trial.
@@ -129,7 +129,7 @@ def make_collect(
     def play(key: chex.PRNGKey, task: PyTree, policy_params: PyTree) -> Trajectory:
         agent = networks.agent(policy_params)
         if teacher is not None:
-            agent = imitating_agent(agent, teacher, teacher_acts)
+            agent = imitating_agent(agent, teacher, student_share)
         return rollout(key, agent, trial, task)
 
     def collect(key: chex.PRNGKey, params: PyTree) -> Trajectory:

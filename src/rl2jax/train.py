@@ -137,8 +137,8 @@ class Learner:
     def train_step(self, state: TrainState) -> tuple[TrainState, Metrics]:
         """One iteration: collect a batch, update on it. A non-finite update is thrown away."""
         key, key_collect, key_update = jax.random.split(state.key, 3)
-        teaching = (self.teacher, self.config.teacher_acts)
-        collect = make_collect(self.trial, self.networks, self.num_trials, *teaching, self.mesh)
+        student_share = self.config.student_share if self.config.teacher_acts else 1.0
+        collect = make_collect(self.trial, self.networks, self.num_trials, self.teacher, student_share, self.mesh)
         trajectory = collect(key_collect, state.params)
         update = make_update(self.networks, self.config, self.num_trials, self.mesh)
         new_state, metrics = update(state, trajectory, key_update)
