@@ -1,0 +1,128 @@
+"""`make candidates`: every candidate for as long as the base, on the same tasks, into the table of docs/recipes.md."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from experiments.benchmarks.__main__ import update_document
+from experiments.candidates.catalogue import BASE, CANDIDATES, Candidate, parts_of
+from experiments.candidates.reports import read_results, to_markdown
+from experiments.candidates.study import Study, find_row, make_row, plan
+from rl2jax import host
+from rl2jax.cli import is_for_the_user
+from rl2jax.config import parse_overrides
+from rl2jax.cost import iteration_seconds, measure_peak
+from rl2jax.envs.base import require
+from rl2jax.experiment import Interrupted
+from rl2jax.files import write_atomically
+from rl2jax.reproduce import duration
+from rl2jax.tasks import parse_task
+from rl2jax.train import Learner
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "experiments" / "results" / "candidates"
+DOCUMENT = ROOT / "docs" / "recipes.md"
+# Iterations of the base: enough to tell candidates apart, few enough for all of them in hours.
+BUDGETS = {"bandit:k=5,n=100": 100, "mdp:n=10": 200}
+EVALUATION_SEED = 1
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.candidates", description=__doc__)
+    parser.add_argument("--tasks", nargs="+", default=list(BUDGETS), help="default: %(default)s")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="candidates; the base is always among them")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="training seeds (default 0 1 2)")
+    parser.add_argument("--iterations", type=int, help="of the base, whose time everybody has (default: per task)")
+    parser.add_argument("--num-tasks", type=int, default=20_000, help="fresh tasks of an evaluation")
+    parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="override fields of the base")
+    parser.add_argument("--out", type=Path, default=Path("runs/candidates"), help="folder of the runs")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the rows")
+    parser.add_argument("--report", action="store_true", help="only rewrite the table from the rows")
+    return parser.parse_args(arguments)
+
+
+def chosen(names: list[str] | None) -> list[Candidate]:
+    """The candidates of these names, the base first; all without names.
+
+    Raises:
+      ValueError: naming one that there is not.
+    """
+    known = {candidate.name: candidate for candidate in CANDIDATES}
+    for name in names or []:
+        require(name in known, "--only", name, f"of {' '.join(known)}")
+    return [candidate for candidate in CANDIDATES if names is None or candidate.name in (BASE.name, *names)]
+
+
+def studies(a: argparse.Namespace, candidates: list[Candidate]) -> list[Study]:
+    """One study per task, checked.
+
+    Raises:
+      ValueError: for settings that are not allowed, of the base or of a candidate.
+    """
+    overrides, found = parse_overrides(a.set), []
+    for name in a.tasks:
+        require(a.iterations is not None or name in BUDGETS, "--iterations", a.iterations, f"given with task {name}")
+        budget = BUDGETS[name] if a.iterations is None else a.iterations
+        study = Study(parse_task(name), overrides, budget, a.num_tasks, EVALUATION_SEED, a.out, a.results)
+        study.check()
+        for candidate in candidates:
+            parts_of(candidate, study.task, overrides)
+        found.append(study)
+    return found
+
+
+def write_report(results: Path) -> None:
+    """The table beside the rows, and in the document, from the rows alone."""
+    table = to_markdown(read_results(results))
+    write_atomically(results / "candidates.md", table)
+    if results.resolve() == RESULTS and DOCUMENT.exists():
+        write_atomically(DOCUMENT, update_document(DOCUMENT.read_text(), table, "candidates"))
+
+
+def run(found: list[Study], candidates: list[Candidate], seeds: list[int], console: Console) -> None:
+    """All rows that are not there yet, a seed of everything before the next, and the table after each."""
+    peak = measure_peak()
+    each = {s.task.name: s.base_iterations * iteration_seconds(Learner(s.task.env, s.base), peak) for s in found}
+    jobs = [(seed, study, candidate) for seed in seeds for study in found for candidate in candidates]
+    for number, (seed, study, candidate) in enumerate(jobs):
+        planned = plan(study, candidate, console)
+        what = f"{study.task.name}, {candidate.name}, seed {seed}"
+        if find_row(study, candidate, seed, planned) is not None:
+            console.print(f"{what}: done before")
+            continue
+        left = sum(each[s.task.name] for other, s, c in jobs[number:] if not s.row_file(c, other).exists())
+        console.rule(f"{number + 1} of {len(jobs)}: {what}; about {duration(left)} of training left")
+        start = time.perf_counter()
+        row = make_row(study, candidate, seed, planned, console)
+        outcome = row.get("failure") or f"{row['mean']:.2f}"
+        console.print(f"{what}: {outcome}, {duration(time.perf_counter() - start)}")
+        write_report(study.results)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Makes the rows and the table."""
+    a = parse_arguments(arguments)
+    console = Console(highlight=False)
+    try:
+        if not a.report:
+            candidates = chosen(a.only)
+            run(studies(a, candidates), candidates, a.seeds, console)
+        write_report(a.results)
+    except Interrupted as stopped:
+        sys.exit(str(stopped))
+    except KeyboardInterrupt:
+        sys.exit("stopped; what was done is saved, start again to continue")
+    except (ValueError, RuntimeError, OSError) as error:
+        if not is_for_the_user(error):
+            raise
+        sys.exit(f"error: {error}")
+    console.print(a.results / "candidates.md")
+
+
+if __name__ == "__main__":
+    host.prepare()
+    main()

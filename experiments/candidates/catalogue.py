@@ -1,0 +1,212 @@
+"""The candidates, each as what it changes of the base. What has no setting yet is listed in docs/recipes.md.
+
+The base is the preset `cpu` of the task. A candidate is added here and nowhere else.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from rl2jax.config import TrainConfig
+from rl2jax.envs.base import require
+from rl2jax.recipes import TEACHERS, Stage
+from rl2jax.tasks import Task
+
+PRESET = "cpu"
+_NONE: Mapping[str, Any] = {}
+
+
+class Changes(NamedTuple):
+    """What a training does differently from the base.
+
+    Attributes:
+      fields: of the config, with their values.
+      factors: of the config's numbers, by which the base's are multiplied; integers are rounded and stay >= 1.
+      by_kind: kind of task -> further fields.
+      episodes: share of the trial's episodes that are played; the number is rounded and stays >= 1.
+    """
+
+    fields: Mapping[str, Any] = _NONE
+    factors: Mapping[str, float] = _NONE
+    by_kind: Mapping[str, Mapping[str, Any]] = _NONE
+    episodes: float = 1.0
+
+
+class Candidate(NamedTuple):
+    """One way to train.
+
+    Attributes:
+      name: of its rows and folders.
+      summary: one sentence for the report.
+      changes: to the base.
+      first: changes to the base in a training that comes before; the main one starts from its parameters.
+      first_share: of the time, that this training takes.
+    """
+
+    name: str
+    summary: str
+    changes: Changes = Changes()
+    first: Changes | None = None
+    first_share: float = 0.0
+
+
+class Part(NamedTuple):
+    """One training of a candidate on one task.
+
+    Attributes:
+      share: of the candidate's time.
+      stage: name, task and settings; its `iterations` are those of the preset until they are derived.
+    """
+
+    share: float
+    stage: Stage
+
+
+def base_config(task: Task, overrides: Mapping[str, Any]) -> TrainConfig:
+    """The base: the preset, with fields that are to differ for all candidates."""
+    return task.preset(PRESET).replace(**overrides)
+
+
+def parts_of(candidate: Candidate, task: Task, overrides: Mapping[str, Any] = _NONE) -> list[Part]:
+    """The trainings of a candidate, in order; the last one is the main one.
+
+    Args:
+      candidate: one of `CANDIDATES`.
+      task: that is to be learned.
+      overrides: fields of the base that differ from its preset.
+
+    Raises:
+      ValueError: naming a setting that is not allowed.
+    """
+    # Networks start with memory for the trials that they will meet in the end.
+    overrides = {"memory_horizon": base_config(task, overrides).memory_horizon, **overrides}
+    main = _part("main", 1.0 - candidate.first_share, candidate.changes, task, overrides)
+    if candidate.first is None:
+        return [main]
+    return [_part("first", candidate.first_share, candidate.first, task, overrides), main]
+
+
+def _part(name: str, share: float, changes: Changes, task: Task, overrides: Mapping[str, Any]) -> Part:
+    require(0.0 < share <= 1.0, "share of the time", share, "in (0, 1]")
+    if changes.episodes != 1.0:
+        task = with_episodes(task, max(1, round(changes.episodes * task.num_episodes)))
+    base = base_config(task, overrides)
+    scaled = {name: _scaled(getattr(base, name), factor) for name, factor in changes.factors.items()}
+    fields = {**scaled, **changes.fields, **changes.by_kind.get(task.kind, {})}
+    return Part(share, Stage(name, task, base.replace(**fields)))
+
+
+def _scaled(value: float, factor: float) -> float:
+    return max(1, round(value * factor)) if isinstance(value, int) else value * factor
+
+
+def with_episodes(task: Task, num_episodes: int) -> Task:
+    """The same task distribution in trials of so many episodes."""
+    head, _, _ = task.name.rpartition("n=")
+    return task._replace(name=f"{head}n={num_episodes}", num_episodes=num_episodes)
+
+
+def differences(config: TrainConfig, base: TrainConfig) -> dict[str, Any]:
+    """The fields of a config that differ from the base's, as JSON values; `iterations` left out."""
+    reference = base.to_json()
+    return {k: v for k, v in config.to_json().items() if v != reference[k] and k != "iterations"}
+
+
+# Without the auxiliary loss, which the natural gradient does not have; its trust region is its entropy bonus.
+_NATURAL = {"algorithm": "trpo", "task_inference_coefficient": 0.0, "entropy_coefficient": 0.0, "max_kl": 0.01}
+_IMITATION = Changes(
+    {"algorithm": "imitation", "entropy_coefficient": 0.0},
+    by_kind={kind: {"teacher": teacher} for kind, teacher in TEACHERS.items()},
+)
+# Of a policy that plays well before rewards have taught it anything.
+_AFTERWARDS = {
+    "baseline_warmup_iterations": 5,
+    "gae_lambda": 0.9,
+    "entropy_coefficient": 0.0,
+    "task_inference_coefficient": 0.0,
+}
+_PRIVILEGED = {"baseline_sees_task": True, "expected_rewards": True}
+_BOTH_RATES = ("policy_learning_rate", "baseline_learning_rate")
+
+BASE = Candidate("base", "The preset `cpu`.")
+CANDIDATES = (
+    BASE,
+    # What training knows and the agent does not.
+    Candidate("asymmetric-critic", "The baseline sees the task.", Changes({"baseline_sees_task": True})),
+    Candidate("expected-rewards", "Learns from mean rewards, not drawn ones.", Changes({"expected_rewards": True})),
+    Candidate("privileged", "The baseline sees the task, and rewards are mean ones.", Changes(_PRIVILEGED)),
+    Candidate(
+        "privileged-lambda-0.9",
+        "The same with advantages that lean on the baseline less.",
+        Changes({**_PRIVILEGED, "gae_lambda": 0.9}),
+    ),
+    Candidate(
+        "no-task-inference",
+        "No auxiliary loss on what the task is: what natural steps, which have none, are to be held against.",
+        Changes({"task_inference_coefficient": 0.0}),
+    ),
+    Candidate(
+        "task-inference-3", "Three times the auxiliary loss.", Changes(factors={"task_inference_coefficient": 3.0})
+    ),
+    # Natural gradient and first-order steps.
+    Candidate("natural", "One natural step per batch (TRPO).", Changes(_NATURAL)),
+    Candidate(
+        "natural-fifth",
+        "Natural steps five times as large, from Fisher products over a fifth of the trials.",
+        Changes({**_NATURAL, "fisher_fraction": 0.2, "max_kl": 0.05}),
+    ),
+    Candidate(
+        "natural-small-batches",
+        "Four natural steps in the place of one, each from a batch of a quarter of the size.",
+        Changes(_NATURAL, {"batch_size": 0.25}),
+    ),
+    Candidate("kl-limit", "First-order epochs within a KL limit, as the paper's.", Changes({"max_kl": 0.05})),
+    Candidate("policy-epochs-half", "Half as many epochs per batch.", Changes(factors={"policy_epochs": 0.5})),
+    Candidate("policy-epochs-double", "Twice as many epochs per batch.", Changes(factors={"policy_epochs": 2.0})),
+    Candidate("minibatches-half", "Minibatches of half the size.", Changes(factors={"policy_minibatch_trials": 0.5})),
+    Candidate("batches-half", "Batches of half the size.", Changes(factors={"batch_size": 0.5})),
+    Candidate("batches-double", "Batches of twice the size.", Changes(factors={"batch_size": 2.0})),
+    Candidate(
+        "batches-grow",
+        "Batches of half the size at first, with a constant learning rate, then of twice the size.",
+        Changes(factors={"batch_size": 2.0}),
+        Changes({"learning_rate_schedule": "constant"}, {"batch_size": 0.5}),
+        first_share=0.5,
+    ),
+    # Horizons and the baseline.
+    Candidate("discount-0.99", "The paper's discount.", Changes({"discount": 0.99})),
+    Candidate("lambda-0.6", "Advantages that lean on the baseline less.", Changes({"gae_lambda": 0.6})),
+    Candidate("lambda-0.9", "Advantages that hardly lean on the baseline.", Changes({"gae_lambda": 0.9})),
+    Candidate(
+        "baseline-epochs-half", "Half as many epochs of the baseline.", Changes(factors={"baseline_epochs": 0.5})
+    ),
+    Candidate(
+        "baseline-epochs-double", "Twice as many epochs of the baseline.", Changes(factors={"baseline_epochs": 2.0})
+    ),
+    # Schedules.
+    Candidate("entropy-third", "A third of the entropy bonus.", Changes(factors={"entropy_coefficient": 1 / 3})),
+    Candidate("entropy-double", "Twice the entropy bonus.", Changes(factors={"entropy_coefficient": 2.0})),
+    Candidate("entropy-cosine", "An entropy bonus that falls as a cosine.", Changes({"entropy_schedule": "cosine"})),
+    Candidate("learning-rate-half", "Half the learning rates.", Changes(factors=dict.fromkeys(_BOTH_RATES, 0.5))),
+    Candidate("learning-rate-double", "Twice the learning rates.", Changes(factors=dict.fromkeys(_BOTH_RATES, 2.0))),
+    # Networks.
+    Candidate("gru-half", "Half as many units.", Changes(factors={"gru_units": 0.5})),
+    Candidate("tanh", "A GRU with tanh in the place of the rectifier.", Changes({"activation": "tanh"})),
+    # Where training starts.
+    Candidate(
+        "curriculum", "Trials of a quarter of the episodes at first.", first=Changes(episodes=0.25), first_share=0.3
+    ),
+    Candidate(
+        "imitation-first",
+        "Imitates the strongest reference agent at first; then its baseline is fitted before its policy moves.",
+        Changes({"baseline_warmup_iterations": 5}),
+        _IMITATION,
+        first_share=0.2,
+    ),
+    Candidate(
+        "imitation-then-privileged",
+        "Imitates for longer, then moves in small steps with a baseline that sees the task and with mean rewards.",
+        Changes({**_AFTERWARDS, **_PRIVILEGED}, {"policy_learning_rate": 0.1}),
+        _IMITATION._replace(fields={**_IMITATION.fields, "task_inference_coefficient": 0.0, "policy_epochs": 2}),
+        first_share=0.6,
+    ),
+)
