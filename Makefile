@@ -8,7 +8,7 @@ PRESET ?=
 # Keep large freed blocks and back them with huge pages: a third of a CPU iteration is page faults otherwise.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: install test test-slow check format quickstart reproduce-table1 reproduce-table2 imitation benchmark clean
+.PHONY: install test test-slow check format quickstart reproduce-table1 reproduce-table2 imitation benchmark candidates clean
 
 install: $(STAMP)
 
@@ -44,6 +44,10 @@ reproduce-table2: $(STAMP)
 # Beside PyTorch too where it is installed; CHECK=1 fails where a ratio is worse than in the last commit's rows.
 benchmark: $(STAMP)
 	$(BIN)/python -m experiments.benchmarks $(if $(CHECK),--check)
+
+# Hours; a process per task and core is twice as fast (docs/recipes.md).
+candidates: $(STAMP)
+	$(BIN)/python -m experiments.candidates
 
 imitation: $(STAMP)
 	$(BIN)/python -m experiments.imitation
