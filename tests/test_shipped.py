@@ -379,7 +379,7 @@ def test_a_run_is_shipped_listed_and_compared(run, package, tmp_path, capsys):
     *lines, legend = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines] == [[NAME, "best"], [NAME, "best-scratch"]]
     mean = agent.evaluation["mean"]
-    assert f"{100 * mean / 2:.2f}% of random, {100 * mean / 4:.2f}% of dynamic programming" in lines[1]
+    assert f"{100 * mean / 2:.2f}% of random, {100 * mean / 4:.2f}% of the limit (dynamic programming)" in lines[1]
     assert "120 steps" in lines[1]
     assert "load_agent" in legend
 

@@ -76,7 +76,12 @@ def train(
     from rl2jax.seed_runs import train_seeds_with_progress
 
     if preset in RECIPES:
-        fixed: dict[str, Any] = {"--algorithm": algorithm, "--iterations": iterations, "--set": set_, "--devices": devices}
+        fixed: dict[str, Any] = {
+            "--algorithm": algorithm,
+            "--iterations": iterations,
+            "--set": set_,
+            "--devices": devices,
+        }
         fixed |= {
             "--num-seeds": num_seeds,
             "--start": start,

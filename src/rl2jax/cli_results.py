@@ -20,20 +20,30 @@ def agents(
     if not found:
         typer.echo(f"no agents in {folder or FOLDER}")
         return
-    for agent in found:
-        score = format_score(agent.evaluation).removesuffix(" (standard error)")
-        typer.echo(
-            f"{agent.name:<18}{agent.recipe:<14}{score:<22}{_shares(agent.evaluation):<50}"
-            f"{agent.environment_steps:>14,} steps{agent.num_bytes / 1e6:>7.2f} MB"
+    lines = [
+        (
+            agent.name,
+            agent.recipe,
+            format_score(agent.evaluation).removesuffix(" (standard error)"),
+            _shares(agent.evaluation),
+            f"{agent.environment_steps:,} steps",
+            f"{agent.num_bytes / 1e6:.2f} MB",
         )
+        for agent in found
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        typer.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)))
     typer.echo('Mean total reward of a trial +- standard error; load one with rl2jax.load_agent("NAME", "RECIPE").')
 
 
 def _shares(evaluation: dict[str, Any]) -> str:
     """The mean, as shares of what it is held against."""
-    opponents = {"best_reference": "agent", "limit": "method"}
-    known = [(evaluation[kind], name) for kind, name in opponents.items() if kind in evaluation]
-    return ", ".join(f"{100 * evaluation['mean'] / other['mean']:.2f}% of {other[name]}" for other, name in known)
+    names = {"best_reference": "{agent}", "limit": "the limit ({method})"}
+    held = [(evaluation[kind], name) for kind, name in names.items() if kind in evaluation]
+    return ", ".join(
+        f"{100 * evaluation['mean'] / other['mean']:.2f}% of {name.format(**other)}" for other, name in held
+    )
 
 
 RESULTS_HELP = "Folder of rows, as written by compare --json and the experiments."

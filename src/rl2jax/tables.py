@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import rich.table
 
-from rl2jax.published import PUBLISHED_TASKS, TABLES, PublishedTable, explanation
+from rl2jax.published import PUBLISHED_TASKS, RECIPE_COLUMNS, TABLES, PublishedTable, explanation
 from rl2jax.report import read_rows
 from rl2jax.stats import not_below_best
 
@@ -122,8 +122,9 @@ def build_table(number: int, rows: list[Row], *, everything: bool = False) -> Ta
         raise ValueError(f"table must be one of {', '.join(map(str, TABLES))}, got {number}")
     published = TABLES[number]
     chosen = best_documented(rows)
-    extra = sorted({agent for task, agent in chosen if task in published.scores} - {*published.columns, LIMIT})
-    columns = dict(published.columns)
+    present = {agent for task, agent in chosen if task in published.scores}
+    columns = published.columns | {agent: head for agent, head in RECIPE_COLUMNS.items() if agent in present}
+    extra = sorted(present - {*columns, LIMIT})
     if everything:
         columns |= {agent: agent.replace("_", " ") for agent in extra}
     columns[LIMIT] = "limit"
@@ -134,7 +135,7 @@ def build_table(number: int, rows: list[Row], *, everything: bool = False) -> Ta
             continue
         most = max((row.get("num_tasks", 0) for agent, row in found.items() if agent != LIMIT), default=0)
         limit = found.get(LIMIT, {}).get("mean")
-        best = _best(found)
+        best = _best(found, [row for row in rows if row["task"] == task])
         lines[task] = {
             agent: _cell(agent, found.get(agent), published.scores[task].get(agent), limit, agent in best)
             for agent in columns
@@ -146,13 +147,19 @@ def build_table(number: int, rows: list[Row], *, everything: bool = False) -> Ta
     return Table(published.title, columns, lines, notes)
 
 
-def _best(line: dict[str, Row]) -> set[str]:
-    """Of the agents that are shown, the best and those not significantly below it; none without tests."""
+def _best(line: dict[str, Row], rows: list[Row]) -> set[str]:
+    """Of the agents that are shown, the best and those not significantly below it; none without tests.
+
+    An agent may have been in several comparisons (`rows`, of one task): it is below whatever beat it in one of them.
+    """
     tested = {agent: row for agent, row in line.items() if "significantly_better" in row}
     if not tested:
         return set()
+    better: dict[str, set[str]] = {agent: set() for agent in tested}
+    for row in rows:
+        better.get(row["agent"], set()).update(row.get("significantly_better", []))
     means = {agent: row["mean"] for agent, row in tested.items()}
-    return not_below_best(means, {agent: row["significantly_better"] for agent, row in tested.items()})
+    return not_below_best(means, {agent: sorted(names) for agent, names in better.items()})
 
 
 def _cell(agent: str, row: Row | None, published: float | None, limit: float | None, bold: bool) -> Cell:
@@ -210,8 +217,9 @@ def _shown_columns(table: Table) -> list[str]:
 
 
 def _rl2_share(line: dict[str, Cell]) -> str:
-    share = line["rl2"].of_limit if "rl2" in line else None
-    return "–" if share is None else f"{100 * share:.2f}"
+    """Of the trained agents of a line, in the order of its columns."""
+    shares = [line[agent].of_limit for agent in ("rl2", *RECIPE_COLUMNS) if agent in line]
+    return " / ".join("–" if share is None else f"{100 * share:.2f}" for share in shares) or "–"
 
 
 def to_terminal(table: Table) -> rich.table.Table:

@@ -72,7 +72,10 @@ class BernoulliBandit(TaskDistribution[BanditState, BanditParams]):
         if self.is_uniform:  # from the key itself: a seed's tasks are those of every version
             return BanditParams(probs=jax.random.uniform(key, shape))
         key_probs, key_good = jax.random.split(key)
-        probs = jax.random.beta(key_probs, self.alpha, self.beta, shape)
+        if self.alpha == self.beta == 1.0:  # compiles in no time
+            probs = jax.random.uniform(key_probs, shape)
+        else:
+            probs = jax.random.beta(key_probs, self.alpha, self.beta, shape)
         if self.num_good is None:
             good = jax.random.bernoulli(key_good, self.good_percent / 100.0, shape)
         else:
