@@ -11,8 +11,8 @@ import matplotlib
 import matplotlib.figure
 
 from rl2jax import figures
-from rl2jax.published import TABLES
-from rl2jax.tables import LIMIT, Row, Table, best_documented, build_table, score_text, short
+from rl2jax.published import TABLES, TRAINED
+from rl2jax.tables import LIMIT, Row, Table, best_documented, build_table, score_text, short, trained_share
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1f2430; --soft: #5b6272; --line: #d9dce3; --paper: #ffffff; --mark: #c2410c; }
@@ -65,11 +65,10 @@ def _score_table(table: Table) -> str:
         cells = []
         for agent in agents:
             cell = line[agent]
-            names = " ".join(name for name, on in (("best", cell.bold), ("ours", agent == "rl2")) if on)
+            names = " ".join(name for name, on in (("best", cell.bold), ("ours", agent in TRAINED)) if on)
             paper = "" if cell.published is None else f"<small>{cell.published:g}</small>"
             cells.append(f'<td class="{names}">{escape(score_text(cell))}{paper}</td>')
-        share = line["rl2"].of_limit
-        cells.append(f"<td>{'–' if share is None else f'{100 * share:.2f}'}</td>")
+        cells.append(f"<td>{trained_share(line)}</td>")
         body.append(f'<tr><th scope="row">{escape(short(task))}</th>{"".join(cells)}</tr>')
     return (
         f'<div class="wide"><table><caption>{escape(table.title)}; small: the paper</caption><thead><tr>'
@@ -133,7 +132,7 @@ def build_page(number: int, rows: list[Row]) -> str:
     parts.append("<ul>" + "".join(f"<li>{escape(note)}</li>" for note in table.notes) + "</ul>")
     everything = build_table(number, rows, everything=True)
     if set(everything.columns) != set(table.columns):
-        beyond = {a: h for a, h in everything.columns.items() if a not in published.columns or a == "rl2"}
+        beyond = {a: h for a, h in everything.columns.items() if a not in published.columns or a in TRAINED}
         parts += ["<h2>Agents that the paper does not have</h2>", _score_table(everything._replace(columns=beyond))]
     try:
         picture = _image(

@@ -26,6 +26,7 @@ class PublishedTable(NamedTuple):
 PUBLISHED_TASKS = 1000
 # Trained by recipes beyond the paper's (recipes.py): columns of their own, never mixed with "rl2".
 RECIPE_COLUMNS = {"rl2_best_scratch": "RL² (best-scratch)", "rl2_best": "RL² (best)"}
+TRAINED = ("rl2", *RECIPE_COLUMNS)
 
 
 def _rows(columns: dict[str, str], rows: Mapping[str, tuple[float, ...]]) -> dict[str, dict[str, float]]:

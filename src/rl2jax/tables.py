@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import rich.table
 
-from rl2jax.published import PUBLISHED_TASKS, RECIPE_COLUMNS, TABLES, PublishedTable, explanation
+from rl2jax.published import PUBLISHED_TASKS, RECIPE_COLUMNS, TABLES, TRAINED, PublishedTable, explanation
 from rl2jax.report import read_rows
 from rl2jax.stats import not_below_best
 
@@ -216,9 +216,9 @@ def _shown_columns(table: Table) -> list[str]:
     ]
 
 
-def _rl2_share(line: dict[str, Cell]) -> str:
-    """Of the trained agents of a line, in the order of its columns."""
-    shares = [line[agent].of_limit for agent in ("rl2", *RECIPE_COLUMNS) if agent in line]
+def trained_share(line: dict[str, Cell]) -> str:
+    """Percent of the limit, of the trained agents of a line in the order of its columns."""
+    shares = [line[agent].of_limit for agent in TRAINED if agent in line]
     return " / ".join("–" if share is None else f"{100 * share:.2f}" for share in shares) or "–"
 
 
@@ -235,7 +235,7 @@ def to_terminal(table: Table) -> rich.table.Table:
             cell = line[agent]
             ours = f"[bold]{score_text(cell)}[/bold]" if cell.bold else score_text(cell)
             texts.append(ours if cell.published is None else f"{ours}\n[dim]{cell.published:g}[/dim]")
-        shown.add_row(short(task), *texts, _rl2_share(line))
+        shown.add_row(short(task), *texts, trained_share(line))
     return shown
 
 
@@ -250,7 +250,7 @@ def to_markdown(table: Table) -> str:
             cell = line[agent]
             text = f"**{score_text(cell)}**" if cell.bold else score_text(cell)
             texts.append(text if cell.published is None else f"{text} ({cell.published:g})")
-        body.append([short(task), *texts, _rl2_share(line)])
+        body.append([short(task), *texts, trained_share(line)])
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
     text = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
     notes = "\n".join(f"- {note}" for note in ["In parentheses: the paper's number.", *table.notes])
@@ -272,7 +272,7 @@ def to_latex(table: Table) -> str:
         ours = [_latex(score_text(line[agent])) for agent in agents]
         ours = [rf"\textbf{{{text}}}" if line[agent].bold else text for agent, text in zip(agents, ours, strict=True)]
         paper = ["" if line[agent].published is None else f"({line[agent].published:g})" for agent in agents]
-        share = _latex(_rl2_share(line))
+        share = _latex(trained_share(line))
         lines += [" & ".join([short(task), *ours, share]) + r" \\", " & ".join(["", *paper, ""]) + r" \\"]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *(f"% {_latex(note)}" for note in table.notes)]) + "\n"
 
