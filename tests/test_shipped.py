@@ -321,7 +321,7 @@ def check_agents(folder):
     assert sum(agent.num_bytes for agent in agents) < BYTES_ALLOWED
     for agent in agents:
         assert agent.config.first_step_flag == 0
-        assert agent.name in agent.evaluation["command"].replace("=", "").replace(":", "-").replace(",", "-")
+        assert agent.evaluation["command"].startswith(f"rl2jax compare {agent.task} ")
         load_agent(agent.name, agent.recipe, folder)
     return agents
 
@@ -331,7 +331,7 @@ def test_the_packages_agents_load_and_are_small():
 
 
 def test_that_check_can_fail(run, folder, monkeypatch):
-    ship(run, "best", ROW | {"command": "rl2jax compare bandit:k=2,n=4"}, folder)
+    ship(run, "best", ROW | {"command": f"rl2jax compare {TASK.name} --seed 3"}, folder)
     assert [agent.name for agent in check_agents(folder)] == [NAME]
     monkeypatch.setitem(globals(), "BYTES_ALLOWED", 1000)
     with pytest.raises(AssertionError):
@@ -350,11 +350,12 @@ def test_the_wheel_carries_them():
 
 
 def test_they_are_listed_as_people_count(tmp_path):
-    for recipe, name in [("paper", "mdp-n25"), ("best", "bandit-k5-n100"), ("paper", "bandit-k5-n10")]:
+    listed = [("bandit-k5-n10", "best"), ("bandit-k5-n10", "paper"), ("bandit-k5-n100", "best")]
+    listed += [("bandit-k10-n10", "best-scratch"), ("mdp-n25", "paper")]
+    for name, recipe in listed:
         (tmp_path / recipe).mkdir(exist_ok=True)
         (tmp_path / recipe / f"{name}.safetensors").touch()
-    (tmp_path / "best" / "bandit-k5-n10.safetensors").touch()
-    assert shipped._names("best", tmp_path) == ["bandit-k5-n10", "bandit-k5-n100"]
+    assert shipped._listed(tmp_path) == listed
     assert list_agents(tmp_path / "nothing") == []
 
 

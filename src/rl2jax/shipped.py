@@ -85,8 +85,7 @@ def list_agents(folder: Path | None = None) -> list[ShippedAgent]:
     Raises:
       ShippedAgentError: if a file is damaged.
     """
-    found = [(name, recipe) for recipe in RECIPES for name in _names(recipe, folder)]
-    return [describe(name, recipe, folder) for name, recipe in sorted(found, key=lambda agent: _natural(agent[0]))]
+    return [describe(name, recipe, folder) for name, recipe in _listed(folder)]
 
 
 def describe(name: str, recipe: str = "best", folder: Path | None = None) -> ShippedAgent:
@@ -201,6 +200,12 @@ def _stage(shipped_for: Task, recipe: str, description: dict[str, Any]) -> dict[
         "environment_steps": description["iteration"] * num_trials_in_batch(trial, config) * trial.num_steps,
         **{name: description[name] for name in ("seed", "config", "commit", "jax", "parameters_sha256")},
     }
+
+
+def _listed(folder: Path | None) -> list[tuple[str, str]]:
+    """(name, recipe) of every file, by name and each in the order of `RECIPES`."""
+    found = [(name, recipe) for recipe in RECIPES for name in _names(recipe, folder)]
+    return sorted(found, key=lambda agent: _natural(agent[0]))
 
 
 def _names(recipe: str, folder: Path | None) -> list[str]:
