@@ -8,7 +8,7 @@ PRESET ?=
 # Keep large freed blocks and back them with huge pages: a third of a CPU iteration is page faults otherwise.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: install test test-slow check format quickstart reproduce-table1 reproduce-table2 imitation extrapolation benchmark candidates clean
+.PHONY: install test test-slow check format quickstart reproduce-table1 reproduce-table2 imitation extrapolation benchmark candidates agents clean
 
 install: $(STAMP)
 
@@ -55,6 +55,10 @@ imitation: $(STAMP)
 # The package's trained agents, or with RUNS="DIR DIR" those of run folders.
 extrapolation: $(STAMP)
 	$(BIN)/python -m experiments.extrapolation $(if $(RUNS),--runs $(RUNS))
+
+# The trained agents that come with the package; RECIPE=best-scratch for those from random weights.
+agents: $(STAMP)
+	$(BIN)/python -m experiments.train_agents $(if $(RECIPE),--recipe $(RECIPE))
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache

@@ -11,7 +11,6 @@ import rich.table
 
 from rl2jax.published import PUBLISHED_TASKS, RECIPE_COLUMNS, TABLES, TRAINED, PublishedTable, explanation
 from rl2jax.report import read_rows
-from rl2jax.stats import not_below_best
 
 Row = dict[str, Any]
 FORMATS = ("terminal", "markdown", "latex", "csv")
@@ -148,7 +147,7 @@ def build_table(number: int, rows: list[Row], *, everything: bool = False) -> Ta
 
 
 def _best(line: dict[str, Row], rows: list[Row]) -> set[str]:
-    """Of the agents that are shown, the best and those not significantly below it; none without tests.
+    """Of the agents that are shown, those that none of them is significantly better than; none without tests.
 
     An agent may have been in several comparisons (`rows`, of one task): it is below whatever beat it in one of them.
     """
@@ -158,8 +157,7 @@ def _best(line: dict[str, Row], rows: list[Row]) -> set[str]:
     better: dict[str, set[str]] = {agent: set() for agent in tested}
     for row in rows:
         better.get(row["agent"], set()).update(row.get("significantly_better", []))
-    means = {agent: row["mean"] for agent, row in tested.items()}
-    return not_below_best(means, {agent: sorted(names) for agent, names in better.items()})
+    return {agent for agent, names in better.items() if not names & tested.keys()}
 
 
 def _cell(agent: str, row: Row | None, published: float | None, limit: float | None, bold: bool) -> Cell:
@@ -180,8 +178,8 @@ def _provenance(lines: dict[str, Any], chosen: dict[tuple[str, str], Row], publi
     protocols = {row.get("protocol") for (task, agent), row in chosen.items() if task in lines and agent != LIMIT}
     if "large" in protocols:
         notes.append(
-            "Bold: best of its line and those not significantly below it (one-sided paired t-test on common "
-            "tasks, p >= 0.05, not adjusted for the number of agents)."
+            "Bold: no other agent of the line is significantly better (one-sided paired t-test on common tasks, "
+            "p < 0.05, not adjusted for the number of agents)."
         )
     if "paper" in protocols:
         notes.append("Bold, paper's protocol: the same with an unpaired t-test on 1000 tasks.")

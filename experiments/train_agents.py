@@ -1,0 +1,90 @@
+"""The package's trained agents: trained by a recipe, played beside their teacher, shipped; resumable anywhere."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from rl2jax import host, shipped, tables
+from rl2jax.cli import is_for_the_user
+from rl2jax.compare import command_line, run_contender, select_agents
+from rl2jax.experiment import Interrupted, compare_with_progress, train_recipe
+from rl2jax.published import TABLES
+from rl2jax.recipes import RECIPES, TEACHERS
+from rl2jax.report import format_score, read_rows, write_comparison
+from rl2jax.reproduce import write_report
+from rl2jax.runs import Run, load_state, parameters_digest
+from rl2jax.tasks import parse_task, slug
+
+RESULTS = Path(__file__).parent / "results"
+EVALUATION_SEED = 1
+CELLS = [task for table in TABLES.values() for task in table.scores]
+
+
+def table_of(task_name: str) -> int:
+    """Number of the table that has a cell of this task."""
+    return next(number for number, table in TABLES.items() if task_name in table.scores)
+
+
+def is_evaluated(file: Path, run: Run, num_tasks: int) -> bool:
+    """Whether a file has the row of this run's policy over so many tasks."""
+    if not file.exists():
+        return False
+    wanted = {"parameters_sha256": parameters_digest(load_state(run).params["policy"]), "num_tasks": num_tasks}
+    return any(wanted.items() <= row.items() for row in read_rows(file))
+
+
+def make_agent(
+    recipe: str, task_name: str, seed: int, num_tasks: int, runs: Path, results: Path, ships: Path, console: Console
+) -> None:
+    """One agent: trained, evaluated and shipped, or as much of that as is not done yet."""
+    task, number = parse_task(task_name), table_of(task_name)
+    run = train_recipe(runs / recipe / slug(task.name), task.name, recipe, training_seed=seed, console=console)
+    file = results / f"table{number}" / f"{slug(task.name)}-{recipe}-seed{seed}.json"
+    name = f"rl2_{recipe.replace('-', '_')}"
+    if not is_evaluated(file, run, num_tasks):
+        contender = run_contender(run, task, name)
+        teacher = select_agents(task, [TEACHERS[task.kind]])
+        result = compare_with_progress(task, teacher, [contender], num_tasks, EVALUATION_SEED, "large", console)
+        command = command_line(task, num_tasks, EVALUATION_SEED, list(teacher), [recipe])
+        rows = [row | {"command": command} for row in result.rows]
+        rows = [row | {"preset": recipe, "recipe": recipe} if row["agent"] == name else row for row in rows]
+        write_comparison(file, rows, result.tests)
+    (row,) = [row for row in read_rows(file) if row["agent"] == name]
+    known = tables.opponents(tables.read_results(file.parent), task.name)
+    path = shipped.ship(run, recipe, row | known, ships)
+    console.print(f"{task.name}, {recipe}: {format_score(row)}; {path}")
+    write_report(number, file.parent)
+
+
+def main() -> None:
+    """Makes the agents of some cells."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", choices=RECIPES, default="best")
+    parser.add_argument("--tasks", nargs="+", default=CELLS, help="task names (default: the cells of tables 1 and 2)")
+    parser.add_argument("--seed", type=int, default=0, help="training seed")
+    parser.add_argument("--num-tasks", type=int, default=100_000, help="fresh tasks for each")
+    parser.add_argument("--out", type=Path, default=Path("runs/agents"), help="folder of the runs")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables' rows")
+    parser.add_argument("--ship", type=Path, default=shipped.FOLDER, help="folder of the agents' files")
+    a = parser.parse_args()
+    console = Console(highlight=False)
+    names = [parse_task(task).name for task in a.tasks]
+    unknown = [name for name in names if name not in CELLS]
+    if unknown:
+        sys.exit(f"--tasks must be of {' '.join(CELLS)}, got {unknown[0]}")
+    try:
+        for name in names:
+            make_agent(a.recipe, name, a.seed, a.num_tasks, a.out, a.results, a.ship, console)
+    except Interrupted as stopped:
+        sys.exit(str(stopped))
+    except ValueError as error:
+        if not is_for_the_user(error):
+            raise
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    host.prepare()
+    main()
