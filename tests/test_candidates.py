@@ -261,10 +261,10 @@ TINY = ["gru_units=4", "batch_size=60", "policy_minibatch_trials=10", "baseline_
 TINY += ["learning_rate_schedule=constant", "entropy_schedule=constant"]
 
 
-def run(tmp_path, *names, task="bandit:k=2,n=4", num_tasks=NUM_BLOCKS, iterations=3):
+def run(tmp_path, *names, task="bandit:k=2,n=4", num_tasks=NUM_BLOCKS, iterations=3, also=()):
     folders = ["--out", tmp_path / "runs", "--results", tmp_path / "results"]
     sizes = ["--iterations", iterations, "--num-tasks", num_tasks, "--seeds", 4]
-    words = ["--tasks", task, "--only", *names, *folders, *sizes, "--set", *TINY]
+    words = ["--tasks", task, "--only", *names, *folders, *sizes, "--set", *TINY, *also]
     experiment.main([str(word) for word in words])
 
 
@@ -338,6 +338,7 @@ def test_a_training_that_diverges_leaves_a_row(tmp_path, monkeypatch):
         ({"task": "cartpole", "iterations": 2}, "--tasks must be of kind bandit or mdp, got 'cartpole:t=100,n=4'"),
         ({"num_tasks": 100}, "--num-tasks must be a multiple of 200"),
         ({"iterations": 0}, "iterations must be >= 1, got 0"),
+        ({"also": ["num_episodes=5"]}, "--set must be another field: this one is n= in the task, got 'num_episodes'"),
     ],
 )
 def test_what_could_only_fail_later_is_refused_first(tmp_path, options, message):

@@ -90,7 +90,7 @@ def _part(name: str, share: float, changes: Changes, task: Task, overrides: Mapp
     if changes.episodes != 1.0:
         task = with_episodes(task, max(1, round(changes.episodes * task.num_episodes)))
     base = base_config(task, overrides)
-    scaled = {name: _scaled(getattr(base, name), factor) for name, factor in changes.factors.items()}
+    scaled = {field: _scaled(getattr(base, field), factor) for field, factor in changes.factors.items()}
     fields = {**scaled, **changes.fields, **changes.by_kind.get(task.kind, {})}
     return Part(share, Stage(name, task, base.replace(**fields)))
 
