@@ -53,3 +53,9 @@ def test_its_commands_have_these_options(capsys):
         known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
         lines = re.findall(rf"rl2jax {name} ([^#\n]*)", README)
         assert {option for line in lines for option in re.findall(r"--[a-z-]+", line.split("`")[0])} <= known
+
+
+def test_the_readmes_shipped_agent_plays(capsys):
+    """1000 bandits of k=5, n=10: the optimum is 6.66, chance 5."""
+    exec(block("load_agent"), {})
+    assert float(capsys.readouterr().out) == pytest.approx(6.66, abs=5 * 2.2 / 1000**0.5)
