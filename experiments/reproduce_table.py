@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from experiments import readme
 from rl2jax.cli import is_for_the_user
 from rl2jax.config import PRESETS
 from rl2jax.experiment import Interrupted
@@ -30,6 +31,8 @@ def main(number: int, results: Path, num_tasks: int, description: str | None) ->
     plan = Plan(number, a.preset, a.seed, a.num_tasks, EVALUATION_SEED, a.out, a.results, cells)
     try:
         reproduce(plan, Console(highlight=False))
+        if a.results.resolve() == readme.RESULTS / f"table{number}":
+            readme.rewrite()
     except Interrupted as stopped:
         sys.exit(str(stopped))
     except KeyboardInterrupt:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from experiments import readme
+from experiments.readme import RESULTS
 from rl2jax import host, shipped, tables
 from rl2jax.cli import is_for_the_user
 from rl2jax.compare import command_line, run_contender, select_agents
@@ -17,7 +19,6 @@ from rl2jax.reproduce import write_report
 from rl2jax.runs import Run, load_state, parameters_digest
 from rl2jax.tasks import parse_task, slug
 
-RESULTS = Path(__file__).parent / "results"
 EVALUATION_SEED = 1
 CELLS = [task for table in TABLES.values() for task in table.scores]
 
@@ -77,6 +78,8 @@ def main() -> None:
     try:
         for name in names:
             make_agent(a.recipe, name, a.seed, a.num_tasks, a.out, a.results, a.ship, console)
+            if a.results.resolve() == RESULTS:
+                readme.rewrite()
     except Interrupted as stopped:
         sys.exit(str(stopped))
     except ValueError as error:

@@ -7,6 +7,7 @@ import jax
 import pytest
 
 import rl2jax
+from experiments.readme import with_tables
 from rl2jax.cli import main
 from rl2jax.tasks import parse_task
 
@@ -59,3 +60,9 @@ def test_the_readmes_shipped_agent_plays(capsys):
     """1000 bandits of k=5, n=10: the optimum is 6.66, chance 5."""
     exec(block("load_agent"), {})
     assert float(capsys.readouterr().out) == pytest.approx(6.66, abs=5 * 2.2 / 1000**0.5)
+
+
+def test_its_tables_are_those_of_the_rows():
+    """Mend with `python -m experiments.readme`."""
+    assert with_tables(README) == README
+    assert README.count("| k=") == 9

@@ -1,0 +1,65 @@
+"""The README's tables: trained agents beside the paper's, the best reference agent and the limit; from rows alone."""
+
+from pathlib import Path
+
+from rl2jax.files import write_atomically
+from rl2jax.published import TABLES
+from rl2jax.report import format_score
+from rl2jax.tables import LIMIT, Row, best_documented, read_results, short
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+RESULTS = ROOT / "experiments" / "results"
+# Column -> (agent, preset) of its rows. The preset cpu is what best-scratch trains with.
+TRAINED = {
+    "ours, the paper's recipe": [("rl2", "paper")],
+    "ours, best-scratch": [("rl2_best_scratch", "best-scratch"), ("rl2", "cpu")],
+    "ours, best": [("rl2_best", "best")],
+}
+
+
+def summary(number: int, rows: list[Row]) -> str:
+    """A Markdown table of the trained agents of all cells."""
+    published = TABLES[number]
+    chosen = best_documented(rows)
+    header = ["setup", "paper's RL²", *TRAINED, "best reference agent", "limit"]
+    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    for task, scores in published.scores.items():
+        cells = [short(task), f"{scores['rl2']:g}"]
+        for wanted in TRAINED.values():
+            found = [r for r in rows if r["task"] == task and (r["agent"], r.get("preset")) in wanted]
+            cells.append(_score(max(found, key=lambda r: r["num_tasks"])) if found else "–")
+        references = [r for (of, agent), r in chosen.items() if of == task and _is_reference(agent, r)]
+        best = max(references, key=lambda r: r["mean"], default=None)
+        cells.append(f"{_score(best)} {best['agent'].replace('_', ' ')}" if best else "–")
+        limit = chosen.get((task, LIMIT))
+        cells.append(f"{limit['mean']:.2f}" if limit else "–")
+        lines.append(cells)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+
+
+def _is_reference(agent: str, row: Row) -> bool:
+    return agent != LIMIT and not agent.startswith("rl2") and agent != "imitation" and row["num_tasks"] >= 10_000
+
+
+def _score(row: Row) -> str:
+    return format_score(row).removesuffix(" (standard error)").replace("+-", "±")
+
+
+def with_tables(text: str) -> str:
+    """The README's text with its tables as the rows on disk have them."""
+    for number in TABLES:
+        begin, end = f"<!-- table {number} -->", f"<!-- end of table {number} -->"
+        table = summary(number, read_results(RESULTS / f"table{number}"))
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}\n{table}{end}{rest.partition(end)[2]}"
+    return text
+
+
+def rewrite() -> None:
+    """Rewrites the tables in place."""
+    write_atomically(README, with_tables(README.read_text()))
+
+
+if __name__ == "__main__":
+    rewrite()
