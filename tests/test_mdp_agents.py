@@ -174,9 +174,8 @@ def policies_of(agent, belief, key):
     @jax.jit
     @jax.vmap
     def start(belief):
-        state = MDPAgentState(
-            belief, jnp.zeros((HORIZON, STATES), jnp.int32), jnp.int32(0), jnp.int32(EPISODE * HORIZON)
-        )
+        plan, values = jnp.zeros((HORIZON, STATES), jnp.int32), jnp.zeros((HORIZON, STATES, 0))
+        state = MDPAgentState(belief, plan, values, jnp.int32(0), jnp.int32(EPISODE * HORIZON))
         # a reward equal to what is expected moves no mean
         shown = TrialObservation(jnp.int32(0), jnp.int32(0), belief.reward.mean[0, 0], jnp.float32(1.0))
         state, _, _ = agent.step(key, state, shown)

@@ -113,10 +113,9 @@ def differences(config: TrainConfig, base: TrainConfig) -> dict[str, Any]:
 
 # Without the auxiliary loss, which the natural gradient does not have; its trust region is its entropy bonus.
 _NATURAL = {"algorithm": "trpo", "task_inference_coefficient": 0.0, "entropy_coefficient": 0.0, "max_kl": 0.01}
-_IMITATION = Changes(
-    {"algorithm": "imitation", "entropy_coefficient": 0.0},
-    by_kind={kind: {"teacher": teacher} for kind, teacher in TEACHERS.items()},
-)
+# An MDP's teacher has many ties, which it breaks at random: its action values are imitated, not its actions.
+_TEACHING = {"bandit": {"teacher": TEACHERS["bandit"]}, "mdp": {"teacher": TEACHERS["mdp"], "teacher_temperature": 0.1}}
+_IMITATION = Changes({"algorithm": "imitation", "entropy_coefficient": 0.0}, by_kind=_TEACHING)
 # Of a policy that plays well before rewards have taught it anything.
 _AFTERWARDS = {
     "baseline_warmup_iterations": 5,
@@ -188,6 +187,7 @@ CANDIDATES = (
     Candidate("entropy-cosine", "An entropy bonus that falls as a cosine.", Changes({"entropy_schedule": "cosine"})),
     Candidate("learning-rate-half", "Half the learning rates.", Changes(factors=dict.fromkeys(_BOTH_RATES, 0.5))),
     Candidate("learning-rate-double", "Twice the learning rates.", Changes(factors=dict.fromkeys(_BOTH_RATES, 2.0))),
+    Candidate("gradient-clip-0.1", "Gradients clipped far lower.", Changes({"gradient_clip": 0.1})),
     # Networks.
     Candidate("gru-half", "Half as many units.", Changes(factors={"gru_units": 0.5})),
     Candidate("tanh", "A GRU with tanh in the place of the rectifier.", Changes({"activation": "tanh"})),
@@ -195,6 +195,7 @@ CANDIDATES = (
     Candidate(
         "curriculum", "Trials of a quarter of the episodes at first.", first=Changes(episodes=0.25), first_share=0.3
     ),
+    Candidate("imitation", "Imitates the strongest reference agent, and learns from no reward.", _IMITATION),
     Candidate(
         "imitation-first",
         "Imitates the strongest reference agent at first; then its baseline is fitted before its policy moves.",
