@@ -38,8 +38,6 @@ _IMITATION = {
 _SHORT, _LONG, _MANY_ARMS = 20, 100, 20  # pulls, pulls, arms
 # Over hundreds of steps the gradient of a rectified GRU explodes now and then; Adam would take small steps for long.
 _CLIPPED = {"gradient_clip": 0.1}
-# With many arms, 128 units lose half a percent to their teacher, and 256 rectified ones explode.
-_WIDE = {"gru_units": 256, "activation": "tanh", "policy_learning_rate": 1e-3}
 
 
 def stages(recipe: str, task: Task) -> tuple[Stage, ...]:
@@ -58,9 +56,8 @@ def stages(recipe: str, task: Task) -> tuple[Stage, ...]:
 def _imitated_bandit(task: Task) -> tuple[Stage, ...]:
     """The teacher is within 0.05% of the optimum where that is known: there is nothing left to reinforce."""
     short, wide = task.num_episodes <= _SHORT, task.env.action_space(None).n > _MANY_ARMS
-    config = task.preset("cpu").replace(**_IMITATION, teacher=TEACHERS["bandit"], iterations=300 if short else 400)
-    if not short and wide:
-        config = config.replace(**_WIDE)
+    iterations = 300 if short else 700 if wide else 400
+    config = task.preset("cpu").replace(**_IMITATION, teacher=TEACHERS["bandit"], iterations=iterations)
     if not short and (wide or task.num_episodes > _LONG):
         config = config.replace(**_CLIPPED)
     return (Stage("1-imitation", task, config),)
