@@ -36,8 +36,9 @@ _IMITATION = {
     "task_inference_coefficient": 0.0,
 }
 _SHORT, _LONG, _MANY_ARMS = 20, 100, 20  # pulls, pulls, arms
-# Over hundreds of steps the gradient of a rectified GRU explodes now and then; Adam would take small steps for long.
-_CLIPPED = {"gradient_clip": 0.1}
+# The gradient of a rectified GRU explodes now and then, and Adam would take small steps for long; over hundreds of
+# steps the network itself does.
+_CLIPPED, _BOUNDED = {"gradient_clip": 0.1}, {"activation": "tanh"}
 
 
 def stages(recipe: str, task: Task) -> tuple[Stage, ...]:
@@ -55,11 +56,14 @@ def stages(recipe: str, task: Task) -> tuple[Stage, ...]:
 
 def _imitated_bandit(task: Task) -> tuple[Stage, ...]:
     """The teacher is within 0.05% of the optimum where that is known: there is nothing left to reinforce."""
-    short, wide = task.num_episodes <= _SHORT, task.env.action_space(None).n > _MANY_ARMS
-    iterations = 300 if short else 700 if wide else 400
+    short, long = task.num_episodes <= _SHORT, task.num_episodes > _LONG
+    demanding = long or (not short and task.env.action_space(None).n > _MANY_ARMS)
+    iterations = 300 if short else 700 if demanding else 400
     config = task.preset("cpu").replace(**_IMITATION, teacher=TEACHERS["bandit"], iterations=iterations)
-    if not short and (wide or task.num_episodes > _LONG):
+    if demanding:
         config = config.replace(**_CLIPPED)
+    if long:
+        config = config.replace(**_BOUNDED)
     return (Stage("1-imitation", task, config),)
 
 
