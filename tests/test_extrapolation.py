@@ -1,12 +1,12 @@
 """The extrapolation study: settings, shares of the best reference agent's score, rows made once, tables and figures."""
 
 import json
+import sys
 
 import jax
 import matplotlib
 import numpy as np
 import pytest
-from rich.console import Console
 
 from experiments.extrapolation import __main__ as experiment
 from experiments.extrapolation import heat_maps as pictures
@@ -262,20 +262,34 @@ def run_folder(tmp_path_factory):
     return run.folder
 
 
-def test_from_a_run_to_the_pictures(tmp_path, run_folder, monkeypatch):
+@pytest.fixture
+def command(run_folder, tmp_path, monkeypatch):
+    """The command on one small setting, with one reference agent; returns the folder of its rows."""
+    results = tmp_path / "extrapolation"
     monkeypatch.setattr(study, "REFERENCES", {"bandit": ("greedy",)})
     monkeypatch.setattr(experiment, "tested_tasks", lambda env: [parse_task("bandit:k=2,j=1,n=3")])
-    (agent,) = study.trained_agents([run_folder])
-    assert agent.name == agent.context["trained_on"] == "bandit:k=2,n=2"
-    assert "learning_curve" not in agent.context
-    results = tmp_path / "extrapolation"
-    experiment.play([agent], results, 300, Console(quiet=True))
-    rows = read_rows(results / "bandit-k2-j1-n3.json")
+    options = ["--runs", str(run_folder), "--results", str(results), "--most-steps", "300"]
+    monkeypatch.setattr(sys, "argv", ["extrapolation", *options])
+    return results
+
+
+def test_from_a_run_to_the_pictures(command, capsys, monkeypatch):
+    experiment.main()
+    rows = read_rows(command / "bandit-k2-j1-n3.json")
     assert [(row["agent"], row["num_tasks"]) for row in rows] == [("greedy", 100), ("rl2", 100)]
+    assert rows[1]["trained_on"] == "bandit:k=2,n=2"
     assert 50 < shares(rows)["bandit:k=2,n=2", "bandit:k=2,j=1,n=3"].percent < 110
-    experiment.write_report(results)
-    files = {path.name for path in tmp_path.iterdir()}
+    files = {path.name for path in command.parent.iterdir()}
     assert files == {"extrapolation", "extrapolation.md", "extrapolation-bandit.png"}
+    assert "cells: 1, standard errors of at most" in capsys.readouterr().out
+    monkeypatch.setattr(study, "compare", None)  # would fail if it played again
+    experiment.main()
+
+
+def test_what_is_wrong_is_one_line(command, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["extrapolation", "--runs", "nowhere"])
+    with pytest.raises(SystemExit, match=r"^error: nowhere holds no run"):
+        experiment.main()
 
 
 def test_agents_must_be_told_apart(run_folder):

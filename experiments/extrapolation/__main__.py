@@ -69,7 +69,7 @@ def main() -> None:
         sys.exit(f"error: {error}")
     write_report(a.results)
     errors = [share.standard_error for share in shares(read_results(a.results)).values()]
-    console.print(f"{len(errors)} cells, standard errors of at most {max(errors):.2f} percent")
+    console.print(f"cells: {len(errors)}, standard errors of at most {max(errors):.2f} percent")
     console.print(f"tables and heat maps: {a.results}.md and {a.results}-(bandit, mdp).png")
 
 
