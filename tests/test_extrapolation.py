@@ -139,7 +139,7 @@ def test_settings_of_bandits_and_mdps():
 
 def test_longer_trials_are_played_on_fewer_tasks():
     counts = [study.tasks_to_play(parse_task(name)) for name in ("bandit:n=5", "bandit:n=1000", "mdp:n=100")]
-    assert counts == [40_000, 800, 800]
+    assert counts == [40_000, 1500, 1500]
 
 
 def test_gittins_stands_in_where_its_finite_horizon_form_is_too_long():

@@ -27,7 +27,7 @@ PAPER_EPISODES = (10, 100, 500)  # for which reference agents are tuned
 MDP_EPISODES = (10, 25, 50, 75, 100)
 SEED = 1  # of the tasks; their stream is disjoint from training's
 MOST_TASKS = 40_000
-MOST_STEPS = 800_000  # of one agent in one setting, over all tasks
+MOST_STEPS = 1_500_000  # of one agent in one setting, over all tasks
 # The strongest ones. Finite-horizon Gittins takes the place of Gittins where its table can be made.
 REFERENCES = {
     "bandit": ("gittins_finite_horizon", "gittins", "ucb1", "greedy"),
