@@ -1,14 +1,14 @@
 """Section 3.1, supervised: the same network, fitted to a reference agent's actions, beside its teacher."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from rich.console import Console
 
+from experiments.messages import in_one_line
 from rl2jax import host
 from rl2jax.compare import run_contender, select_agents
-from rl2jax.experiment import Interrupted, compare_with_progress, train_cell
+from rl2jax.experiment import compare_with_progress, train_cell
 from rl2jax.report import format_score, write_comparison
 from rl2jax.tasks import parse_task, slug
 
@@ -33,10 +33,8 @@ def main() -> None:
     task = parse_task(a.task)
     folder = a.out or Path(f"runs/imitation/{slug(task.name)}-seed{a.seed}")
     settings = {"algorithm": "imitation", "teacher": a.teacher, "iterations": a.iterations} | PURELY_SUPERVISED
-    try:
+    with in_one_line():
         run = train_cell(folder, a.task, "cpu", training_seed=a.seed, console=console, **settings)
-    except Interrupted as stopped:
-        sys.exit(str(stopped))
     student = run_contender(run, task)._replace(name="imitation")
     result = compare_with_progress(
         task, select_agents(task, [a.teacher]), [student], NUM_TASKS, EVALUATION_SEED, "large", console

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from experiments.documents import put_table
 from rl2jax.files import write_atomically
 from rl2jax.published import TABLES
 from rl2jax.report import format_score
@@ -11,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 RESULTS = ROOT / "experiments" / "results"
 # Column -> (agent, preset) of its rows. The preset cpu is what best-scratch trains with.
-TRAINED = {
+COLUMNS = {
     "ours, the paper's recipe": [("rl2", "paper")],
     "ours, best-scratch": [("rl2_best_scratch", "best-scratch"), ("rl2", "cpu")],
     "ours, best": [("rl2_best", "best")],
@@ -22,11 +23,11 @@ def summary(number: int, rows: list[Row]) -> str:
     """A Markdown table of the trained agents of all cells."""
     published = TABLES[number]
     chosen = best_documented(rows)
-    header = ["setup", "paper's RL²", *TRAINED, "best reference agent", "limit"]
+    header = ["setup", "paper's RL²", *COLUMNS, "best reference agent", "limit"]
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     for task, scores in published.scores.items():
         cells = [short(task), f"{scores['rl2']:g}"]
-        for wanted in TRAINED.values():
+        for wanted in COLUMNS.values():
             found = [r for r in rows if r["task"] == task and (r["agent"], r.get("preset")) in wanted]
             cells.append(_score(max(found, key=lambda r: r["num_tasks"])) if found else "–")
         references = [r for (of, agent), r in chosen.items() if of == task and _is_reference(agent, r)]
@@ -49,10 +50,7 @@ def _score(row: Row) -> str:
 def with_tables(text: str) -> str:
     """The README's text with its tables as the rows on disk have them."""
     for number in TABLES:
-        begin, end = f"<!-- table {number} -->", f"<!-- end of table {number} -->"
-        table = summary(number, read_results(RESULTS / f"table{number}"))
-        before, _, rest = text.partition(begin)
-        text = f"{before}{begin}\n{table}{end}{rest.partition(end)[2]}"
+        text = put_table(text, f"table {number}", summary(number, read_results(RESULTS / f"table{number}")))
     return text
 
 

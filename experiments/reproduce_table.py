@@ -1,15 +1,13 @@
 """What the tables have in common: their command line."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from rich.console import Console
 
 from experiments import readme
-from rl2jax.cli import is_for_the_user
+from experiments.messages import in_one_line
 from rl2jax.config import PRESETS
-from rl2jax.experiment import Interrupted
 from rl2jax.reproduce import Plan, reproduce
 
 EVALUATION_SEED = 1
@@ -29,15 +27,7 @@ def main(number: int, results: Path, num_tasks: int, description: str | None) ->
     a = parser.parse_args()
     cells = tuple(a.cells) if a.cells else None
     plan = Plan(number, a.preset, a.seed, a.num_tasks, EVALUATION_SEED, a.out, a.results, cells)
-    try:
+    with in_one_line():
         reproduce(plan, Console(highlight=False))
         if a.results.resolve() == readme.RESULTS / f"table{number}":
             readme.rewrite()
-    except Interrupted as stopped:
-        sys.exit(str(stopped))
-    except KeyboardInterrupt:
-        sys.exit("stopped; what was done is saved, start again to continue")
-    except ValueError as error:
-        if not is_for_the_user(error):
-            raise
-        sys.exit(f"error: {error}")

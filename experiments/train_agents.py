@@ -1,17 +1,17 @@
 """The package's trained agents: trained by a recipe, played beside their teacher, shipped; resumable anywhere."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from rich.console import Console
 
 from experiments import readme
+from experiments.messages import in_one_line
 from experiments.readme import RESULTS
 from rl2jax import host, shipped, tables
-from rl2jax.cli import is_for_the_user
 from rl2jax.compare import command_line, run_contender, select_agents
-from rl2jax.experiment import Interrupted, compare_with_progress, train_recipe
+from rl2jax.envs.base import require
+from rl2jax.experiment import compare_with_progress, train_recipe
 from rl2jax.published import TABLES
 from rl2jax.recipes import RECIPES, TEACHERS
 from rl2jax.report import format_score, read_rows, write_comparison
@@ -71,21 +71,14 @@ def main() -> None:
     parser.add_argument("--ship", type=Path, default=shipped.FOLDER, help="folder of the agents' files")
     a = parser.parse_args()
     console = Console(highlight=False)
-    names = [parse_task(task).name for task in a.tasks]
-    unknown = [name for name in names if name not in CELLS]
-    if unknown:
-        sys.exit(f"--tasks must be of {' '.join(CELLS)}, got {unknown[0]}")
-    try:
+    with in_one_line():
+        names = [parse_task(task).name for task in a.tasks]
+        for name in names:
+            require(name in CELLS, "--tasks", name, f"of {' '.join(CELLS)}")
         for name in names:
             make_agent(a.recipe, name, a.seed, a.num_tasks, a.out, a.results, a.ship, console)
             if a.results.resolve() == RESULTS:
                 readme.rewrite()
-    except Interrupted as stopped:
-        sys.exit(str(stopped))
-    except ValueError as error:
-        if not is_for_the_user(error):
-            raise
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

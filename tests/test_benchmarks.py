@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import timing
-from experiments.benchmarks.__main__ import FIRST_ORDER, committed_rows, torch_settings, update_document
+from experiments.benchmarks.__main__ import FIRST_ORDER, committed_rows, torch_settings
 from experiments.benchmarks.parts import against_floor
 from experiments.benchmarks.python_loop import Bandit, Policy, play
 from experiments.benchmarks.reports import rate, regressions, roofline, to_markdown
 from experiments.benchmarks.timing import MOST_SAMPLES, Sample, interleave
+from experiments.documents import put_table
 from rl2jax.config import preset
 from rl2jax.cost import Cost
 from rl2jax.envs import BernoulliBandit
@@ -113,9 +114,9 @@ def test_rates_have_two_digits():
 
 def test_the_document_s_table_is_replaced():
     text = "a\n<!-- benchmark cpu -->\nold\n<!-- end of benchmark cpu -->\nb\n"
-    new = update_document(text, "new \\1\n", "cpu")
+    new = put_table(text, "benchmark cpu", "new \\1\n")
     assert new == "a\n<!-- benchmark cpu -->\nnew \\1\n<!-- end of benchmark cpu -->\nb\n"
-    assert update_document(new, "other\n", "gpu") == new
+    assert put_table(new, "benchmark gpu", "other\n") == new
 
 
 def test_points_lie_under_the_roof():

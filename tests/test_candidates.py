@@ -348,4 +348,4 @@ def test_what_could_only_fail_later_is_refused_first(tmp_path, options, message)
 
 def test_the_document_has_a_place_for_the_table():
     text = experiment.DOCUMENT.read_text()
-    assert "the table" in experiment.update_document(text, "the table", "candidates").replace(text, "")
+    assert "the table" in experiment.put_table(text, "candidates", "the table").replace(text, "")

@@ -10,7 +10,7 @@ from rl2jax import cli, experiment
 from rl2jax.config import TrainConfig
 from rl2jax.published import TABLES
 from rl2jax.recipes import RECIPES, Stage, stages
-from rl2jax.runs import ancestry, last_iteration, load_state, open_run, parameters_digest
+from rl2jax.runs import RunError, ancestry, last_iteration, load_state, open_run, parameters_digest
 from rl2jax.tasks import parse_task
 from rl2jax.train import Learner
 from rl2jax.tuning import teacher_of
@@ -87,7 +87,7 @@ def test_the_command_line_stops_and_resumes(tmp_path, monkeypatch, capsys):
 
     train_with_progress = experiment.train_with_progress
 
-    def interrupted(run, console, *, resume):
+    def interrupted(run, console, *, resume, checkpoint_minutes):
         def stop(report):
             signal.raise_signal(signal.SIGINT)
 
@@ -101,3 +101,5 @@ def test_the_command_line_stops_and_resumes(tmp_path, monkeypatch, capsys):
     assert "--resume" in capsys.readouterr().err
     assert run([*command, "--resume"]) == 0
     assert last_iteration(open_run(out / "2-second")) == 3
+    with pytest.raises(RunError, match=r"holds 1-first, 2-second: .* its last, .*2-second"):
+        open_run(out)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from experiments.benchmarks.parts import against_floor
 from experiments.benchmarks.reports import TOLERANCE, Row, regressions, roofline, to_markdown
 from experiments.benchmarks.timing import Sample, note, run_child
+from experiments.documents import put_table
 from rl2jax.config import TrainConfig
 from rl2jax.cost import phase_costs, total
 from rl2jax.envs.base import require
@@ -144,13 +145,6 @@ def committed_rows(name: str) -> list[Row]:
     return json.loads(done.stdout) if done.returncode == 0 else []
 
 
-def update_document(text: str, table: str, platform_name: str) -> str:
-    """The document with its table of this platform replaced; unchanged if it has none."""
-    begin, end = f"<!-- benchmark {platform_name} -->", f"<!-- end of benchmark {platform_name} -->"
-    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    return pattern.sub(lambda _: f"{begin}\n{table}{end}", text)
-
-
 def write_report(results: Path, name: str) -> None:
     """Table and roofline beside the rows, and the table in the document, from the rows alone."""
     rows = read_rows(results / f"{name}.json")
@@ -158,7 +152,7 @@ def write_report(results: Path, name: str) -> None:
     write_atomically(results / f"{name}.md", table)
     roofline(rows).savefig(results / f"{name}-roofline.png", dpi=150)
     if results.resolve() == RESULTS and DOCUMENT.exists():
-        write_atomically(DOCUMENT, update_document(DOCUMENT.read_text(), table, name))
+        write_atomically(DOCUMENT, put_table(DOCUMENT.read_text(), f"benchmark {name}", table))
     print(table)
 
 

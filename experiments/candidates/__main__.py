@@ -1,22 +1,20 @@
 """`make candidates`: every candidate for as long as the base, on the same tasks, into the table of docs/recipes.md."""
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
 from rich.console import Console
 
-from experiments.benchmarks.__main__ import update_document
 from experiments.candidates.catalogue import BASE, CANDIDATES, Candidate, parts_of
 from experiments.candidates.reports import read_results, to_markdown
 from experiments.candidates.study import Study, find_row, make_row, plan
+from experiments.documents import put_table
+from experiments.messages import in_one_line
 from rl2jax import host
-from rl2jax.cli import is_for_the_user
 from rl2jax.config import parse_overrides
 from rl2jax.cost import iteration_seconds, measure_peak
 from rl2jax.envs.base import require
-from rl2jax.experiment import Interrupted
 from rl2jax.files import write_atomically
 from rl2jax.reproduce import duration
 from rl2jax.tasks import parse_task
@@ -80,7 +78,7 @@ def write_report(results: Path) -> None:
     table = to_markdown(read_results(results))
     write_atomically(results / "candidates.md", table)
     if results.resolve() == RESULTS and DOCUMENT.exists():
-        write_atomically(DOCUMENT, update_document(DOCUMENT.read_text(), table, "candidates"))
+        write_atomically(DOCUMENT, put_table(DOCUMENT.read_text(), "candidates", table))
 
 
 def run(found: list[Study], candidates: list[Candidate], seeds: list[int], console: Console) -> None:
@@ -107,19 +105,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Makes the rows and the table."""
     a = parse_arguments(arguments)
     console = Console(highlight=False)
-    try:
+    with in_one_line():
         if not a.report:
             candidates = chosen(a.only)
             run(studies(a, candidates), candidates, a.seeds, console)
         write_report(a.results)
-    except Interrupted as stopped:
-        sys.exit(str(stopped))
-    except KeyboardInterrupt:
-        sys.exit("stopped; what was done is saved, start again to continue")
-    except (ValueError, RuntimeError, OSError) as error:
-        if not is_for_the_user(error):
-            raise
-        sys.exit(f"error: {error}")
     console.print(a.results / "candidates.md")
 
 

@@ -1,7 +1,6 @@
 """`make extrapolation`: trained agents at other lengths of a trial and other priors; resumable at any point."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -9,8 +8,8 @@ from rich.console import Console
 from experiments.extrapolation.heat_maps import TITLES, heat_maps, to_markdown
 from experiments.extrapolation.shares import by_task, shares
 from experiments.extrapolation.study import MOST_STEPS, complete, tasks_to_play, tested_tasks, trained_agents
+from experiments.messages import in_one_line
 from rl2jax import host
-from rl2jax.cli import is_for_the_user
 from rl2jax.compare import Contender
 from rl2jax.experiment import progress_bar
 from rl2jax.files import write_atomically
@@ -59,14 +58,8 @@ def main() -> None:
     parser.add_argument("--most-steps", type=int, default=MOST_STEPS, help="of an agent in a setting, over all tasks")
     a = parser.parse_args()
     console = Console(highlight=False)
-    try:
+    with in_one_line():
         play(trained_agents(a.runs, a.recipe), a.results, a.most_steps, console)
-    except KeyboardInterrupt:
-        sys.exit("stopped; what was done is saved, start again to continue")
-    except (ValueError, RuntimeError, OSError) as error:
-        if not is_for_the_user(error):
-            raise
-        sys.exit(f"error: {error}")
     write_report(a.results)
     errors = [share.standard_error for share in shares(read_results(a.results)).values()]
     console.print(f"cells: {len(errors)}, standard errors of at most {max(errors):.2f} percent")

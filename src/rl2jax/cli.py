@@ -89,7 +89,7 @@ def train(
             "--distributed": distributed or None,
         }
         _refuse_with_recipe(preset, fixed)
-        _train_recipe(task, out, preset, seed or 0, resume)
+        _train_recipe(task, out, preset, seed or 0, resume, checkpoint_minutes)
         return
     with processes.together("preparing the run"):
         changes: dict[str, Any] = parse_overrides(set_ or [])
@@ -128,14 +128,15 @@ def _refuse_with_recipe(recipe: str, options: dict[str, Any]) -> None:
         raise ValueError(f"{given[0]} cannot be combined with --preset {recipe}, whose stages have their own settings")
 
 
-def _train_recipe(task: str, out: Path, recipe: str, seed: int, resume: bool) -> None:
+def _train_recipe(task: str, out: Path, recipe: str, seed: int, resume: bool, checkpoint_minutes: float) -> None:
     """All stages, each a run of its own in `out`; what is done already is not done again."""
     from rl2jax.experiment import Interrupted, train_recipe
 
     if out.exists() and not resume and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out {out} is not empty; continue what it holds with --resume, or choose another")
     try:
-        run = train_recipe(out, task, recipe, training_seed=seed, console=console)
+        options: Any = {"training_seed": seed, "console": console, "checkpoint_minutes": checkpoint_minutes}
+        run = train_recipe(out, task, recipe, **options)
     except Interrupted:
         console.print("stopped and saved; continue with --resume")
         return

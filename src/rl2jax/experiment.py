@@ -114,7 +114,15 @@ def train_cell(
     return train_stage(folder, stage, source=preset_name, training_seed=training_seed, console=console)
 
 
-def train_recipe(folder: Path, task_name: str, recipe: str, *, training_seed: int, console: Console) -> Run:
+def train_recipe(
+    folder: Path,
+    task_name: str,
+    recipe: str,
+    *,
+    training_seed: int,
+    console: Console,
+    checkpoint_minutes: float = 5.0,
+) -> Run:
     """Trains the stages of a recipe, each in a folder of its own in `folder`, or as much of that as is not done yet.
 
     Returns:
@@ -127,13 +135,21 @@ def train_recipe(folder: Path, task_name: str, recipe: str, *, training_seed: in
     run = None
     for stage in stages(recipe, parse_task(task_name)):
         where = folder / stage.name
-        run = train_stage(where, stage, source=recipe, training_seed=training_seed, console=console, start=run)
+        settings: dict[str, Any] = {"source": recipe, "training_seed": training_seed, "console": console}
+        run = train_stage(where, stage, **settings, start=run, checkpoint_minutes=checkpoint_minutes)
     assert run is not None
     return run
 
 
 def train_stage(
-    folder: Path, stage: Stage, *, source: str, training_seed: int, console: Console, start: Run | None = None
+    folder: Path,
+    stage: Stage,
+    *,
+    source: str,
+    training_seed: int,
+    console: Console,
+    start: Run | None = None,
+    checkpoint_minutes: float = 5.0,
 ) -> Run:
     """Trains one stage in `folder`, or as much of that as is not done yet.
 
@@ -144,6 +160,7 @@ def train_stage(
       training_seed: of everything random in training.
       console: for the progress bar.
       start: a run whose parameters a new one starts from.
+      checkpoint_minutes: between checkpoints.
 
     Raises:
       Interrupted: if a signal stopped it; what was done is saved.
@@ -156,7 +173,8 @@ def train_stage(
     else:
         run = create_run(folder, stage.task, stage.config, training_seed, start=start)
     shared = run._replace(mesh=choose_mesh(run.learner.num_trials, TRIALS))
-    if last_iteration(run) < run.config.iterations and not train_with_progress(shared, console, resume=True):
+    options: dict[str, Any] = {"resume": True, "checkpoint_minutes": checkpoint_minutes}
+    if last_iteration(run) < run.config.iterations and not train_with_progress(shared, console, **options):
         raise Interrupted(f"{stage.task.name}: stopped and saved; start again to continue")
     return run
 
