@@ -143,10 +143,8 @@ def open_run(folder: Path) -> Run:
             raise RunError(f"{folder} holds the runs of several seeds: name one, such as {folder / seeds[0]} ({also})")
         stages = sorted(found.parent.name for found in folder.glob(f"*/{_RUN}"))
         if stages:
-            names = ', '.join(stages)
+            names = ", ".join(stages)
             raise RunError(f"{folder} holds {names}: name one, for a recipe its last, {folder / stages[-1]}")
-                f"{folder} holds {', '.join(stages)}: name one, for a recipe its last, {folder / stages[-1]}"
-            )
         raise RunError(f"{folder} holds no run ({_RUN} is missing); make one with `rl2jax train TASK --out {folder}`")
     try:
         description = json.loads(path.read_text())
