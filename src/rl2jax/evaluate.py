@@ -1,5 +1,6 @@
 """Any agent on fresh tasks: mean, standard error, and the reward at each step of a trial."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
@@ -94,6 +95,7 @@ def evaluate(
       the scores.
     """
     require(num_tasks >= 1, "num_tasks", num_tasks, ">= 1")
+    trial = dataclasses.replace(trial, env=trial.env.held_out())
     batch_tasks = min(num_tasks, _default_batch(trial) if batch_tasks is None else batch_tasks)
 
     def play(index):

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rl2jax.config import TrainConfig, preset
+from rl2jax.envs.base import require
 from rl2jax.envs import BernoulliBandit, TabularMDP, TaskDistribution, random_cartpole, random_pendulum
+from rl2jax.vision import MazeNavigation
 
 
 class Task(NamedTuple):
@@ -37,6 +39,29 @@ class _Kind(NamedTuple):
     defaults: dict[str, int]  # of the settings that a canonical name always has
     num_episodes: int
     unspelled: dict[str, int] = {}  # noqa: RUF012  # values that a canonical name leaves out
+    derived: Callable[[dict[str, int]], dict[str, int]] = lambda given: {}  # defaults that depend on other settings
+
+
+def _maze(
+    size: int, episode_length: int, thin: int = 0, turn: int = 1, num_mazes: int = 1000, redraw: int = 0, map: int = 0
+) -> MazeNavigation:
+    """A maze of whole-number settings."""
+    for name, value in (("thin", thin), ("redraw", redraw), ("map", map)):
+        require(value in (0, 1), name, value, "0 or 1")
+    return MazeNavigation(
+        size,
+        episode_length,
+        thin=bool(thin),
+        turn=turn,
+        num_mazes=num_mazes,
+        redraw_start=bool(redraw),
+        observation="symbols" if map else "frame",
+    )
+
+
+def _maze_horizon(given: dict[str, int]) -> dict[str, int]:
+    """The paper's: 250 steps for small mazes, four times as many for large ones."""
+    return {"t": 250 if given["size"] <= 5 else 1000}
 
 
 _KINDS = {
@@ -53,18 +78,38 @@ _KINDS = {
         {"s": 10, "a": 5, "t": 10},
         10,
     ),
+    "maze": _Kind(
+        _maze,
+        {
+            "size": "size",
+            "t": "episode_length",
+            "thin": "thin",
+            "turn": "turn",
+            "mazes": "num_mazes",
+            "redraw": "redraw",
+            "map": "map",
+        },
+        {"size": 5},
+        2,
+        {"thin": 0, "turn": 1, "mazes": 1000, "redraw": 0, "map": 0},
+        _maze_horizon,
+    ),
     "cartpole": _Kind(random_cartpole, {"t": "episode_length"}, {"t": 100}, 4),
     "pendulum": _Kind(random_pendulum, {"t": "episode_length"}, {"t": 100}, 4),
 }
 KINDS = tuple(_KINDS)
-_EXAMPLES = "bandit:k=5,n=10, mdp:n=10 or package.module:object"
+_EXAMPLES = "bandit:k=5,n=10, mdp:n=10, maze:size=5 or package.module:object"
 
 
 def parse_task(text: str) -> Task:
-    """Parses "bandit:k=5,n=10", "mdp:n=10" (s=, a=, t= optional), or "package.module:object[,n=10]".
+    """Parses "bandit:k=5,n=10", "mdp:n=10" (s=, a=, t= optional), "maze:size=5" or "package.module:object[,n=10]".
 
     A bandit's prior is uniform; "alpha=2,beta=2" makes it Beta(2, 2), "good=20" lets an arm be good with 20 percent,
     "j=3" lets just three be good (see `BernoulliBandit`).
+
+    A maze has `t=` steps at most in each of its `n=` episodes; "thin=1" for walls without width, "turn=2" or "turn=4" for
+    45 or 90 degrees, "map=1" for a map in place of frames, "redraw=1" for a new start in each episode, "mazes=100" for
+    fewer of them (see `MazeNavigation`).
 
     The object is a `TaskDistribution`, or something that returns one when called without arguments; the
     current directory is searched too.
@@ -76,6 +121,7 @@ def parse_task(text: str) -> Task:
     if head in _KINDS:
         kind = _KINDS[head]
         given = kind.defaults | _parse_settings(rest, [*kind.settings, "n"], text)
+        given = kind.derived(given) | given
         num_episodes = given.pop("n", kind.num_episodes)
         ordered = {name: given[name] for name in kind.settings if name in given}
         settings = {name: value for name, value in ordered.items() if value != kind.unspelled.get(name)}

@@ -54,6 +54,7 @@ class Trial:
             prev_action=jnp.zeros(space.shape, space.dtype),
             prev_reward=jnp.zeros((), jnp.float32),
             prev_done=jnp.asarray(self.first_step_flag, jnp.float32),
+            privileged=self.env.privileged(env_state, params),
         )
         return TrialState(env_state, jnp.zeros((), jnp.int32)), trial_obs
 
@@ -72,6 +73,7 @@ class Trial:
         episode_done = jnp.logical_or(terminated, truncated)
         reward = jnp.asarray(reward, jnp.float32)
         episodes_done = state.episodes_done + episode_done.astype(jnp.int32)
-        trial_obs = TrialObservation(obs, action, reward, episode_done.astype(jnp.float32))
+        privileged = self.env.privileged(env_state, params)
+        trial_obs = TrialObservation(obs, action, reward, episode_done.astype(jnp.float32), privileged)
         trial_done = episodes_done >= self.num_episodes
         return TrialState(env_state, episodes_done), trial_obs, reward, episode_done, trial_done

@@ -15,6 +15,7 @@ class TrialObservation(NamedTuple):
       prev_action: the action taken at the previous step; int32 [] or float32 [action_size].
       prev_reward: the reward of the previous step; float32 [].
       prev_done: 1.0 if the previous step ended an *episode* (not the trial); float32 [].
+      privileged: `TaskDistribution.privileged`, what planners and teachers may look at; networks never do.
 
     At the first step of a trial `prev_action` and `prev_reward` are zero and `prev_done` is
     `Trial.first_step_flag` (appendix A; 0 by default).
@@ -24,6 +25,7 @@ class TrialObservation(NamedTuple):
     prev_action: chex.Array
     prev_reward: chex.Array
     prev_done: chex.Array
+    privileged: PyTree = ()
 
 
 class Trajectory(NamedTuple):
@@ -70,10 +72,12 @@ class Metrics(NamedTuple):
       return_standard_error: its standard error over the trials of the batch.
       kl: mean KL divergence from the old policy to the new one, per step.
       entropy: mean entropy of the action distribution before the update, per step, in nats.
-      surrogate_gain: surrogate objective after the update minus before.
+      surrogate_gain: surrogate objective after the update minus before; TRPO's over a shared network includes the
+        values' weighted error.
       line_search_steps: halvings (TRPO: backtracks) before the step was taken; -1 if none was acceptable.
       explained_variance: of the discounted returns, by the baseline before it was fitted to this batch.
-      baseline_loss: mean squared error on normalised returns over the last fitting epoch.
+      baseline_loss: mean squared error on normalised returns: over the last fitting epoch, or of a network that policy
+        and baseline share after the update.
       grad_norm: Euclidean norm of the policy gradient (PPO: mean over minibatches).
       param_norm: Euclidean norm of the policy's parameters after the update.
       finite: 1.0 if the update was finite; 0.0 if it was thrown away.

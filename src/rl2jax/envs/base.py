@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from gymnax.environments import spaces
 from gymnax.environments.environment import Environment, EnvParams, EnvState
 
+from rl2jax.types import PyTree
+
 TaskState = TypeVar("TaskState", bound=EnvState)
 TaskParams = TypeVar("TaskParams", bound=EnvParams)
 
@@ -51,6 +53,18 @@ class TaskDistribution(Environment[TaskState, TaskParams]):
         """
         del state, action, params
         return None
+
+    def held_out(self) -> "TaskDistribution":
+        """The tasks that `evaluate` draws from: where training draws from a fixed set, others; default these."""
+        return self
+
+    def privileged(self, state: TaskState, params: TaskParams) -> PyTree:
+        """What the policy does not see of a state and its task, for planners and teachers; default nothing.
+
+        `TrialObservation` carries it beside the observation; no network reads it.
+        """
+        del state, params
+        return ()
 
     @property
     def default_params(self) -> EnvParams:

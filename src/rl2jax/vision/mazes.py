@@ -1,0 +1,172 @@
+"""Mazes by randomised Prim, with a start and a target: pure functions, and fixed sets of configurations.
+
+A maze of `size` x `size` cells is described by its walls, the edges between cells, so that solid blocks and thin
+walls are one thing to whoever moves or looks. Row r is the r-th from below (y), column c the c-th from the left (x).
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rl2jax.envs.base import require
+
+# Quarter turns; headings elsewhere count in sixteenths, counter-clockwise from east.
+NUM_START_HEADINGS = 4
+HEADINGS = 16
+
+
+class Maze(NamedTuple):
+    """One configuration: a maze, where an episode starts, and where the target is.
+
+    Attributes:
+      east_walls: whether there is a wall on the line x = c, in row r; bool [size, size + 1] (row, line).
+      north_walls: whether there is a wall on the line y = r, in column c; bool [size + 1, size] (line, column).
+      target: row and column of the target's cell; int32 [2].
+      start: row and column of the cell in whose middle an episode starts; int32 [2].
+      start_heading: in sixteenths of a turn, counter-clockwise from east, a multiple of 4; int32 [].
+    """
+
+    east_walls: chex.Array
+    north_walls: chex.Array
+    target: chex.Array
+    start: chex.Array
+    start_heading: chex.Array
+
+
+def spanning_tree(key: chex.PRNGKey, side: int) -> tuple[chex.Array, chex.Array]:
+    """A random spanning tree of `side` x `side` rooms by randomised Prim.
+
+    From one random room, again and again an edge is drawn uniformly among those that lead from a room that was
+    reached to one that was not.
+
+    Returns:
+      (passages to the east, bool [side, side - 1]; passages to the north, bool [side - 1, side]).
+    """
+    key_first, key_edges = jax.random.split(key)
+    first = jax.random.randint(key_first, (), 0, side * side)
+    reached = jnp.zeros(side * side, bool).at[first].set(True).reshape(side, side)
+    num_east = side * (side - 1)
+
+    def add_room(carry, key_edge):
+        reached, passages = carry
+        frontier = jnp.concatenate(
+            [(reached[:, 1:] != reached[:, :-1]).ravel(), (reached[1:] != reached[:-1]).ravel()]
+        )
+        edge = jax.random.categorical(key_edge, jnp.where(frontier, 0.0, -jnp.inf))
+        passages = passages.at[edge].set(True)
+        east, north = passages[:num_east].reshape(side, side - 1), passages[num_east:].reshape(side - 1, side)
+        # The new edge touches one room that was reached: the other end is reached now.
+        reached = reached.at[:, 1:].set(reached[:, 1:] | (east & reached[:, :-1]))
+        reached = reached.at[:, :-1].set(reached[:, :-1] | (east & reached[:, 1:]))
+        reached = reached.at[1:].set(reached[1:] | (north & reached[:-1]))
+        reached = reached.at[:-1].set(reached[:-1] | (north & reached[1:]))
+        return (reached, passages), None
+
+    keys = jax.random.split(key_edges, side * side - 1)
+    (_, passages), _ = jax.lax.scan(add_room, (reached, jnp.zeros(2 * num_east, bool)), keys)
+    return passages[:num_east].reshape(side, side - 1), passages[num_east:].reshape(side - 1, side)
+
+
+def block_maze(key: chex.PRNGKey, size: int) -> chex.Array:
+    """Free cells of a maze whose walls are solid blocks; bool [size, size], `size` odd.
+
+    Rooms are the cells of even row and column; a passage is the free cell between two of them.
+    """
+    side = (size + 1) // 2
+    east, north = spanning_tree(key, side)
+    free = jnp.zeros((size, size), bool)
+    return free.at[::2, ::2].set(True).at[::2, 1::2].set(east).at[1::2, ::2].set(north)
+
+
+def walls_of_blocks(free: chex.Array) -> tuple[chex.Array, chex.Array]:
+    """The walls (`Maze.east_walls`, `Maze.north_walls`) around the free cells among solid blocks."""
+    around = jnp.pad(free, 1)
+    inner = around[1:-1], around[:, 1:-1]
+    return inner[0][:, 1:] != inner[0][:, :-1], inner[1][1:] != inner[1][:-1]
+
+
+def thin_walls(key: chex.PRNGKey, size: int) -> tuple[chex.Array, chex.Array]:
+    """The walls of a maze in which every cell is a room and walls have no width."""
+    east, north = spanning_tree(key, size)
+    return (
+        jnp.ones((size, size + 1), bool).at[:, 1:-1].set(~east),
+        jnp.ones((size + 1, size), bool).at[1:-1].set(~north),
+    )
+
+
+def generate_maze(key: chex.PRNGKey, size: int, thin: bool = False) -> Maze:
+    """Draws a maze, two different free cells for start and target, and the heading at the start.
+
+    Args:
+      key: all its randomness.
+      size: cells along a side; odd unless `thin`.
+      thin: walls without width between size x size rooms, instead of solid blocks.
+    """
+    key_walls, key_cells, key_heading = jax.random.split(key, 3)
+    if thin:
+        free = jnp.ones((size, size), bool)
+        east_walls, north_walls = thin_walls(key_walls, size)
+    else:
+        free = block_maze(key_walls, size)
+        east_walls, north_walls = walls_of_blocks(free)
+    # The two highest of independent Gumbel variables: two cells without replacement.
+    noise = jax.random.gumbel(key_cells, (size * size,))
+    _, (target, start) = jax.lax.top_k(jnp.where(free.ravel(), noise, -jnp.inf), 2)
+    quarter = jax.random.randint(key_heading, (), 0, NUM_START_HEADINGS)
+    return Maze(
+        east_walls,
+        north_walls,
+        jnp.stack(jnp.divmod(target, size)).astype(jnp.int32),
+        jnp.stack(jnp.divmod(start, size)).astype(jnp.int32),
+        (quarter * (HEADINGS // NUM_START_HEADINGS)).astype(jnp.int32),
+    )
+
+
+def check_size(size: int, thin: bool) -> None:
+    """Raises ValueError unless mazes of this size exist."""
+    require(2 <= size <= 63 if thin else 3 <= size <= 63, "size", size, f"between {2 if thin else 3} and 63")
+    require(thin or size % 2 == 1, "size", size, "odd, as walls are whole cells (or thin=1)")
+
+
+@lru_cache(maxsize=8)
+def maze_set(size: int, thin: bool, seed: int, num_train: int, num_test: int) -> tuple[Maze, Maze]:
+    """Training and test configurations; numpy leaves [num_train, ...] and [num_test, ...].
+
+    Mazes are drawn one after the other from the seed; the first `num_train` make the training set. A test maze is the
+    next whose walls and target are together in no training maze, wherever it starts: what was learned of a training
+    maze by heart is of no use there.
+
+    Raises:
+      ValueError: if there are too few different mazes of this size for a test set.
+    """
+    check_size(size, thin)
+    draw = jax.jit(jax.vmap(lambda index: generate_maze(jax.random.fold_in(jax.random.key(seed), index), size, thin)))
+    rounds = 20
+    drawn = num_train + 2 * num_test
+    mazes = jax.tree.map(np.asarray, draw(jnp.arange(drawn)))
+    known = set(_contents(mazes, range(num_train)))
+    chosen = [i for i, content in enumerate(_contents(mazes, range(drawn))) if i >= num_train and content not in known]
+    for part in range(1, rounds):
+        if len(chosen) >= num_test:
+            break
+        more = jax.tree.map(np.asarray, draw(jnp.arange(part * drawn, (part + 1) * drawn)))
+        fresh = [i for i, content in enumerate(_contents(more, range(drawn))) if content not in known]
+        chosen += [part * drawn + i for i in fresh]
+        mazes = jax.tree.map(lambda a, b: np.concatenate([a, b]), mazes, more)
+    if len(chosen) < num_test:
+        raise ValueError(
+            f"size {size} has too few different mazes for {num_train} to train and {num_test} to test on; "
+            f"take fewer, or a larger size"
+        )
+    return jax.tree.map(lambda x: x[:num_train], mazes), jax.tree.map(lambda x: x[chosen[:num_test]], mazes)
+
+
+def _contents(mazes: Maze, indices: range) -> list[bytes]:
+    """Walls and target of each maze, as something to compare."""
+    return [
+        mazes.east_walls[i].tobytes() + mazes.north_walls[i].tobytes() + mazes.target[i].tobytes() for i in indices
+    ]
