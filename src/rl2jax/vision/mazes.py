@@ -17,6 +17,7 @@ from rl2jax.envs.base import require
 # Quarter turns; headings elsewhere count in sixteenths, counter-clockwise from east.
 NUM_START_HEADINGS = 4
 HEADINGS = 16
+_MOST_DRAWS = 40  # of test mazes, in numbers of the test set's size
 
 
 class Maze(NamedTuple):
@@ -35,6 +36,10 @@ class Maze(NamedTuple):
     target: chex.Array
     start: chex.Array
     start_heading: chex.Array
+
+    def at(self, index: int | chex.Array) -> "Maze":
+        """The maze with this index among many, leaves [num_mazes, ...]."""
+        return jax.tree.map(lambda leaf: leaf[index], self)
 
 
 def spanning_tree(key: chex.PRNGKey, side: int) -> tuple[chex.Array, chex.Array]:
@@ -145,28 +150,26 @@ def maze_set(size: int, thin: bool, seed: int, num_train: int, num_test: int) ->
     """
     check_size(size, thin)
     draw = jax.jit(jax.vmap(lambda index: generate_maze(jax.random.fold_in(jax.random.key(seed), index), size, thin)))
-    rounds = 20
-    drawn = num_train + 2 * num_test
-    mazes = jax.tree.map(np.asarray, draw(jnp.arange(drawn)))
-    known = set(_contents(mazes, range(num_train)))
-    chosen = [i for i, content in enumerate(_contents(mazes, range(drawn))) if i >= num_train and content not in known]
-    for part in range(1, rounds):
-        if len(chosen) >= num_test:
-            break
-        more = jax.tree.map(np.asarray, draw(jnp.arange(part * drawn, (part + 1) * drawn)))
-        fresh = [i for i, content in enumerate(_contents(more, range(drawn))) if content not in known]
-        chosen += [part * drawn + i for i in fresh]
-        mazes = jax.tree.map(lambda a, b: np.concatenate([a, b]), mazes, more)
-    if len(chosen) < num_test:
-        raise ValueError(
-            f"size {size} has too few different mazes for {num_train} to train and {num_test} to test on; "
-            f"take fewer, or a larger size"
-        )
-    return jax.tree.map(lambda x: x[:num_train], mazes), jax.tree.map(lambda x: x[chosen[:num_test]], mazes)
+
+    def drawn(start: int, count: int) -> Maze:
+        with jax.ensure_compile_time_eval():  # also while a program that uses the mazes is traced
+            return jax.tree.map(np.asarray, draw(jnp.arange(start, start + count)))
+
+    train = drawn(0, num_train)
+    known = set(_contents(train))
+    found: list[Maze] = []
+    for part in range(_MOST_DRAWS):
+        more = drawn(num_train + part * num_test, num_test)
+        found += [more.at(i) for i, content in enumerate(_contents(more)) if content not in known]
+        if len(found) >= num_test:
+            return train, jax.tree.map(lambda *leaves: np.stack(leaves), *found[:num_test])
+    raise ValueError(
+        f"size {size} has too few different mazes for {num_train} to train and {num_test} to test on; "
+        f"take fewer, or a larger size"
+    )
 
 
-def _contents(mazes: Maze, indices: range) -> list[bytes]:
+def _contents(mazes: Maze) -> list[bytes]:
     """Walls and target of each maze, as something to compare."""
-    return [
-        mazes.east_walls[i].tobytes() + mazes.north_walls[i].tobytes() + mazes.target[i].tobytes() for i in indices
-    ]
+    described = (mazes.east_walls, mazes.north_walls, mazes.target)
+    return [b"".join(leaf[i].tobytes() for leaf in described) for i in range(len(mazes.target))]

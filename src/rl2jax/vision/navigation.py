@@ -92,7 +92,7 @@ class MazeNavigation(TaskDistribution[NavigationState, NavigationParams]):
         if self.split == "fresh":
             return self.params_of(generate_maze(key, self.size, self.thin))
         index = jax.random.randint(key, (), 0, self.num_mazes)
-        return self.params_of(jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], self.mazes))
+        return self.params_of(jax.tree.map(jnp.asarray, self.mazes).at(index))
 
     def reset_env(self, key: chex.PRNGKey, params: NavigationParams):
         """In the middle of the start's cell."""

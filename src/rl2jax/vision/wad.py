@@ -72,7 +72,7 @@ def write_wad(path: Path, mazes: Maze) -> None:
     lumps: list[tuple[str, bytes]] = [("DECORATE", _PLAYER.encode()), ("ZMAPINFO", _MAP_INFO.encode())]
     lumps += [("TX_START", b""), *((name, _png(colour)) for name, colour in _TEXTURES.items()), ("TX_END", b"")]
     for index in range(len(mazes.target)):
-        maze = Maze(*(np.asarray(leaf[index]) for leaf in mazes))
+        maze = mazes.at(index)
         lumps += [(map_name(index), b""), ("TEXTMAP", _text_map(maze).encode()), ("ENDMAP", b"")]
     header_size, data, directory = 12, bytearray(), bytearray()
     for name, content in lumps:
