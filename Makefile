@@ -8,7 +8,7 @@ PRESET ?=
 # Keep large freed blocks and back them with huge pages: a third of a CPU iteration is page faults otherwise.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: install test test-slow check format quickstart reproduce-table1 reproduce-table2 imitation extrapolation benchmark candidates agents clean
+.PHONY: install test test-slow check format quickstart reproduce-table1 reproduce-table2 reproduce-table3 imitation extrapolation benchmark candidates agents clean
 
 install: $(STAMP)
 
@@ -40,6 +40,10 @@ reproduce-table1: $(STAMP)
 
 reproduce-table2: $(STAMP)
 	$(BIN)/python -m experiments.reproduce_table2 $(if $(PRESET),--preset $(PRESET))
+
+# In ViZDoom where it is installed; RUNS="DIR DIR" for trained runs, in place of training.
+reproduce-table3: $(STAMP)
+	$(BIN)/python -m experiments.reproduce_table3 $(if $(PRESET),--preset $(PRESET)) $(if $(RUNS),--run $(RUNS))
 
 # Beside PyTorch too where it is installed; CHECK=1 fails where a ratio is worse than in the last commit's rows.
 benchmark: $(STAMP)

@@ -61,6 +61,8 @@ from rl2jax.train import Learner
         ("policy_learning_rate", 0.0),
         ("policy_learning_rate", math.nan),
         ("baseline_learning_rate", -1e-3),
+        ("baseline_loss_coefficient", 0.0),
+        ("baseline_loss_coefficient", math.inf),
         ("gradient_clip", 0.0),
         # Wrong types.
         ("batch_size", 1e5),

@@ -10,18 +10,14 @@ from helpers import random_params
 
 from rl2jax.envs import spaces
 from rl2jax.networks import (
-    ACTIVATIONS,
     Categorical,
     DiagonalGaussian,
     Encoding,
-    GRUWeights,
     PolicyAndBaseline,
-    RecurrentNetwork,
     distribution_for,
     encoding_for,
-    gru_step,
-    product,
 )
+from rl2jax.recurrent import ACTIVATIONS, GRUWeights, RecurrentNetwork, gru_step, product
 from rl2jax.types import TrialObservation
 
 UNITS, INPUTS, ACTIONS, STEPS = 16, 6, 3, 5  # inputs: 1 number, 3 actions, reward, flag
@@ -262,7 +258,8 @@ def test_inferred_task_features_are_a_second_head_of_the_policy():
         _, _, info = networks.agent(params).step(jax.random.key(0), jnp.zeros(UNITS), first)
         return *networks.policy_outputs(params, inputs), info.dist_params
 
-    dist_params, inferred, acting = outputs(params)
+    dist_params, inferred, value, acting = outputs(params)
+    assert value is None  # another network has it
     expected = numpy_network(params["params"], inputs)
     np.testing.assert_allclose(dist_params, expected[:, 7:], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(inferred, expected[:, :7], rtol=1e-4, atol=1e-4)

@@ -296,7 +296,7 @@ def test_losses_over_the_mask(collected):
         outputs = jax.vmap(networks.policy_outputs, (None, 1), 1)(policy_params, batch.trial_obs)
         return outputs, policy_losses(networks, config, policy_params, batch._replace(mask=mask), 0.07)
 
-    (logits, inferred), results = jax.tree.map(np.float64, losses(params))
+    (logits, inferred, _), results = jax.tree.map(np.float64, losses(params))
     new, old = (scipy.special.log_softmax(np.float64(x), axis=-1) for x in (logits, batch.old_dist_params))
 
     def taken(x):
@@ -308,6 +308,7 @@ def test_losses_over_the_mask(collected):
         -(surrogate - 0.07 * (np.exp(new) * new).sum(-1)),
         (np.exp(old) * (old - new)).sum(-1),
         ((inferred - features) ** 2).mean(-1),
+        np.zeros_like(mask),  # the baseline is another network
     )
     np.testing.assert_allclose(results, [np.mean(x[mask == 1]) for x in expected], rtol=1e-4, atol=1e-5)
 

@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, ship, compare, limits; what only shows files is in cli_results.py."""
+"""The command line: train; what plays is in cli_scores.py, what only shows files in cli_results.py."""
 
 import dataclasses
 import sys
@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from rl2jax import cli_results, host, processes
+from rl2jax import cli_results, cli_scores, host, processes
+from rl2jax.cli_options import ENGINE_HELP, TASK_HELP, check_engine, check_seed, console
 
 app = typer.Typer(
     help="Learning to reinforcement learn (RL^2) on JAX: train a recurrent policy over a distribution of tasks; "
@@ -17,9 +18,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(stderr=True, highlight=False)
-
-TASK_HELP = "bandit:k=5,n=10, mdp:n=10 (s=, a=, t= optional), or package.module:object for your own."
 
 
 @app.command()
@@ -46,6 +44,7 @@ def train(
     start: Annotated[
         Path | None, typer.Option(help="Folder of a run whose parameters the new one starts from.")
     ] = None,
+    engine: Annotated[str, typer.Option(help=ENGINE_HELP + " A resumed run may change it.")] = "twin",
     checkpoint_minutes: Annotated[float, typer.Option(help="Minutes between checkpoints.")] = 5.0,
     devices: Annotated[
         int | None, typer.Option(help="Devices of this machine that share the batch; default as many as divide it.")
@@ -63,7 +62,7 @@ def train(
     ] = False,
 ) -> None:
     """Train an agent; Ctrl-C saves and exits, --resume continues to the same bits."""
-    _check_seed(seed)
+    check_seed(seed)
     if not checkpoint_minutes >= 0:
         raise ValueError(f"--checkpoint-minutes must be >= 0 (0: after every chunk), got {checkpoint_minutes:g}")
     several = distributed or not (coordinator is num_processes is process_id is None)
@@ -83,6 +82,7 @@ def train(
             "--devices": devices,
         }
         fixed |= {
+            "--engine": engine if engine != "twin" else None,
             "--num-seeds": num_seeds,
             "--start": start,
             "--coordinator": coordinator,
@@ -101,6 +101,9 @@ def train(
         else:
             runs, mesh = _new_runs(task, out, preset, changes, seed or 0, devices, num_seeds, start)
         learner, config = runs[0].learner, runs[0].config
+        check_engine(engine, runs[0].task.name, runs[0].task.kind)
+        if engine != "twin" and (num_seeds is not None or several):
+            raise ValueError(f"--engine {engine} trains one seed in one process")
     shown = console if processes.is_first() else Console(quiet=True)
     seeds = f"seed {runs[0].seed}" if num_seeds is None else f"seeds {runs[0].seed} to {runs[-1].seed}"
     shown.print(
@@ -113,7 +116,7 @@ def train(
         shown.print(used)
     options: Any = {"resume": resume, "checkpoint_minutes": checkpoint_minutes}
     if num_seeds is None:
-        finished = train_with_progress(runs[0], shown, **options)
+        finished = train_with_progress(runs[0]._replace(engine=engine), shown, **options)
     else:
         finished = train_seeds_with_progress(runs, mesh, shown, **options)
     if not finished:
@@ -185,7 +188,7 @@ def _check_num_seeds(num_seeds: int | None, seed: int | None, several_processes:
         return
     if num_seeds < 1:
         raise ValueError(f"--num-seeds must be >= 1, got {num_seeds}")
-    _check_seed((seed or 0) + num_seeds - 1)
+    check_seed((seed or 0) + num_seeds - 1)
     if several_processes:
         raise ValueError(
             "--num-seeds trains in one process: leave out --coordinator and --distributed, and give each process "
@@ -205,174 +208,9 @@ def _refuse_differences(run: Any, task: str, wanted: Any, seed: int) -> None:
             )
 
 
-@app.command()
-def evaluate(
-    run_folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a trained run.")],
-    num_tasks: Annotated[int, typer.Option(help="Fresh tasks to play, one trial each.")],
-    seed: Annotated[int, typer.Option(help="Seed of the tasks; its stream is disjoint from training's.")] = 0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write a list with one row here.")] = None,
-    deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="Take the most likely action instead of a sample.")
-    ] = False,
-) -> None:
-    """Evaluate a trained agent on fresh tasks."""
-    from rl2jax.experiment import evaluate_run
-    from rl2jax.report import format_score, write_rows
-    from rl2jax.runs import open_run
-
-    _check_seed(seed)
-    if num_tasks < 1:
-        raise ValueError(f"--num-tasks must be >= 1, got {num_tasks}")
-    run = open_run(run_folder)
-    _check_json(json_file)
-    row = evaluate_run(run, console, num_tasks=num_tasks, seed=seed, deterministic=deterministic)
-    if json_file is not None:
-        write_rows(json_file, [row])
-    typer.echo(f"{row['task']}: mean total reward {format_score(row)}, {num_tasks} tasks, seed {seed}")
-
-
-@app.command()
-def ship(
-    run_folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a trained run.")],
-    recipe: Annotated[str, typer.Option(help="How it was trained: best, best-scratch or paper.")],
-    num_tasks: Annotated[int, typer.Option(help="Fresh tasks on which it is evaluated.")] = 100_000,
-    seed: Annotated[int, typer.Option(help="Seed of those tasks.")] = 1,
-    deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="It takes the most likely action instead of a sample.")
-    ] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder of the file, OUT/RECIPE; default the package's own.")] = None,
-    results: Annotated[
-        Path | None, typer.Option(help="Folder of rows of other agents and limits, to hold the score against.")
-    ] = None,
-) -> None:
-    """Evaluate a trained agent and write it as one file, which rl2jax.load_agent loads."""
-    from rl2jax import shipped, tables
-    from rl2jax.compare import command_line
-    from rl2jax.experiment import evaluate_run
-    from rl2jax.report import format_score
-    from rl2jax.runs import open_run
-
-    _check_seed(seed)
-    if num_tasks < 2:
-        raise ValueError(f"--num-tasks must be >= 2, got {num_tasks}")
-    run = open_run(run_folder)
-    shipped.require_shippable(run, recipe, out)
-    known = {} if results is None else tables.opponents(tables.read_results(results), run.task.name)
-    row = evaluate_run(run, console, num_tasks=num_tasks, seed=seed, deterministic=deterministic)
-    row |= {"command": command_line(run.task, num_tasks, seed, [], [recipe]), **known}
-    path = shipped.ship(run, recipe, row, out)
-    typer.echo(f"{path}: mean total reward {format_score(row)}, {path.stat().st_size / 1e6:.2f} MB")
-
-
-def _check_json(path: Path | None) -> None:
-    """Refuses a file that cannot be written before the work that would fill it."""
-    if path is not None and not path.parent.is_dir():
-        raise ValueError(f"--json: the folder {path.parent} does not exist")
-    if path is not None and path.is_dir():
-        raise ValueError(f"--json must be a file, {path} is a folder")
-
-
-def _check_seed(seed: int | None) -> None:
-    if seed is not None and not 0 <= seed < 2**32:
-        raise ValueError(f"--seed must be an integer from 0 to {2**32 - 1}, got {seed}")
-
-
-@app.command()
-def compare(
-    task: Annotated[str, typer.Argument(help=TASK_HELP)],
-    agents: Annotated[
-        str | None, typer.Option(help='Names with commas between; default: all that need no training. "" for none.')
-    ] = None,
-    run: Annotated[list[Path] | None, typer.Option(help="Folder of a trained run; may be given several times.")] = None,
-    shipped: Annotated[
-        str | None, typer.Option(help="Recipes of the package's own trained agents, commas between: best,best-scratch.")
-    ] = None,
-    num_tasks: Annotated[
-        int | None,
-        typer.Option(
-            help="Tasks, the same for all (default 10000); agents that draw very many random numbers play fewer."
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the tasks.")] = 0,
-    protocol: Annotated[
-        str, typer.Option(help="large: tests in pairs; paper: 1000 tasks and unpaired t-tests, as published.")
-    ] = "large",
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the rows here, and the tests beside it (.tests.json).")
-    ] = None,
-) -> None:
-    """Play agents on the same tasks: means, standard errors, and which differences are significant."""
-    from rl2jax.compare import run_contenders, select_agents, shipped_contender
-    from rl2jax.experiment import compare_with_progress
-    from rl2jax.report import format_score, write_comparison
-    from rl2jax.runs import open_run
-    from rl2jax.tasks import parse_task
-
-    _check_seed(seed)
-    parsed = parse_task(task)
-    if protocol not in ("large", "paper"):
-        raise ValueError(f"--protocol must be large or paper, got {protocol!r}")
-    if protocol == "paper" and num_tasks not in (None, 1000):
-        raise ValueError(f"--num-tasks must be 1000 with --protocol paper, got {num_tasks}")
-    count = num_tasks if num_tasks is not None else 1000 if protocol == "paper" else 10_000
-    if count < 1:
-        raise ValueError(f"--num-tasks must be >= 1, got {count}")
-    _check_json(json_file)
-    chosen = select_agents(parsed, None if agents is None else _names(agents))
-    trained = run_contenders([open_run(folder) for folder in run or []], parsed)
-    trained += [shipped_contender(recipe, parsed) for recipe in _names(shipped or "")]
-    if not chosen and not trained:
-        raise ValueError("--agents: nothing to compare; name agents, runs with --run, or recipes with --shipped")
-    result = compare_with_progress(parsed, chosen, trained, count, seed, protocol, console)
-    if json_file is not None:
-        write_comparison(json_file, result.rows, result.tests)
-    typer.echo(f"{parsed.name}, seed {seed}")
-    for row in sorted(result.rows, key=lambda row: -row["mean"]):
-        mark = "*" if row["not_below_best"] else " "
-        typer.echo(f"{mark} {row['agent']:<24}{format_score(row)}, {row['num_tasks']} tasks")
-    typer.echo("* best, or not significantly below the best (one-sided t-test, p >= 0.05, each test on its own).")
-    if len(result.tests) > 1:
-        different = sum(test.p_holm < 0.05 for test in result.tests)
-        typer.echo(f"After Holm's adjustment for all pairs, {different} of {len(result.tests)} differ at 0.05.")
-
-
-def _names(text: str) -> list[str]:
-    """Of "gittins, ucb1", both."""
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-@app.command()
-def limits(
-    task: Annotated[str, typer.Argument(help="bandit:k=5,n=10 or mdp:n=10 (s=, a=, t= optional).")],
-    num_tasks: Annotated[int, typer.Option(help="Tasks on which the best known policy is played.")] = 10_000,
-    seed: Annotated[int, typer.Option(help="Seed of the tasks, and of bounds that are sampled.")] = 0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write a list with one row here.")] = None,
-) -> None:
-    """The most that any agent can score: exact where that can be computed, else an upper bound."""
-    from rl2jax.limit_rows import limit_row
-    from rl2jax.report import write_rows
-    from rl2jax.tasks import parse_task
-
-    _check_seed(seed)
-    parsed = parse_task(task)
-    _check_json(json_file)
-    if num_tasks < 2:
-        raise ValueError(f"--num-tasks must be >= 2, got {num_tasks}")
-    row = limit_row(parsed, num_tasks, seed)
-    if json_file is not None:
-        write_rows(json_file, [row])
-    if row["exact"] is not None:
-        typer.echo(f"{row['task']}: Bayes-optimal value {row['exact']:.6f} ({row['method']})")
-    else:
-        error = row["upper_bound_standard_error"]
-        typer.echo(f"{row['task']}: no agent exceeds {row['upper_bound']:.3f} +- {error:.3f} ({row['method']})")
-    if row["best_policy"]:
-        typer.echo(
-            f"best known policy: {row['best_policy']}, {row['best_policy_mean']:.3f} "
-            f"+- {row['best_policy_standard_error']:.3f} over {num_tasks} tasks"
-        )
-
-
+for plays in (cli_scores.evaluate, cli_scores.ship, cli_scores.compare, cli_scores.limits):
+    app.command()(plays)
+app.command("twin-check")(cli_scores.twin_check)
 for reads_rows in (cli_results.agents, cli_results.table, cli_results.figure):
     app.command()(reads_rows)
 

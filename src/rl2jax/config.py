@@ -37,9 +37,10 @@ class TrainConfig:
       expected_rewards: learn from `TaskDistribution.expected_reward`, which training knows, in place of the rewards
         that were drawn: the same objective with less noise. Agents see rewards only. Beyond the paper.
       baseline_sees_task: the baseline is given `TaskDistribution.task_features` too (an asymmetric critic: Pinto et al.
-        2018). It serves training only, so the policy still knows nothing of the task. Beyond the paper.
+        2018). It serves training only, so the policy still knows nothing of the task. Not with a network that policy
+        and baseline share. Beyond the paper.
       baseline_warmup_iterations: the policy stays as it is for so many iterations, while the baseline is fitted: for a
-        policy that does not start from scratch.
+        policy that does not start from scratch. 0 with a network that both share.
       fisher_fraction: "trpo": share of the batch's trials in Fisher-vector products.
       cg_iters: "trpo": conjugate-gradient iterations.
       cg_damping: "trpo": added to the Fisher matrix's diagonal.
@@ -53,13 +54,15 @@ class TrainConfig:
       baseline_epochs: passes over the batch to fit the baseline, after the advantages are computed.
       baseline_minibatch_trials: whole trials in a minibatch.
       baseline_learning_rate: of Adam.
+      baseline_loss_coefficient: only where policy and baseline share a network (frames, appendix A.3), in place of the
+        three settings above: weight of the values' squared error, on normalised returns, in the joint loss.
       gru_units: hidden units of policy and baseline.
       activation: of the GRU's candidate, "relu" or "tanh".
       weight_norm: weight normalisation on every matrix.
       memory_horizon: steps over which the GRU's update gates are initialised to remember (Tallec & Ollivier
         2018); 0, the paper's, starts all biases at 0.
-      matmul_precision: of the GRU's matrix products: "default" (the device's own), "float32" or "bfloat16"; see
-        `networks.product`.
+      matmul_precision: of the matrix products in the GRU and before it: "default" (the device's own), "float32" or
+        "bfloat16"; see `recurrent.product`.
       first_step_flag: termination flag shown at a trial's first step (appendix A: 0).
       iterations_per_chunk: iterations that run on the device between two visits to the host.
     """
@@ -94,6 +97,7 @@ class TrainConfig:
     baseline_epochs: int = 5
     baseline_minibatch_trials: int = 128
     baseline_learning_rate: float = 1e-3
+    baseline_loss_coefficient: float = 0.5
     gru_units: int = 256
     activation: str = "relu"
     weight_norm: bool = True
@@ -164,7 +168,13 @@ _AT_LEAST_ZERO = (
     "baseline_warmup_iterations",
     "teacher_temperature",
 )
-_POSITIVE = ("policy_learning_rate", "baseline_learning_rate", "gradient_clip", "clip_range")
+_POSITIVE = (
+    "policy_learning_rate",
+    "baseline_learning_rate",
+    "baseline_loss_coefficient",
+    "gradient_clip",
+    "clip_range",
+)
 _UNIT_INTERVAL = ("discount", "gae_lambda", "first_step_flag", "student_share")
 _CHOICES = {
     "algorithm": ("trpo", "ppo", "imitation"),

@@ -15,12 +15,14 @@ import jax
 import jax.numpy as jnp
 
 from rl2jax.agents.random import random_agent
-from rl2jax.networks import RecurrentNetwork
+from rl2jax.networks import Encoding, PolicyAndBaseline
+from rl2jax.recurrent import RecurrentNetwork
 from rl2jax.rollout import rollout
 from rl2jax.sgd import num_minibatches
 from rl2jax.tasks import parse_task
 from rl2jax.train import Learner
 from rl2jax.trial import Trial
+from rl2jax.vision_network import Frames, SharedRecurrentNetwork
 
 # Floor / time of a phase: medians over tasks of the rows in experiments/results/benchmarks/cpu.json (rollout, values,
 # gradient, 2 Fisher products, baseline; a line search is a forward pass, as values are), on two idle cores; a share
@@ -114,11 +116,27 @@ class _Passes(NamedTuple):
     product: float
 
 
-def _passes(network: RecurrentNetwork) -> _Passes:
+def _passes(network: RecurrentNetwork | SharedRecurrentNetwork) -> _Passes:
+    if isinstance(network, SharedRecurrentNetwork):
+        return _shared_passes(network)
     recurrent = 2.0 * network.units * (3 * network.units + network.num_outputs)
     from_input = 2.0 * network.input_size * 3 * network.units
     derivative = 2.0 * recurrent + from_input
     return _Passes(recurrent + from_input, recurrent + from_input + derivative, 2.0 * derivative)
+
+
+def _shared_passes(network: SharedRecurrentNetwork) -> _Passes:
+    """Of the network for frames: a backward pass computes anew what comes before the GRU."""
+    core = _passes(RecurrentNetwork(network.units + 2, network.units, network.num_outputs))
+    into_gru = 2.0 * network.units * 3 * network.units  # of the gates' gradient: their input is no network's input here
+    of_frame, *products = (2.0 * number for number in network.multiplications)
+    trunk = of_frame + sum(products)
+    derivative = of_frame + 2.0 * sum(products)
+    return _Passes(
+        core.forward + trunk,
+        core.gradient + into_gru + 2.0 * trunk + derivative,
+        core.product + 2.0 * (into_gru + trunk + derivative),
+    )
 
 
 def environment_cost(trial: Trial, num_trials: int = 1) -> Cost:
@@ -173,7 +191,8 @@ def phase_costs(learner: Learner) -> dict[str, Cost]:
     the evaluations on the whole batch, of which TRPO needs at least one. A teacher's work is not counted.
     """
     config, networks, steps = learner.config, learner.networks, _steps(learner)
-    policy, baseline = _passes(networks.policy_network), _passes(networks.baseline_network)
+    policy = _passes(networks.policy_network)
+    baseline = _passes(networks.baseline_network) if isinstance(networks, PolicyAndBaseline) else policy
     outputs = networks.policy_network.num_outputs + networks.distribution.num_constants
     seen, kept = _seen(learner), _KEPT * networks.units
     trpo = config.algorithm == "trpo"
@@ -192,7 +211,9 @@ def phase_costs(learner: Learner) -> dict[str, Cost]:
     if trpo:
         costs["fisher"] = fisher_cost(learner, config.cg_iters)
     costs["line search"] = phase(policy.forward, seen + outputs, checks)
-    if config.algorithm != "imitation":
+    if networks.shares_trunk:  # learned with the policy; what is left of it
+        costs["baseline"] = costs["values"]
+    elif config.algorithm != "imitation":
         costs["baseline"] = phase(baseline.gradient, 2 * (seen + kept), config.baseline_epochs)
     return costs
 
@@ -202,9 +223,15 @@ def _steps(learner: Learner) -> int:
 
 
 def _seen(learner: Learner) -> int:
-    """Numbers in the observation of one step: one for an index, reward and flag."""
+    """Numbers in the observation of one step: one for an index or four bytes of a frame, reward and flag."""
     encodings = (learner.networks.observation, learner.networks.action)
-    return sum(1 if encoding.one_hot else encoding.size for encoding in encodings) + 2
+    return sum(_size(encoding) for encoding in encodings) + 2
+
+
+def _size(encoding: Encoding | Frames) -> int:
+    if isinstance(encoding, Frames):
+        return math.ceil(math.prod(encoding.shape) / _FLOAT)
+    return 1 if encoding.one_hot else encoding.size
 
 
 def sequential_steps(learner: Learner) -> int:
@@ -220,7 +247,9 @@ def sequential_steps(learner: Learner) -> int:
     else:
         loops += 2 * config.policy_epochs * minibatches
         loops += 1 if config.max_kl == math.inf else config.policy_epochs
-    if config.algorithm != "imitation":
+    if learner.networks.shares_trunk:
+        loops += 1  # values, after the update
+    elif config.algorithm != "imitation":
         loops += 2 * config.baseline_epochs * num_minibatches(learner.num_trials, config.baseline_minibatch_trials)
     return loops * learner.trial.num_steps
 

@@ -1,9 +1,11 @@
 """One cell of a table: train (or continue), evaluate (or read back)."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -26,6 +28,7 @@ from rl2jax.runs import Run, create_run, last_iteration, load_state, open_run, t
 from rl2jax.tasks import Task, parse_task
 from rl2jax.train import ChunkReport
 from rl2jax.tuning import find_tuned, tuned_or_tune
+from rl2jax.vision.episodes import maze_row, play, shortest_lengths
 
 
 class Interrupted(RuntimeError):
@@ -78,6 +81,43 @@ def evaluate_run(
         evaluation,
         task=run.task.name,
         agent="rl2",
+        hyperparameters=run.config.to_json(),
+        seed=seed,
+        training_seed=run.seed,
+        iteration=int(state.iteration),
+        action_selection="mode" if deterministic else "sample",
+    )
+
+
+def evaluate_in_mazes(
+    run: Run, console: Console, *, num_tasks: int, seed: int, deterministic: bool = False, engine: str = "twin"
+) -> dict[str, Any]:
+    """`evaluate_run` of an agent in the test mazes, one after the other and again from the first; returns its row.
+
+    Besides the total reward, the row has what Table 3 says of each episode (`vision.episodes.Scores`).
+    """
+    state: TrainState = load_state(run)
+    agent = run.learner.networks.agent(state.params["policy"], deterministic)
+    env = run.task.env.held_out()
+    trial = replace(run.learner.trial, env=env)
+    mazes = np.arange(num_tasks) % env.num_mazes
+    with progress_bar(console) as progress:
+        bar = progress.add_task("evaluating", total=1.0, note="")
+        played = play(
+            agent,
+            trial,
+            mazes,
+            evaluation_key(seed),
+            engine,
+            progress=lambda share: progress.update(bar, completed=share),
+        )
+    return maze_row(
+        played,
+        trial.num_episodes,
+        shortest_lengths(env, mazes),
+        task=run.task.name,
+        agent="rl2",
+        engine=engine,
         hyperparameters=run.config.to_json(),
         seed=seed,
         training_seed=run.seed,

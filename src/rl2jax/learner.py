@@ -14,14 +14,16 @@ from rl2jax.advantages import discounted_returns, generalised_advantages, standa
 from rl2jax.agents.base import Agent
 from rl2jax.config import TrainConfig
 from rl2jax.devices import vmap_trials
+from rl2jax.envs.base import require
 from rl2jax.imitation import ImitationInfo, imitating_agent
 from rl2jax.moments import Moments, masked_mean, masked_variance, standardise_columns, update_moments
-from rl2jax.networks import PolicyAndBaseline, distribution_for, encoding_for
+from rl2jax.networks import Networks, PolicyAndBaseline, distribution_for, encoding_for
 from rl2jax.policy_step import POLICY_STEPS, PolicyBatch, schedule
 from rl2jax.rollout import rollout
 from rl2jax.sgd import minibatch_epoch, num_minibatches
 from rl2jax.trial import Trial
 from rl2jax.types import Metrics, PyTree, Trajectory
+from rl2jax.vision_network import SharedVisionNetwork, frames_for, shows_frames
 
 Collect = Callable[[chex.PRNGKey, PyTree], Trajectory]
 
@@ -30,7 +32,7 @@ class TrainState(NamedTuple):
     """Everything the next iteration needs; a PyTree, saved whole by a checkpoint.
 
     Attributes:
-      params: {"policy": ..., "baseline": ...}.
+      params: {"policy": ..., "baseline": ...}; "baseline" is empty where the policy's network is the baseline's too.
       policy_opt_state: Adam's state ("ppo"; empty for "trpo").
       baseline_opt_state: Adam's state.
       return_moments: scale of the baseline's output.
@@ -63,11 +65,12 @@ def make_trial(env: Any, config: TrainConfig) -> Trial:
     return Trial(env, config.num_episodes, config.first_step_flag)
 
 
-def make_networks(env: Any, config: TrainConfig) -> PolicyAndBaseline:
-    """The networks that a config describes, for an environment's spaces.
+def make_networks(env: Any, config: TrainConfig) -> Networks:
+    """The networks that a config describes, for an environment's spaces: a shared one for frames, else two.
 
     Raises:
-      ValueError: if the environment's spaces are not supported, or it has no task features to infer.
+      ValueError: if the environment's spaces are not supported, it has no task features to infer, or the config asks
+        of a shared network what needs a baseline of its own.
     """
     inferred, seen = config.task_inference_coefficient > 0, config.baseline_sees_task
     num_task_features = _count_task_features(env) if inferred or seen else 0
@@ -77,18 +80,27 @@ def make_networks(env: Any, config: TrainConfig) -> PolicyAndBaseline:
             f"{field} must be {0 if inferred else 'false'} for {env.name}, whose task_features are empty, "
             f"got {getattr(config, field)}"
         )
-    action_space = env.action_space(None)
+    observation_space, action_space = env.observation_space(None), env.action_space(None)
+    common: dict[str, Any] = {
+        "action": encoding_for(action_space, "action space"),
+        "distribution": distribution_for(action_space),
+        "units": config.gru_units,
+        "activation": config.activation,
+        "weight_norm": config.weight_norm,
+        "memory_horizon": config.memory_horizon,
+        "matmul_precision": config.matmul_precision,
+        "num_task_features": num_task_features if inferred else 0,
+    }
+    if shows_frames(observation_space):
+        shared = f"for {env.name}, whose policy and baseline share a network"
+        require(not seen, "baseline_sees_task", seen, f"false {shared}")
+        warmup = config.baseline_warmup_iterations
+        require(warmup == 0, "baseline_warmup_iterations", warmup, f"0 {shared}")
+        return SharedVisionNetwork(observation=frames_for(observation_space), **common)
     return PolicyAndBaseline(
-        observation=encoding_for(env.observation_space(None), "observation space"),
-        action=encoding_for(action_space, "action space"),
-        distribution=distribution_for(action_space),
-        units=config.gru_units,
-        activation=config.activation,
-        weight_norm=config.weight_norm,
-        memory_horizon=config.memory_horizon,
-        matmul_precision=config.matmul_precision,
-        num_task_features=num_task_features if inferred else 0,
+        observation=encoding_for(observation_space, "observation space"),
         num_baseline_task_inputs=num_task_features if seen else 0,
+        **common,
     )
 
 
@@ -113,7 +125,7 @@ def num_trials_in_batch(trial: Trial, config: TrainConfig) -> int:
 
 def make_collect(
     trial: Trial,
-    networks: PolicyAndBaseline,
+    networks: Networks,
     num_trials: int,
     teacher: Agent | None = None,
     student_share: float = 0.0,
@@ -175,11 +187,14 @@ def fit_baseline(key, networks, config, optimiser, params, opt_state, batch: Bas
     return params, opt_state, losses[-1]
 
 
-def make_update(networks: PolicyAndBaseline, config: TrainConfig, num_trials: int, mesh: Mesh | None = None):
+def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: Mesh | None = None):
     """Returns update(state, trajectory, key) -> (state, metrics)."""
     policy_optimiser, baseline_optimiser = make_optimisers(config, num_trials)
     policy_step = POLICY_STEPS[config.algorithm]
-    imitates = config.algorithm == "imitation"
+    shared, imitates = networks.shares_trunk, config.algorithm == "imitation"
+    # Nobody who imitates asks what a state is worth; but a shared network learns it by the way.
+    estimates = shared or not imitates
+    values_of = vmap_trials(networks.values, mesh, (None, 1, 0), 1)
     per_trial = (1, None)
 
     def update(state: TrainState, trajectory: Trajectory, key: chex.PRNGKey) -> tuple[TrainState, Metrics]:
@@ -195,12 +210,14 @@ def make_update(networks: PolicyAndBaseline, config: TrainConfig, num_trials: in
             lambda new, old: jnp.where(state.iteration == 0, new, old), new_moments, state.return_moments
         )
         scale = jnp.sqrt(moments.variance) + 1e-6
-        if imitates:  # nobody asks what a state is worth
-            values = jnp.zeros_like(mask)
-        else:
-            values_of = vmap_trials(networks.values, mesh, (None, 1, 0), 1)
-            output = values_of(state.params["baseline"], trajectory.trial_obs, task_features)
+        if estimates:
+            value_params = state.params["policy" if shared else "baseline"]
+            output = values_of(value_params, trajectory.trial_obs, task_features)
             values = (moments.mean + scale * output) * mask
+        else:
+            values = jnp.zeros_like(mask)
+        new_scale = jnp.sqrt(new_moments.variance) + 1e-6
+        target = (returns - new_moments.mean) / new_scale
         advantages = jax.vmap(generalised_advantages, (1, 1, None, None), 1)(
             rewards, values, config.discount, config.gae_lambda
         )
@@ -213,6 +230,7 @@ def make_update(networks: PolicyAndBaseline, config: TrainConfig, num_trials: in
             standardise(advantages, mask),
             mask,
             task_features[None],
+            target if shared else None,
         )
         policy_params, policy_opt_state, info = policy_step(
             key_policy, networks, config, policy_optimiser, state, batch, mesh
@@ -223,13 +241,14 @@ def make_update(networks: PolicyAndBaseline, config: TrainConfig, num_trials: in
             policy_params, policy_opt_state = jax.tree.map(lambda n, o: jnp.where(warm, n, o), new, old)
 
         baseline = state.params["baseline"], state.baseline_opt_state
-        if imitates:  # nothing is estimated: the baseline stays as it is
+        if shared:  # was fitted with the policy
+            fitted = values_of(policy_params, trajectory.trial_obs, task_features)
+            baseline_params, baseline_opt_state = baseline
+            baseline_loss = masked_mean(jnp.square(fitted - target), mask)
+        elif not estimates:  # the baseline stays as it is
             baseline_params, baseline_opt_state, baseline_loss = *baseline, jnp.zeros(())
         else:
-            new_scale = jnp.sqrt(new_moments.variance) + 1e-6
-            targets = BaselineBatch(
-                trajectory.trial_obs, (returns - new_moments.mean) / new_scale, mask, task_features[None]
-            )
+            targets = BaselineBatch(trajectory.trial_obs, target, mask, task_features[None])
             baseline_params, baseline_opt_state, baseline_loss = fit_baseline(
                 key_baseline, networks, config, baseline_optimiser, *baseline, targets, mesh
             )
@@ -269,9 +288,7 @@ def _taught(acted: ImitationInfo, temperature: float) -> chex.Array:
     return jax.nn.softmax(acted.teacher_info / temperature)
 
 
-def init_train_state(
-    networks: PolicyAndBaseline, config: TrainConfig, num_trials: int, key: chex.PRNGKey
-) -> TrainState:
+def init_train_state(networks: Networks, config: TrainConfig, num_trials: int, key: chex.PRNGKey) -> TrainState:
     """Fresh networks, optimisers and random stream."""
     key_networks, key_run = jax.random.split(key)
     params = networks.init(key_networks)

@@ -77,7 +77,7 @@ def _score_table(table: Table) -> str:
     )
 
 
-def _provenance(rows: list[Row]) -> str:
+def provenance(rows: list[Row]) -> str:
     """How every number was made, one line a row."""
     lines = []
     for row in rows:
@@ -144,10 +144,14 @@ def build_page(number: int, rows: list[Row]) -> str:
         pass  # no trained agent among the rows
     parts += ["<h2>Inside a trial</h2>", *(_details(number, task, rows) for task in table.lines)]
     documented = [row for (task, _), row in best_documented(rows).items() if task in table.lines]
-    parts += ["<h2>How every number was made</h2>", _provenance(documented)]
-    title = escape(published.title)
+    parts += ["<h2>How every number was made</h2>", provenance(documented)]
+    return document(published.title, parts)
+
+
+def document(title: str, parts: list[str]) -> str:
+    """A page of HTML with this content, in the style of all; opens offline, in light and dark."""
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<link rel="icon" href="data:,"><style>{_STYLE}</style></head>'
         f"<body><main>{''.join(parts)}</main></body></html>\n"

@@ -1,6 +1,7 @@
 """One update of the policy on a batch: by TRPO, by clipped ratios, or towards a teacher's actions."""
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import chex
@@ -12,7 +13,7 @@ from jax.sharding import Mesh
 from rl2jax.config import TrainConfig
 from rl2jax.devices import vmap_trials
 from rl2jax.moments import masked_mean
-from rl2jax.networks import PolicyAndBaseline
+from rl2jax.networks import Networks
 from rl2jax.ppo import PPOConfig, clipped_surrogate, ppo_update
 from rl2jax.trpo import TRPOConfig, trpo_update
 from rl2jax.types import PyTree
@@ -24,6 +25,8 @@ class PolicyBatch(NamedTuple):
     `action` is what was done, or with a teacher what it would do: its action, or the probabilities of all of them.
 
     `task_features` is [1, num_trials, num_task_features], each feature with mean 0 and variance 1 over trials.
+
+    `target` is the normalised returns, where policy and baseline share a network; otherwise None.
     """
 
     trial_obs: Any
@@ -33,6 +36,23 @@ class PolicyBatch(NamedTuple):
     advantage: chex.Array
     mask: chex.Array
     task_features: chex.Array
+    target: chex.Array | None = None
+
+
+class PolicyLosses(NamedTuple):
+    """Means over a batch; float32 [].
+
+    Attributes:
+      policy: negative surrogate with entropy bonus.
+      kl: from the old policy.
+      inference: squared error of the inferred task features; 0 if none are inferred.
+      value: squared error of a shared network's values; 0 where the baseline is another network.
+    """
+
+    policy: chex.Array
+    kl: chex.Array
+    inference: chex.Array
+    value: chex.Array
 
 
 def expected_log_prob(distribution: Any, action: chex.Array) -> chex.Array:
@@ -58,7 +78,7 @@ def schedule(name: str, start: float, steps: int) -> optax.Schedule:
 
 
 def surrogate_loss(
-    networks: PolicyAndBaseline,
+    networks: Networks,
     config: TrainConfig,
     policy_params: PyTree,
     batch: PolicyBatch,
@@ -70,22 +90,22 @@ def surrogate_loss(
     The surrogate is the plain probability ratio times the advantage for "trpo" (Schulman et al. 2015,
     equation 14), the clipped one for "ppo", and the teacher's actions' log-probability for "imitation".
     """
-    loss, kl, _ = policy_losses(networks, config, policy_params, batch, entropy_weight, mesh)
-    return loss, kl
+    losses = policy_losses(networks, config, policy_params, batch, entropy_weight, mesh)
+    return losses.policy, losses.kl
 
 
 def policy_losses(
-    networks: PolicyAndBaseline,
+    networks: Networks,
     config: TrainConfig,
     policy_params: PyTree,
     batch: PolicyBatch,
     entropy_weight: chex.Array | float = 0.0,
     mesh: Mesh | None = None,
-) -> tuple[chex.Array, chex.Array, chex.Array]:
-    """`surrogate_loss`, and the mean squared error of the inferred task features (0 if none are inferred)."""
-    unroll = vmap_trials(networks.policy_outputs, mesh, (None, 1), (1, 1))
-    dist_params, inferred = unroll(policy_params, batch.trial_obs)
-    distribution = networks.distribution(dist_params)
+) -> PolicyLosses:
+    """`surrogate_loss`, and the errors of the auxiliary heads; all from one pass over the trials."""
+    unroll = vmap_trials(networks.policy_outputs, mesh, (None, 1), 1)
+    outputs = unroll(policy_params, batch.trial_obs)
+    distribution = networks.distribution(outputs.dist_params)
     old = networks.distribution(batch.old_dist_params)
     log_prob = expected_log_prob(distribution, batch.action)
     clip_range = config.clip_range if config.algorithm == "ppo" else jnp.inf
@@ -96,10 +116,13 @@ def policy_losses(
     entropy = distribution.entropy() if config.entropy_coefficient else jnp.zeros_like(surrogate)
     objective = masked_mean(surrogate + entropy_weight * entropy, batch.mask)
     kl = masked_mean(old.kl_divergence(distribution), batch.mask)
-    if not networks.num_task_features:
-        return -objective, kl, jnp.zeros(())
-    error = jnp.mean(jnp.square(inferred - batch.task_features), axis=-1)
-    return -objective, kl, masked_mean(error, batch.mask)
+    inference = value = jnp.zeros(())
+    if networks.num_task_features:
+        error = jnp.mean(jnp.square(outputs.inferred - batch.task_features), axis=-1)
+        inference = masked_mean(error, batch.mask)
+    if networks.shares_trunk:
+        value = masked_mean(jnp.square(outputs.value - batch.target), batch.mask)
+    return PolicyLosses(-objective, kl, inference, value)
 
 
 def entropy_weight_at(config: TrainConfig, iteration: chex.Array) -> chex.Array:
@@ -107,24 +130,45 @@ def entropy_weight_at(config: TrainConfig, iteration: chex.Array) -> chex.Array:
     return schedule(config.entropy_schedule, config.entropy_coefficient, config.iterations)(iteration)
 
 
+def joint_params(networks: Networks, policy_params: PyTree, trial_obs: Any) -> tuple[chex.Array, chex.Array | None]:
+    """Parameters of the action distribution over a trial, and the value where the same network has it."""
+    outputs = networks.policy_outputs(policy_params, trial_obs)
+    return outputs.dist_params, outputs.value
+
+
+def joint_kl(networks: Networks, coefficient: float, old: PyTree, new: PyTree) -> chex.Array:
+    """KL between two `joint_params`, elementwise; float32 [...].
+
+    Where policy and baseline share a network it is that of the action's distribution times a Gaussian about the value,
+    whose part is coefficient * (delta value)^2: its Hessian is the Gauss-Newton matrix of the squared error.
+    """
+    (old_params, old_value), (new_params, new_value) = old, new
+    kl = networks.distribution(old_params).kl_divergence(networks.distribution(new_params))
+    return kl + coefficient * jnp.square(new_value - old_value) if networks.shares_trunk else kl
+
+
 def trpo_policy_step(key, networks, config, optimiser, state, batch, mesh: Mesh | None = None):
-    """One natural step: (policy params, optimiser state, info)."""
+    """One natural step: (policy params, optimiser state, info).
+
+    Where policy and baseline share a network, the objective includes the values' squared error, and the step is natural
+    to the joint distribution of `joint_kl`. The line search's limit, and the KL that is reported, are the policy's.
+    """
     del key, optimiser
+    coefficient = config.baseline_loss_coefficient
     entropy_weight = entropy_weight_at(config, state.iteration)
     num_fisher = max(1, round(config.fisher_fraction * batch.mask.shape[1]))
     fisher_obs = jax.tree.map(lambda x: x[:, :num_fisher], batch.trial_obs)
     fisher_mask = batch.mask[:, :num_fisher]
 
     def evaluate_fn(policy_params):
-        loss, kl = surrogate_loss(networks, config, policy_params, batch, entropy_weight, mesh)
-        return -loss, kl
+        losses = policy_losses(networks, config, policy_params, batch, entropy_weight, mesh)
+        return -(losses.policy + coefficient * losses.value), losses.kl
 
     def dist_params_fn(policy_params):
-        return vmap_trials(networks.dist_params, mesh, (None, 1), 1)(policy_params, fisher_obs)
+        return vmap_trials(partial(joint_params, networks), mesh, (None, 1), 1)(policy_params, fisher_obs)
 
     def dist_kl(old, new):
-        kl = networks.distribution(old).kl_divergence(networks.distribution(new))
-        return masked_mean(kl, fisher_mask)
+        return masked_mean(joint_kl(networks, coefficient, old, new), fisher_mask)
 
     constants = TRPOConfig(config.max_kl, config.cg_iters, config.cg_damping, config.backtrack_ratio)
     params, info = trpo_update(state.params["policy"], evaluate_fn, dist_params_fn, dist_kl, constants)
@@ -132,12 +176,17 @@ def trpo_policy_step(key, networks, config, optimiser, state, batch, mesh: Mesh 
 
 
 def ppo_policy_step(key, networks, config, optimiser, state, batch, mesh: Mesh | None = None):
-    """Several first-order epochs, of "ppo" or "imitation": (policy params, optimiser state, info)."""
+    """Several first-order epochs, of "ppo" or "imitation": (policy params, optimiser state, info).
+
+    A network that policy and baseline share learns its values in the same epochs. Which epoch's parameters are kept
+    under a KL limit is the policy's surrogate's to say.
+    """
     entropy_weight = entropy_weight_at(config, state.iteration)
 
     def loss_fn(policy_params, minibatch):
-        loss, _, inference_error = policy_losses(networks, config, policy_params, minibatch, entropy_weight, mesh)
-        return loss + config.task_inference_coefficient * inference_error
+        losses = policy_losses(networks, config, policy_params, minibatch, entropy_weight, mesh)
+        loss = losses.policy + config.task_inference_coefficient * losses.inference
+        return loss + config.baseline_loss_coefficient * losses.value
 
     def evaluate_fn(policy_params):
         loss, kl = surrogate_loss(networks, config, policy_params, batch, entropy_weight, mesh)

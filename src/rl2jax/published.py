@@ -92,6 +92,41 @@ TABLES = {
     ),
 }
 
+
+class PublishedMazes(NamedTuple):
+    """What is published of an agent in one size of maze, by episode.
+
+    Attributes:
+      success_length: mean length of the trajectories that reach the target (Table 3a), and its error.
+      success_percent: Table 3b; empty where it is not published.
+      improved_percent: Table 3c, mazes where the second episode is no longer than the first; None where not published.
+    """
+
+    success_length: tuple[tuple[float, float | None], ...]
+    success_percent: tuple[float, ...] = ()
+    improved_percent: float | None = None
+
+
+# Task -> agent -> Table 3. The second small share of successes is hard to read in the scan; SNAIL (Mishra et al. 2018)
+# gives mean lengths of two episodes.
+MAZES: dict[str, dict[str, PublishedMazes]] = {
+    "maze:size=5,t=250,n=5": {
+        "rl2": PublishedMazes(
+            ((52.4, 1.3), (39.1, 0.9), (42.6, 1.0), (43.5, 1.1), (43.9, 1.1)), (99.3, 99.5, 99.7, 99.4, 99.6), 91.7
+        ),
+        "snail": PublishedMazes(((50.3, None), (34.8, None))),
+    },
+    "maze:size=9,t=1000,n=5": {
+        "rl2": PublishedMazes(
+            ((180.1, 6.0), (151.8, 5.9), (169.3, 6.3), (162.3, 6.4), (169.3, 6.5)),
+            (97.1, 96.7, 95.8, 95.6, 96.1),
+            71.4,
+        ),
+        "snail": PublishedMazes(((140.5, None), (105.9, None))),
+    },
+}
+PUBLISHED_MAZE_NAMES = {"rl2": "RL² (Duan et al. 2016)", "snail": "SNAIL (Mishra et al. 2018)"}
+
 # (start of a task's name, end of it, agent) -> why our score differs.
 _CAUSES: dict[tuple[str, str, str], str] = {
     ("bandit:k=50", "n=100", "ucb1"): (

@@ -30,6 +30,8 @@ from rl2jax.tasks import Task, parse_task
 from rl2jax.train import ChunkReport, Learner, NonFiniteError, Program, run_chunks
 from rl2jax.tuning import teacher_of
 from rl2jax.types import PyTree
+from rl2jax.vision.engine_learner import EngineLearner
+from rl2jax.vision.vizdoom import VizdoomMazes
 
 _FORMAT = 1
 _RUN, _METRICS, _CHECKPOINTS, _LOCK = "run.json", "metrics.jsonl", "checkpoints", ".lock"
@@ -48,6 +50,7 @@ class Run(NamedTuple):
       config: all settings.
       seed: of the training key.
       mesh: devices that train it (`Learner.mesh`); chosen for each session, not saved.
+      engine: who plays its mazes, "twin" (the device) or "vizdoom"; chosen for each session, not saved.
     """
 
     folder: Path
@@ -55,6 +58,7 @@ class Run(NamedTuple):
     config: TrainConfig
     seed: int
     mesh: Mesh | None = None
+    engine: str = "twin"
 
     @property
     def checkpoints(self) -> Path:
@@ -245,7 +249,10 @@ def train_run(
     with contextlib.ExitStack() as stack:
         with together("opening the run"):
             stack.enter_context(lock(run.folder))
-            learner = run.learner
+            learner: Learner | EngineLearner = run.learner
+            if run.engine == "vizdoom":
+                games = stack.enter_context(VizdoomMazes(run.task.env))
+                learner = EngineLearner(run._replace(mesh=None).learner, games)
             saved = checkpoint.iterations_on_disk(run.checkpoints)
             if saved and (resume or saved == [0]):  # 0: the parameters of the run it starts from
                 state = learner.place(load_state(run))

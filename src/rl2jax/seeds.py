@@ -12,7 +12,7 @@ from rl2jax.config import TrainConfig
 from rl2jax.devices import SEEDS, put
 from rl2jax.envs.base import TaskDistribution, require
 from rl2jax.learner import TrainState
-from rl2jax.train import Callback, Learner, run_chunks
+from rl2jax.train import Callback, Iterations, Learner, run_chunks, train_chunk
 from rl2jax.types import Metrics
 
 
@@ -66,6 +66,10 @@ class SeedLearner:
             spec = PartitionSpec(SEEDS)
             train = jax.shard_map(train, mesh=self.mesh, in_specs=spec, out_specs=spec, check_vma=False)
         return train(states)
+
+    def compile(self, states: TrainState, length: int) -> Iterations:
+        """The program of `length` iterations of every seed, compiled; the states' memory is donated."""
+        return train_chunk.lower(self, states, length).compile()
 
 
 @partial(jax.jit, static_argnums=(0, 2))

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rl2jax.config import TrainConfig, preset
-from rl2jax.envs.base import require
 from rl2jax.envs import BernoulliBandit, TabularMDP, TaskDistribution, random_cartpole, random_pendulum
+from rl2jax.envs.base import require
 from rl2jax.vision import MazeNavigation
 
 
@@ -107,8 +107,8 @@ def parse_task(text: str) -> Task:
     A bandit's prior is uniform; "alpha=2,beta=2" makes it Beta(2, 2), "good=20" lets an arm be good with 20 percent,
     "j=3" lets just three be good (see `BernoulliBandit`).
 
-    A maze has `t=` steps at most in each of its `n=` episodes; "thin=1" for walls without width, "turn=2" or "turn=4" for
-    45 or 90 degrees, "map=1" for a map in place of frames, "redraw=1" for a new start in each episode, "mazes=100" for
+    A maze has `t=` steps at most in each of its `n=` episodes; "thin=1" for walls without width, "turn=2" or "turn=4"
+    for 45 or 90 degrees, "map=1" for a map in place of frames, "redraw=1" for a new start in each episode, "mazes=100" for
     fewer of them (see `MazeNavigation`).
 
     The object is a `TaskDistribution`, or something that returns one when called without arguments; the

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import chex
 import jax
@@ -25,9 +25,9 @@ from rl2jax.learner import (
     make_update,
     num_trials_in_batch,
 )
-from rl2jax.networks import PolicyAndBaseline
+from rl2jax.networks import Networks
 from rl2jax.trial import Trial
-from rl2jax.types import Metrics
+from rl2jax.types import Metrics, Trajectory
 
 
 class ChunkReport(NamedTuple):
@@ -51,6 +51,7 @@ class ChunkReport(NamedTuple):
 
 
 Callback = Callable[[ChunkReport], bool | None]
+Iterations = Callable[[TrainState], tuple[TrainState, Metrics]]
 
 
 class NonFiniteError(RuntimeError):
@@ -112,7 +113,7 @@ class Learner:
         return make_trial(self.env, self.config)
 
     @cached_property
-    def networks(self) -> PolicyAndBaseline:
+    def networks(self) -> Networks:
         """The networks that are trained."""
         return make_networks(self.env, self.config)
 
@@ -135,11 +136,17 @@ class Learner:
         return put(state, self.mesh, PartitionSpec())
 
     def train_step(self, state: TrainState) -> tuple[TrainState, Metrics]:
-        """One iteration: collect a batch, update on it. A non-finite update is thrown away."""
+        """One iteration: collect a batch, update on it."""
         key, key_collect, key_update = jax.random.split(state.key, 3)
         student_share = self.config.student_share if self.config.teacher_acts else 1.0
         collect = make_collect(self.trial, self.networks, self.num_trials, self.teacher, student_share, self.mesh)
         trajectory = collect(key_collect, state.params)
+        return self.learn(state, trajectory, key, key_update)
+
+    def learn(
+        self, state: TrainState, trajectory: Trajectory, key: chex.PRNGKey, key_update: chex.PRNGKey
+    ) -> tuple[TrainState, Metrics]:
+        """The second half of an iteration; `key` is the next iteration's. A non-finite update is thrown away."""
         update = make_update(self.networks, self.config, self.num_trials, self.mesh)
         new_state, metrics = update(state, trajectory, key_update)
         new_state = new_state._replace(key=key)
@@ -154,6 +161,10 @@ class Learner:
         done = jax.lax.scan(lambda state, _: self.train_step(state), state, None, length=length)
         return replicate(done, self.mesh)
 
+    def compile(self, state: TrainState, length: int) -> Iterations:
+        """The program of `length` iterations, compiled; a state's memory is donated."""
+        return train_chunk.lower(self, state, length).compile()
+
 
 @partial(jax.jit, static_argnums=0)
 def _init(learner: Learner, key: chex.PRNGKey) -> TrainState:
@@ -165,7 +176,7 @@ _whole_training = jax.jit(Learner.train_chunk, static_argnums=(0, 2))  # made on
 
 
 class Program(Protocol):
-    """What the host loop runs: a `Learner`, or many seeds of one (`seeds.SeedLearner`); hashable, static."""
+    """What the host loop runs: a `Learner`, many seeds of one (`seeds.SeedLearner`), or one with games of an engine."""
 
     @property
     def config(self) -> TrainConfig: ...  # noqa: D102
@@ -173,11 +184,17 @@ class Program(Protocol):
     @property
     def steps_per_iteration(self) -> int: ...  # noqa: D102
 
+    def compile(self, state: TrainState, length: int) -> Iterations: ...  # noqa: D102
+
+
+class Trainable(Protocol):
+    """A program that is one function of JAX; hashable, static."""
+
     def train_chunk(self, state: TrainState, length: int) -> tuple[TrainState, Metrics]: ...  # noqa: D102
 
 
 @partial(jax.jit, static_argnums=(0, 2), donate_argnums=1)
-def train_chunk(learner: Program, state: TrainState, length: int) -> tuple[TrainState, Metrics]:
+def train_chunk(learner: Trainable, state: TrainState, length: int) -> tuple[TrainState, Metrics]:
     """Jitted `Learner.train_chunk`; the state's memory is donated."""
     return learner.train_chunk(state, length)
 
@@ -233,7 +250,7 @@ def run_chunks(learner: Program, state: TrainState, callback: Callback) -> tuple
     Compiles ahead of time, so that compilation is measured apart.
     """
     config = learner.config
-    compiled: dict[int, Any] = {}
+    compiled: dict[int, Iterations] = {}
     history: list[Metrics] = []
     iteration = int(np.min(state.iteration))
     while iteration < config.iterations:
@@ -243,7 +260,7 @@ def run_chunks(learner: Program, state: TrainState, callback: Callback) -> tuple
         length = min(to_boundary, config.iterations - iteration)
         compile_start = time.perf_counter()
         if length not in compiled:
-            compiled[length] = train_chunk.lower(learner, state, length).compile()
+            compiled[length] = learner.compile(state, length)
         start = time.perf_counter()
         state, metrics = compiled[length](state)
         metrics = jax.tree.map(np.asarray, metrics)  # waits for the device

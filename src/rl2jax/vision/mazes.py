@@ -58,9 +58,7 @@ def spanning_tree(key: chex.PRNGKey, side: int) -> tuple[chex.Array, chex.Array]
 
     def add_room(carry, key_edge):
         reached, passages = carry
-        frontier = jnp.concatenate(
-            [(reached[:, 1:] != reached[:, :-1]).ravel(), (reached[1:] != reached[:-1]).ravel()]
-        )
+        frontier = jnp.concatenate([(reached[:, 1:] != reached[:, :-1]).ravel(), (reached[1:] != reached[:-1]).ravel()])
         edge = jax.random.categorical(key_edge, jnp.where(frontier, 0.0, -jnp.inf))
         passages = passages.at[edge].set(True)
         east, north = passages[:num_east].reshape(side, side - 1), passages[num_east:].reshape(side - 1, side)

@@ -91,8 +91,11 @@ class MazeNavigation(TaskDistribution[NavigationState, NavigationParams]):
         """Draws one configuration, uniformly from the set, or a new one."""
         if self.split == "fresh":
             return self.params_of(generate_maze(key, self.size, self.thin))
-        index = jax.random.randint(key, (), 0, self.num_mazes)
-        return self.params_of(jax.tree.map(jnp.asarray, self.mazes).at(index))
+        return self.params_of(jax.tree.map(jnp.asarray, self.mazes).at(self.sample_maze_index(key)))
+
+    def sample_maze_index(self, key: chex.PRNGKey) -> chex.Array:
+        """Which of `mazes` `sample_params` draws with this key; int32 []."""
+        return jax.random.randint(key, (), 0, self.num_mazes)
 
     def reset_env(self, key: chex.PRNGKey, params: NavigationParams):
         """In the middle of the start's cell."""

@@ -2,7 +2,8 @@
 
 They know where they are and see walls as they are (`TrialObservation.privileged`), which a trained agent must make
 out from frames; what they do not know is what lies behind the walls. All plan in cells and quarter turns, with what a
-cell and a turn cost in steps.
+cell and a turn cost in steps, and choose the next straight stretch of the way with the player's own motion: corners
+are cut.
 """
 
 import math
@@ -16,16 +17,22 @@ import jax.numpy as jnp
 from rl2jax.agents.base import Agent, ReferenceAgent
 from rl2jax.agents.random import random_agent
 from rl2jax.types import TrialObservation
-from rl2jax.vision.kinematics import CELL, FORWARD, TURN_LEFT, TURN_RIGHT, UNIT, Pose, cell_of
+from rl2jax.vision.kinematics import CELL, FORWARD, STEPS, TURN_LEFT, TURN_RIGHT, UNIT, Pose, blocked, cell_of
 from rl2jax.vision.mazes import HEADINGS, Maze
 
 _CELL_STEPS = 5  # steps forward along a cell
+_CELL_UNITS = CELL / UNIT
+_STEP_UNITS = _CELL_UNITS / _CELL_STEPS
 _QUARTER = HEADINGS // 4
 # East, north, west, south: rows, columns.
 _DIRECTIONS = ((0, 1), (1, 0), (0, -1), (-1, 0))
 # So far from the middle line of a passage, in units, the player's box still fits through with 8 to spare.
 _SLACK = 40.0
+_AT_GOAL = -_CELL_STEPS / 2  # cost of a goal's middle: it is reached at the edge of its cell
+_LATER = 1e4  # cost of unknown cells where the target is known: to be looked at only if there is no way to it yet
+_MOST_STRAIGHT = 10  # steps ahead that a straight stretch is looked for
 _HALF_VIEW = math.pi / 4
+_CORNER = 0.5  # units: what is seen past a wall's end so closely is not seen
 
 
 class Knowledge(NamedTuple):
@@ -36,26 +43,37 @@ class Knowledge(NamedTuple):
 
 def passages(maze: Maze) -> chex.Array:
     """Whether one can go from a cell to the next, by direction; bool [4, size, size]."""
-    return jnp.stack(
-        [~maze.east_walls[:, 1:], ~maze.north_walls[1:], ~maze.east_walls[:, :-1], ~maze.north_walls[:-1]]
-    )
+    return jnp.stack([~maze.east_walls[:, 1:], ~maze.north_walls[1:], ~maze.east_walls[:, :-1], ~maze.north_walls[:-1]])
+
+
+def known_walls(maze: Maze, seen: chex.Array) -> Maze:
+    """The maze as far as one knows it: between two cells that were not seen there is a wall.
+
+    Args:
+      maze: as it is.
+      seen: cells whose walls were seen; bool [size, size].
+    """
+    around = jnp.pad(seen, 1)
+    east = around[1:-1, 1:] | around[1:-1, :-1]
+    north = around[1:, 1:-1] | around[:-1, 1:-1]
+    return maze._replace(east_walls=maze.east_walls | ~east, north_walls=maze.north_walls | ~north)
 
 
 def steps_to_go(maze: Maze, seen: chex.Array, goal: chex.Array, turn: int) -> chex.Array:
-    """Steps from each cell and direction to the nearest goal, through cells whose walls were seen.
+    """Steps from the middle of each cell, by direction, to the nearest goal, through cells whose walls were seen.
 
     Args:
-      maze: its walls; those of cells that were not seen have no effect.
+      maze: its walls; those between cells that were not seen have no effect.
       seen: bool [size, size].
-      goal: bool [size, size].
+      goal: what is still to go from the middle of a goal; float32 [size, size], infinite where there is none.
       turn: sixteenths of a turn of one turning action.
 
     Returns:
       float32 [4, size, size]; infinite where no goal can be reached.
     """
-    open_ways = passages(maze) & seen
+    open_ways = passages(maze) & seen[None]
     quarter_steps = _QUARTER / turn
-    start = jnp.where(goal, 0.0, jnp.inf) * jnp.ones((4, 1, 1))
+    start = jnp.broadcast_to(goal[None], (4, *goal.shape))
 
     def sweep(costs):
         ahead = jnp.stack([_neighbour(costs[d], d, jnp.inf) for d in range(4)])
@@ -85,48 +103,74 @@ def _neighbour(x: chex.Array, direction: int, outside: float) -> chex.Array:
 def visible(pose: Pose, maze: Maze) -> chex.Array:
     """Cells whose middle is in view, and the player's own; bool [size, size]."""
     size = maze.north_walls.shape[1]
-    middle = (jnp.arange(size) + 0.5) * (CELL / UNIT)
+    middle = (jnp.arange(size) + 0.5) * _CELL_UNITS
     x, y = pose.x / UNIT, pose.y / UNIT
     to_x, to_y = middle[None, :] - x, middle[:, None] - y
     angle = pose.heading * (2 * math.pi / HEADINGS)
     ahead = to_x * jnp.cos(angle) + to_y * jnp.sin(angle)
     aside = to_y * jnp.cos(angle) - to_x * jnp.sin(angle)
     in_view = (ahead > 0) & (jnp.abs(aside) <= ahead * math.tan(_HALF_VIEW) + 1e-3)
-    lines = jnp.arange(size + 1) * (CELL / UNIT)
+    lines = jnp.arange(size + 1) * _CELL_UNITS
 
     def crosses(position, to, other, other_to, walls):
         """Whether the way to each cell's middle crosses a wall of one family; walls [cells along, lines]."""
         to, other_to = jnp.broadcast_arrays(to, other_to)
-        share = (lines - position) / jnp.where(jnp.abs(to) < 1e-6, 1e-6, to)[..., None]
-        cell = jnp.clip(jnp.floor((other + share * other_to[..., None]) / (CELL / UNIT)), 0, size - 1).astype(jnp.int32)
-        return jnp.any((share > 0) & (share < 1) & walls[cell, jnp.arange(size + 1)], axis=-1)
+        share = (lines - position)[None, None, :] / jnp.where(jnp.abs(to) < 1e-6, 1e-6, to)[..., None]
+        at = other + share * other_to[..., None]
+        line = jnp.arange(size + 1)[None, None, :]
+        # Through a corner itself one sees only if there is no wall on either side.
+        wall = jnp.zeros(at.shape, bool)
+        for aside in (-_CORNER, _CORNER):
+            cell = jnp.clip(jnp.floor((at + aside) / _CELL_UNITS), 0, size - 1).astype(jnp.int32)
+            wall |= walls[cell, line]
+        return jnp.any((share > 0) & (share < 1) & wall, axis=-1)
 
     hidden = crosses(x, to_x, y, to_y, maze.east_walls) | crosses(y, to_y, x, to_x, maze.north_walls.T)
     row, column = cell_of(pose)
     return (in_view & ~hidden).at[row, column].set(True)
 
 
-def _control(pose: Pose, maze: Maze, costs: chex.Array, turn: int) -> chex.Array:
-    """The action that follows `steps_to_go` from anywhere in a cell; int32 []."""
-    row, column = cell_of(pose)
-    ahead = jnp.stack([_neighbour(costs[d], d, jnp.inf)[row, column] for d in range(4)])
-    open_ways = passages(maze)[:, row, column]
-    sixteenths = (jnp.arange(4) * _QUARTER - pose.heading) % HEADINGS
-    turns = jnp.minimum(sixteenths, HEADINGS - sixteenths) / turn
-    direction = jnp.argmin(jnp.where(open_ways, turns + ahead, jnp.inf))
+def _control(pose: Pose, maze: Maze, goal: chex.Array, costs: chex.Array, turn: int) -> chex.Array:
+    """The first action of the best way to turn, go straight and then follow `steps_to_go`; int32 [].
 
-    x, y = pose.x / UNIT, pose.y / UNIT
-    cell = CELL / UNIT
-    own_x, own_y = (column + 0.5) * cell, (row + 0.5) * cell
-    rows, columns = jnp.asarray(_DIRECTIONS)[direction]
-    off_line = jnp.where(rows == 0, jnp.abs(y - own_y), jnp.abs(x - own_x))
-    through = off_line <= _SLACK
-    to_x = own_x + jnp.where(through, columns * cell, 0.0) - x
-    to_y = own_y + jnp.where(through, rows * cell, 0.0) - y
-    error = jnp.arctan2(to_y, to_x) - pose.heading * (2 * math.pi / HEADINGS)
-    error = (error + math.pi) % (2 * math.pi) - math.pi
-    straight = jnp.abs(error) <= math.pi / HEADINGS * turn + 1e-3
-    return jnp.where(straight, FORWARD, jnp.where(error > 0, TURN_LEFT, TURN_RIGHT)).astype(jnp.int32)
+    Whatever is best, a step of it leaves the rest of it to be chosen next time: what is to go falls at every step.
+    """
+    headings, straight = jnp.arange(HEADINGS), jnp.arange(1, _MOST_STRAIGHT + 1)
+    sixteenths = (headings - pose.heading) % HEADINGS
+    turns = jnp.minimum(sixteenths, HEADINGS - sixteenths)
+    turns = jnp.where(turns % turn == 0, turns / turn, jnp.inf)
+    steps = jnp.asarray(STEPS)[:, None] * straight[None, :, None]
+    halves = steps - jnp.asarray(STEPS)[:, None] + _half(jnp.asarray(STEPS))[:, None]
+    x, y = pose.x + steps[..., 0], pose.y + steps[..., 1]
+    hit = blocked(x, y, maze) | blocked(pose.x + halves[..., 0], pose.y + halves[..., 1], maze)
+    clear = jnp.cumsum(hit, axis=1) == 0
+    to_go = _to_go(x, y, jnp.broadcast_to(headings[:, None], x.shape), maze, goal, costs, turn)
+    in_all = jnp.where(clear, turns[:, None] + straight[None] + to_go, jnp.inf)
+    heading = jnp.argmin(in_all) // _MOST_STRAIGHT
+    left = (heading - pose.heading) % HEADINGS
+    turning = jnp.where(left <= HEADINGS // 2, TURN_LEFT, TURN_RIGHT)
+    return jnp.where(left == 0, FORWARD, turning).astype(jnp.int32)
+
+
+def _to_go(x, y, heading, maze: Maze, goal: chex.Array, costs: chex.Array, turn: int) -> chex.Array:
+    """About how many steps it is from poses to a goal, by way of the middle of the next cell; any shape."""
+    row, column = y // CELL, x // CELL
+    best = goal[row, column] - _AT_GOAL
+    behind = jnp.stack([_neighbour(costs[d], d, jnp.inf) for d in range(4)])
+    behind = jnp.where(passages(maze), behind, jnp.inf)[:, row, column]
+    for d, (rows, columns) in enumerate(_DIRECTIONS):
+        to_x, to_y = (column + columns + 0.5) * _CELL_UNITS - x / UNIT, (row + rows + 0.5) * _CELL_UNITS - y / UNIT
+        off_line = jnp.abs(to_y if rows == 0 else to_x)
+        sixteenths = (d * _QUARTER - heading) % HEADINGS
+        turns = jnp.minimum(sixteenths, HEADINGS - sixteenths) / turn
+        distance = (jnp.hypot(to_x, to_y) + 2 * jnp.maximum(0.0, off_line - _SLACK)) / _STEP_UNITS
+        best = jnp.minimum(best, turns + distance + behind[d])
+    return best
+
+
+def _half(step: chex.Array) -> chex.Array:
+    """Half a step, rounded towards zero as the engine does."""
+    return jnp.sign(step) * (jnp.abs(step) // 2)
 
 
 def _planner(env: Any, knows_maze: bool, sight: bool) -> Agent:
@@ -146,15 +190,16 @@ def _planner(env: Any, knows_maze: bool, sight: bool) -> Agent:
         now = now | (reached & jnp.zeros((size, size), bool).at[tuple(maze.target)].set(True))
         seen = state.seen | now
         target = jnp.zeros((size, size), bool).at[tuple(maze.target)].set(True)
-        goal = jnp.where(jnp.any(seen & target), target, ~seen)
-        costs = steps_to_go(maze, seen, goal, env.turn)
-        return Knowledge(seen), _control(pose, maze, costs, env.turn), ()
+        unknown = jnp.where(seen, jnp.inf, _LATER * jnp.any(seen & target))
+        goal = _AT_GOAL + jnp.where(seen & target, 0.0, unknown)
+        known = known_walls(maze, seen)
+        return Knowledge(seen), _control(pose, known, goal, steps_to_go(known, seen, goal, env.turn), env.turn), ()
 
     return Agent(init, step)
 
 
 def shortest_path(env: Any, num_episodes: int) -> Agent:
-    """Knows the maze and the target from the start: the floor for every episode, up to a step at a corner."""
+    """Knows the maze and the target from the start: the floor for every episode, up to a step (see the tests)."""
     del num_episodes
     return _planner(env, knows_maze=True, sight=False)
 

@@ -29,24 +29,24 @@ _TEXTURES = {"RLFLOOR": FLOOR, "RLCEIL": CEILING_COLOUR, "RLEAST": EAST_WALL, "R
 
 # Moves exactly 25.6 units in a tic and stands still in the next: a step forward puts the player into See, whose end,
 # after the move, leads to Spawn, which takes its velocity away.
-_PLAYER = """
+_PLAYER = f"""
 ACTOR MazePlayer : DoomPlayer
-{
+{{
   Player.ForwardMove 32.768, 32.768
-  Player.ViewHeight %d
+  Player.ViewHeight {EYE}
   Player.DisplayName "MazePlayer"
   -SLIDESONWALLS
   States
-  {
+  {{
   Spawn:
     PLAY A 1 A_Stop
     Loop
   See:
     PLAY A 1
     Goto Spawn
-  }
-}
-""" % EYE
+  }}
+}}
+"""
 _MAP_INFO = 'gameinfo { playerclasses = "MazePlayer" }\n'
 
 
@@ -126,7 +126,7 @@ def _text_map(maze: Maze) -> str:
 def _wall_lines(maze: Maze) -> list[_Line]:
     """One-sided lines, one for each side of a wall that faces a cell that can be entered."""
     size = len(maze.north_walls[0])
-    free = _free_cells(maze)
+    free = free_cells(maze)
     lines = []
     for row, column in zip(*np.nonzero(maze.east_walls), strict=True):
         x, low, high = column * CELL, row * CELL, (row + 1) * CELL
@@ -156,7 +156,7 @@ def _target_lines(maze: Maze) -> list[_Line]:
     return [_Line(start, end, "RLTARGET", False) for wall, start, end in candidates if not wall]
 
 
-def _free_cells(maze: Maze) -> np.ndarray:
+def free_cells(maze: Maze) -> np.ndarray:
     """Cells that can be reached from the start; bool [size, size]."""
     size = maze.north_walls.shape[1]
     free = np.zeros((size, size), bool)

@@ -1,0 +1,216 @@
+"""Table 3: reference agents and trained ones in the test mazes, pictures, the page; resumable anywhere."""
+
+import dataclasses
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+
+from rl2jax.agents.base import Agent
+from rl2jax.envs.base import require
+from rl2jax.evaluate import evaluation_key
+from rl2jax.experiment import progress_bar, train_cell
+from rl2jax.files import write_atomically
+from rl2jax.published import MAZES
+from rl2jax.report import read_rows, write_rows
+from rl2jax.runs import Run, load_state, open_run, parameters_digest, read_metrics
+from rl2jax.tables import read_results
+from rl2jax.tasks import parse_task, slug
+from rl2jax.trial import Trial
+from rl2jax.vision import pictures
+from rl2jax.vision.episodes import episodes_of, maze_row, play, play_twin, shortest_lengths, without_looking
+from rl2jax.vision.planners import MAZE_AGENTS
+from rl2jax.vision.table3 import SIZES, agent_title, build_page, to_markdown
+
+TRAINING_EPISODES = 2
+_PICTURED_MAZES = 100
+
+
+class Plan(NamedTuple):
+    """What to reproduce, and where.
+
+    Attributes:
+      tasks: of `published.MAZES`.
+      engine: "vizdoom" or "twin".
+      num_mazes: test mazes, the first of the set.
+      seed: of the agents' random numbers in evaluation.
+      runs: folders of trained runs; empty: train with the preset.
+      preset: of the training; None trains nothing.
+      training_seed: of that training.
+      out: folder of its runs.
+      results: folder of the rows; table and page are put beside it.
+      deterministic: trained agents take the likeliest action instead of sampling.
+    """
+
+    tasks: tuple[str, ...]
+    engine: str
+    num_mazes: int
+    seed: int
+    runs: tuple[Path, ...]
+    preset: str | None
+    training_seed: int
+    out: Path
+    results: Path
+    deterministic: bool = False
+
+
+class Player(NamedTuple):
+    """An agent with its name, and what its rows say of it; whether it looks at frames."""
+
+    name: str
+    agent: Agent
+    context: dict[str, Any]
+    looks: bool
+    first_step_flag: float = 0.0
+
+
+def reproduce(plan: Plan, console: Console) -> None:
+    """Runs what is not done yet; table and page are there as soon as the reference agents have played.
+
+    Raises:
+      experiment.Interrupted: if a signal stopped a training; start again to continue.
+      ValueError: for a run of another task.
+    """
+    plan.results.mkdir(parents=True, exist_ok=True)
+    trained: dict[str, list[Run]] = {task: [] for task in plan.tasks}
+    for run in map(open_run, plan.runs):
+        fitting = [task for task in plan.tasks if parse_task(task).env == run.task.env]
+        require(bool(fitting), f"--run {run.folder}: task", run.task.name, f"of the mazes of {', '.join(plan.tasks)}")
+        trained[fitting[0]].append(run)
+    for task in plan.tasks:
+        for name in MAZE_AGENTS:
+            _play(plan, task, _reference(task, name), console)
+            write_report(plan)
+    for task in plan.tasks:
+        if not plan.runs and plan.preset is not None:
+            trained[task].append(_train(plan, task, console))
+        names = ["rl2" if number == 0 else f"rl2-{run.folder.name}" for number, run in enumerate(trained[task])]
+        players = [_of_run(run, name, plan) for run, name in zip(trained[task], names, strict=True)]
+        played = [_play(plan, task, player, console) for player in players]
+        if any(played) or not pictured(plan, task)["film"][1].exists():
+            draw(plan, task, trained[task])
+        write_report(plan)
+    console.print(to_markdown(read_results(plan.results)), markup=False, soft_wrap=True)
+    console.print(f"table, pictures and page: {plan.results.parent / 'table3'}.(md, html)", soft_wrap=True)
+
+
+def _train(plan: Plan, task: str, console: Console) -> Run:
+    env = parse_task(task).env
+    name = parse_task(f"maze:size={env.size},t={env.episode_length},n={TRAINING_EPISODES}").name
+    assert plan.preset is not None
+    return train_cell(plan.out / slug(name), name, plan.preset, training_seed=plan.training_seed, console=console)
+
+
+def _reference(task: str, name: str) -> Player:
+    parsed = parse_task(task)
+    return Player(name, MAZE_AGENTS[name].make(parsed.env, parsed.num_episodes), {"hyperparameters": {}}, looks=False)
+
+
+def _of_run(run: Run, name: str, plan: Plan) -> Player:
+    state = load_state(run)
+    context = {
+        "hyperparameters": run.config.to_json(),
+        "trained_on": run.task.name,
+        "training_seed": run.seed,
+        "iteration": int(state.iteration),
+        "parameters_sha256": parameters_digest(state.params["policy"]),
+        "action_selection": "mode" if plan.deterministic else "sample",
+    }
+    if not plan.runs:
+        context["preset"] = plan.preset
+    agent = run.learner.networks.agent(state.params["policy"], plan.deterministic)
+    return Player(name, agent, context, looks=True, first_step_flag=run.config.first_step_flag)
+
+
+def _trial(task: str, player: Player, engine: str) -> Trial:
+    """In the test mazes; frames are drawn for those who look, and by ViZDoom anyway."""
+    parsed = parse_task(task)
+    env = parsed.env.held_out()
+    if engine == "twin" and not player.looks:
+        env = without_looking(env)
+    return Trial(env, parsed.num_episodes, player.first_step_flag)
+
+
+def _play(plan: Plan, task: str, player: Player, console: Console) -> bool:
+    """The row of one agent, unless it is on disk; whether it was played."""
+    path = plan.results / f"{slug(task)}-{player.name}-{plan.engine}.json"
+    identity = {"engine": plan.engine, "num_tasks": plan.num_mazes, "seed": plan.seed}
+    identity |= {k: player.context[k] for k in ("parameters_sha256", "action_selection") if k in player.context}
+    if path.exists() and any(identity.items() <= row.items() for row in read_rows(path)):
+        return False
+    trial, mazes = _trial(task, player, plan.engine), np.arange(plan.num_mazes)
+    with progress_bar(console) as progress:
+        bar = progress.add_task(f"{agent_title(player.name)}, {task}, {plan.engine}", total=plan.num_mazes, note="")
+        trajectory = play(
+            player.agent,
+            trial,
+            mazes,
+            evaluation_key(plan.seed),
+            plan.engine,
+            progress=lambda share: progress.update(bar, completed=round(share * plan.num_mazes)),
+        )
+    row = maze_row(
+        trajectory,
+        trial.num_episodes,
+        _shortest(task, plan.num_mazes),
+        task=task,
+        agent=player.name,
+        engine=plan.engine,
+        seed=plan.seed,
+        command=f"python -m experiments.reproduce_table3 --engine {plan.engine} --num-mazes {plan.num_mazes}"
+        + (" --run DIR" if player.looks else ""),
+        **player.context,
+    )
+    write_rows(path, [row])
+    return True
+
+
+@lru_cache
+def _shortest(task: str, num_mazes: int) -> np.ndarray:
+    """Steps of the shortest way in each test maze; they are the same in both engines."""
+    return shortest_lengths(parse_task(task).env.held_out(), np.arange(num_mazes))
+
+
+def pictured(plan: Plan, task: str) -> dict[str, tuple[str, Path]]:
+    """What there are pictures of: (what it shows, file) by kind."""
+    size = SIZES[parse_task(task).env.size].lower()
+    kinds = {
+        "views": (f"What the agent sees, and the maze from above: {size} mazes (figure 4)", f"figure4-{size}.png"),
+        "curves": (f"Training on {size} mazes (figure 5)", f"figure5-{size}.png"),
+        "behaviour": (f"What it does in two episodes: {size} mazes (figure 6)", f"figure6-{size}.png"),
+        "film": (f"A trial of two episodes: {size} mazes", f"trial-{size}.gif"),
+    }
+    return {kind: (text, plan.results.parent / name) for kind, (text, name) in kinds.items()}
+
+
+def draw(plan: Plan, task: str, runs: list[Run]) -> None:
+    """Figures 4 to 6 and a trial that moves, of the first trained agent, or of the explorer where there is none."""
+    paths = {kind: path for kind, (_, path) in pictured(plan, task).items()}
+    player = _of_run(runs[0], "rl2", plan) if runs else _reference(task, "explorer")
+    trial = dataclasses.replace(_trial(task, player, "twin"), num_episodes=TRAINING_EPISODES)
+    indices = np.arange(min(plan.num_mazes, _PICTURED_MAZES))
+    mazes = parse_task(task).env.held_out().mazes.at(indices)
+    trajectory = play_twin(player.agent, trial, indices, evaluation_key(plan.seed))
+    episodes = episodes_of(trajectory, TRAINING_EPISODES)
+    cases = pictures.typical_cases(episodes)
+    first = cases[0].trial if cases else 0
+    seen = pictures.first_sight(mazes.at(first), trajectory, first)
+    places = [("at the start", mazes.at(first), None), ("on the way", mazes.at(first), seen)]
+    pictures.views_and_maps(places).savefig(paths["views"], dpi=120)
+    if cases:
+        pictures.behaviour(mazes, trajectory, episodes, cases).savefig(paths["behaviour"], dpi=120)
+    pictures.write_gif(paths["film"], mazes.at(first), trajectory, episodes, first)
+    curves = [rows for run in runs if (rows := read_metrics(run.folder))]
+    if curves:
+        pictures.training_curves({runs[0].task.name: curves}).savefig(paths["curves"], dpi=120)
+
+
+def write_report(plan: Plan) -> None:
+    """Markdown and the page beside the folder of rows, from rows and pictures on disk alone."""
+    rows = read_results(plan.results)
+    drawn = [picture for task in MAZES for picture in pictured(plan, task).values()]
+    path = plan.results.parent / "table3"
+    write_atomically(path.with_suffix(".md"), to_markdown(rows))
+    write_atomically(path.with_suffix(".html"), build_page(rows, drawn))
