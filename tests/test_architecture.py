@@ -50,9 +50,10 @@ LAYERS = [
     ["recipes", "runs"],
     ["report", "shipped"],
     ["compare", "tables"],
-    ["limit_rows", "figures", "vision.pictures"],
-    ["experiment", "page"],
-    ["reproduce", "seed_runs"],
+    ["limit_rows", "figures"],
+    ["experiment", "page", "vision.pictures"],
+    ["reproduce", "seed_runs", "vision.table3"],
+    ["vision.reproduce"],
     ["cli_options"],
     ["host", "cli_results", "cli_scores"],
     ["cli"],
@@ -76,6 +77,7 @@ ONLY = {
     "tables": {"published", "report"},  # rows on disk only
     "figures": {"published", "tables"},
     "page": {"published", "tables", "figures"},
+    "vision.table3": {"published", "tables", "page"},
     "files": set(),
     "host": {"files"},
 }

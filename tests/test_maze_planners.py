@@ -1,6 +1,5 @@
 """Planners in mazes: as short as a brute-force search, never through walls, always to the target."""
 
-import dataclasses
 from functools import partial
 
 import jax
@@ -16,8 +15,10 @@ from rl2jax.vision.mazes import Maze, generate_maze
 from rl2jax.vision.planners import MAZE_AGENTS, known_walls, passages, steps_to_go, visible
 
 pytestmark = pytest.mark.usefixtures("strict_ranks")
-ENV = MazeNavigation(5, 250, split="test", num_mazes=60, observation="symbols")
+ENV = MazeNavigation(5, 250, split="test", num_mazes=100, observation="symbols")
 SOME = np.arange(30)
+
+see = jax.jit(visible)
 
 
 def play(name, env=ENV, mazes=SOME, num_episodes=2):
@@ -73,11 +74,9 @@ def fewest_steps(maze: Maze, turn: int, grid: int = 4) -> int:
     raise AssertionError("the target cannot be reached")
 
 
-@pytest.mark.parametrize("turn", [1, 4])
-def test_the_shortest_path_is_that_of_a_brute_force_search(turn):
-    env, mazes = dataclasses.replace(ENV, turn=turn), np.arange(12)
-    best = np.array([fewest_steps(env.mazes.at(i), turn) for i in mazes])
-    ours = play("shortest_path", env, mazes, num_episodes=1).lengths[:, 0]
+def test_the_shortest_path_is_that_of_a_brute_force_search(played):
+    best = np.array([fewest_steps(ENV.mazes.at(i), turn=1) for i in range(12)])
+    ours = played["shortest_path"].lengths[:12, 0]
     assert np.all(ours >= best - 1)
     assert np.all(ours <= best + 2)
     assert abs(ours.mean() - best.mean()) <= 0.5
@@ -92,11 +91,10 @@ def test_planners_always_reach_the_target_and_knowing_more_is_better(played):
         assert np.all(played[name].lengths[:, 0] >= played["shortest_path"].lengths[:, 0])
 
 
-def test_large_and_thin_mazes_and_coarse_turns_are_solved():
-    large = MazeNavigation(9, 1000, split="test", num_mazes=8, observation="symbols")
-    assert play("explorer", large, np.arange(8), 1).reached.all()
-    thin = MazeNavigation(4, 250, thin=True, turn=2, split="test", num_mazes=8, observation="symbols")
-    assert play("explorer", thin, np.arange(8), 1).reached.all()
+def test_thin_walls_and_coarse_turns():
+    """In maze 0 the target comes into sight before the way to it does."""
+    thin = MazeNavigation(4, 250, thin=True, turn=2, split="test", num_mazes=20, observation="symbols")
+    assert play("explorer", thin, np.arange(20), 1).reached.all()
 
 
 def corridor() -> Maze:
@@ -122,11 +120,11 @@ def test_steps_to_go_count_cells_and_turns():
 def test_what_lies_behind_a_wall_is_not_seen():
     maze = jax.tree.map(jnp.asarray, corridor())
     pose = Pose(*(jnp.asarray(v, jnp.int32) for v in (CELL // 2, CELL // 2, 0)))
-    np.testing.assert_array_equal(visible(pose, maze), [[True] * 3, [False] * 3, [False] * 3])
+    np.testing.assert_array_equal(see(pose, maze), [[True] * 3, [False] * 3, [False] * 3])
     north = pose._replace(heading=jnp.asarray(4, jnp.int32))
-    np.testing.assert_array_equal(visible(north, maze), [[True, False, False], [False] * 3, [False] * 3])
+    np.testing.assert_array_equal(see(north, maze), [[True, False, False], [False] * 3, [False] * 3])
     above = pose._replace(y=jnp.asarray(CELL + CELL // 2, jnp.int32), heading=jnp.asarray(2, jnp.int32))
-    np.testing.assert_array_equal(visible(above, maze), [[False] * 3, [True] * 3, [True, True, True]])
+    np.testing.assert_array_equal(see(above, maze), [[False] * 3, [True] * 3, [True, True, True]])
 
 
 def test_no_sight_through_the_corner_where_two_walls_meet():
@@ -135,7 +133,7 @@ def test_no_sight_through_the_corner_where_two_walls_meet():
     east[0, 1] = north[1, 0] = True  # both around cell (0, 0)
     maze = Maze(*(jnp.asarray(v) for v in (east, north, np.array([1, 1]), np.array([0, 0]), np.array(0))))
     pose = Pose(*(jnp.asarray(v, jnp.int32) for v in (CELL // 2, CELL // 2, 2)))
-    np.testing.assert_array_equal(visible(pose, maze), [[True, False], [False, False]])
+    np.testing.assert_array_equal(see(pose, maze), [[True, False], [False, False]])
 
 
 def test_the_explorer_does_not_use_walls_it_has_not_seen():
@@ -162,10 +160,11 @@ def test_the_explorer_does_not_use_walls_it_has_not_seen():
             north_walls=maze.north_walls ^ (unknown.north_walls & jax.random.bernoulli(key_north, 0.5, (6, 5))),
         )
         changed = jnp.any(passages(other) != passages(maze))
-        actions = [agent.step(key, state, trial_obs._replace(privileged=(pose, m)))[1] for m in (maze, other)]
+        two = jax.tree.map(lambda *leaves: jnp.stack(leaves), maze, other)
+        actions = jax.vmap(lambda maze: agent.step(key, state, trial_obs._replace(privileged=(pose, maze)))[1])(two)
         # Another maze may look different from here: only where the same is seen must the same be done.
         comparable = jnp.all(visible(pose, other) == visible(pose, maze))
-        return jnp.stack(actions), changed & comparable
+        return actions, changed & comparable
 
     mazes = jax.vmap(lambda key: generate_maze(key, 5))(jax.random.split(jax.random.key(1), 400))
     actions, compared = both(mazes, jax.random.split(jax.random.key(2), 400), jnp.asarray(3, jnp.int32))

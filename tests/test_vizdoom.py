@@ -264,6 +264,22 @@ def kill(pid):
     os.kill(pid, signal.SIGKILL)
 
 
+def test_an_engine_that_dies_is_replaced_alone(games, monkeypatch):
+    """Its worker and the other engines go on."""
+    monkeypatch.setattr(games._workers, "_timeout_s", 60.0)
+    games.reset([0, 1, 2, 3])
+    games.step([0, 1, 2, 0])
+    (own, engines), before = processes(games), games.engines_replaced
+    kill(engines[1])
+    _, _, _, _, infos = games.step([1, 1, 1, 1])
+    assert games.engines_replaced == before + 1
+    assert processes(games)[0] == own
+    assert len(set(processes(games)[1]) & set(engines)) == 3
+    assert len(shared_memory_of(games)) == 12
+    start = ENV.mazes.start_heading[[0, 1, 2, 3]]
+    np.testing.assert_array_equal(infos["heading"], (start + [1, 2, 0, 1]) % 16)
+
+
 def test_engines_and_workers_that_fail_leave_no_trace(games, monkeypatch):
     """Killed and stopped in turn while trials are collected: they end as if nothing had been."""
     indices, key = [0, 1, 2, 3, 4, 5, 0, 1], jax.random.key(1)

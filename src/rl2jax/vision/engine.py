@@ -114,6 +114,8 @@ class Engine:
         game.add_game_args("+set movebob 0")
         game.init()
         self._map = 0
+        # What its shared-memory files are called after; the game does not tell any more once it has died.
+        self.instance_id: str = game.get_instance_id()
 
     def reset(self, index: int, view: np.void) -> None:
         """Starts an episode on map `index` and writes what is seen into `view`."""
@@ -134,11 +136,6 @@ class Engine:
         view["frame"] = state.screen_buffer[settings.offset :: settings.stride, settings.offset :: settings.stride]
         view["x"], view["y"] = round(x * UNIT), round(y * UNIT)
         view["heading"] = round(angle * settings.num_headings / 360) % settings.num_headings
-
-    @property
-    def instance_id(self) -> str:
-        """What the engine's shared-memory files are called after."""
-        return self._game.get_instance_id()
 
     def close(self) -> None:
         """Ends the engine."""
@@ -243,10 +240,9 @@ class _Worker:
             traceback.print_exc()
             if self._parent_left.wait(0.1):  # it was killed because all is to end
                 return False
-            instance = engine.instance_id
             engine.close()
             for prefix in _PREFIXES:
-                (_SHARED_MEMORY / (prefix + instance)).unlink(missing_ok=True)
+                (_SHARED_MEMORY / (prefix + engine.instance_id)).unlink(missing_ok=True)
             self._engines[game] = self._start(game)
             view["replaced"] = True
         return True

@@ -86,10 +86,9 @@ def block_maze(key: chex.PRNGKey, size: int) -> chex.Array:
 
 
 def walls_of_blocks(free: chex.Array) -> tuple[chex.Array, chex.Array]:
-    """The walls (`Maze.east_walls`, `Maze.north_walls`) around the free cells among solid blocks."""
-    around = jnp.pad(free, 1)
-    inner = around[1:-1], around[:, 1:-1]
-    return inner[0][:, 1:] != inner[0][:, :-1], inner[1][1:] != inner[1][:-1]
+    """The walls (`Maze.east_walls`, `Maze.north_walls`) between cells that are not both free."""
+    rows, columns = jnp.pad(free, ((0, 0), (1, 1))), jnp.pad(free, ((1, 1), (0, 0)))
+    return ~(rows[:, 1:] & rows[:, :-1]), ~(columns[1:] & columns[:-1])
 
 
 def thin_walls(key: chex.PRNGKey, size: int) -> tuple[chex.Array, chex.Array]:

@@ -19,7 +19,7 @@ from rl2jax.runs import Run, load_state, open_run, parameters_digest, read_metri
 from rl2jax.tables import read_results
 from rl2jax.tasks import parse_task, slug
 from rl2jax.trial import Trial
-from rl2jax.vision import pictures
+from rl2jax.vision import MazeNavigation, pictures
 from rl2jax.vision.episodes import episodes_of, maze_row, play, play_twin, shortest_lengths, without_looking
 from rl2jax.vision.planners import MAZE_AGENTS
 from rl2jax.vision.table3 import SIZES, agent_title, build_page, to_markdown
@@ -76,7 +76,7 @@ def reproduce(plan: Plan, console: Console) -> None:
     plan.results.mkdir(parents=True, exist_ok=True)
     trained: dict[str, list[Run]] = {task: [] for task in plan.tasks}
     for run in map(open_run, plan.runs):
-        fitting = [task for task in plan.tasks if parse_task(task).env == run.task.env]
+        fitting = [task for task in plan.tasks if _fits(run, task)]
         require(bool(fitting), f"--run {run.folder}: task", run.task.name, f"of the mazes of {', '.join(plan.tasks)}")
         trained[fitting[0]].append(run)
     for task in plan.tasks:
@@ -94,6 +94,15 @@ def reproduce(plan: Plan, console: Console) -> None:
         write_report(plan)
     console.print(to_markdown(read_results(plan.results)), markup=False, soft_wrap=True)
     console.print(f"table, pictures and page: {plan.results.parent / 'table3'}.(md, html)", soft_wrap=True)
+
+
+def _fits(run: Run, task: str) -> bool:
+    """Whether a run was trained for mazes like these; horizon, number of mazes and moving starts may differ."""
+    env, trained = parse_task(task).env, run.task.env
+    if not isinstance(trained, MazeNavigation):
+        return False
+    same = {name: getattr(env, name) for name in ("episode_length", "num_mazes", "redraw_start")}
+    return dataclasses.replace(trained, **same) == env
 
 
 def _train(plan: Plan, task: str, console: Console) -> Run:
