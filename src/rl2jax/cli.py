@@ -73,7 +73,12 @@ def train(
     from rl2jax.experiment import train_with_progress
     from rl2jax.recipes import RECIPES
     from rl2jax.seed_runs import train_seeds_with_progress
+    from rl2jax.tasks import parse_task
 
+    parsed = parse_task(task)
+    check_engine(engine, parsed.name, parsed.kind)
+    if engine != "twin" and (num_seeds is not None or several):
+        raise ValueError(f"--engine {engine} trains one seed in one process")
     if preset in RECIPES:
         fixed: dict[str, Any] = {
             "--algorithm": algorithm,
@@ -101,9 +106,6 @@ def train(
         else:
             runs, mesh = _new_runs(task, out, preset, changes, seed or 0, devices, num_seeds, start)
         learner, config = runs[0].learner, runs[0].config
-        check_engine(engine, runs[0].task.name, runs[0].task.kind)
-        if engine != "twin" and (num_seeds is not None or several):
-            raise ValueError(f"--engine {engine} trains one seed in one process")
     shown = console if processes.is_first() else Console(quiet=True)
     seeds = f"seed {runs[0].seed}" if num_seeds is None else f"seeds {runs[0].seed} to {runs[-1].seed}"
     shown.print(
@@ -238,7 +240,7 @@ def main(arguments: list[str] | None = None) -> None:
     host.prepare()
     try:
         app(args=arguments)
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, ImportError) as error:
         if not is_for_the_user(error):
             raise
         typer.echo(f"rl2jax: error: {' '.join(str(error).split())}", err=True)
@@ -251,9 +253,11 @@ def is_for_the_user(error: Exception) -> bool:
     from rl2jax.runs import RunError
     from rl2jax.shipped import ShippedAgentError
     from rl2jax.train import NonFiniteError
+    from rl2jax.vision.engine import VizdoomMissingError
+    from rl2jax.vision.workers import EngineError
 
-    ours = (CheckpointError, processes.ProcessError, RunError, ShippedAgentError, NonFiniteError)
-    if isinstance(error, (*ours, OSError)):
+    ours = (CheckpointError, processes.ProcessError, RunError, ShippedAgentError, NonFiniteError, EngineError)
+    if isinstance(error, (*ours, VizdoomMissingError, OSError)):
         return True
     # A ValueError of ours comes from a module of ours; one from inside JAX is a bug and keeps its traceback.
     traceback = error.__traceback__

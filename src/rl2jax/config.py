@@ -254,7 +254,10 @@ PRESETS: dict[str, TrainConfig] = {
     "quick": _CPU.replace(iterations=150, batch_size=10_000, gru_units=64),
 }
 # Per kind of task, where a preset differs from the above.
+_PAPER_VISION = {"iterations": 5_000, "batch_size": 50_000, "gae_lambda": 0.99}
 _PRESET_CHANGES: dict[tuple[str, str], dict[str, Any]] = {
+    ("paper", "maze"): _PAPER_VISION,
+    ("paper-first-order", "maze"): _PAPER_VISION,
     ("paper", "mdp"): {"iterations": 10_000},
     ("paper-first-order", "mdp"): {"iterations": 10_000},
     # Beyond the paper: what a trial tells of the task is learned faster when training says what there is to tell.
@@ -266,6 +269,14 @@ _PRESET_CHANGES: dict[tuple[str, str], dict[str, Any]] = {
         "policy_learning_rate": 2e-3,
         "baseline_epochs": 2,
         "task_inference_coefficient": 1.0,
+    },
+    # One network for policy and values: their gradients are clipped, and where the target is helps both.
+    ("cpu", "maze"): {
+        "gae_lambda": 0.95,
+        "policy_learning_rate": 5e-4,
+        "entropy_coefficient": 0.01,
+        "gradient_clip": 0.5,
+        "task_inference_coefficient": 0.5,
     },
 }
 # The laptop presets size minibatches by time steps, since trials differ in length fifty-fold.

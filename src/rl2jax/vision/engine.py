@@ -31,6 +31,7 @@ _SHARED_MEMORY = Path("/dev/shm")
 _PREFIXES = ("ViZDoomSM", "ViZDoomMQCtr", "ViZDoomMQDoom")  # an instance's files in shared memory
 SETTINGS, INSTANCES, LOG = "settings.json", "instances", "log"  # files in a worker's folder
 _PROGRAM = Path(__file__).name
+_ORPHANED = 1.0  # seconds
 GRACE = 2.0  # seconds that whoever is to end may take to do so by itself
 
 
@@ -62,11 +63,11 @@ def view_type(settings: GameSettings) -> np.dtype:
     """What a game shows after an order, as a record.
 
     frame is uint8 [height, width, 3]; x and y are in 1/65536 of a map unit; heading counts counter-clockwise from
-    east; `replaced` is whether the engine died and a new one waits in its place, at the start of no episode.
+    east; `lost` is whether the engine has died. The next order to its game, a RESET, starts another.
     """
     height, width = (len(range(settings.offset, size, settings.stride)) for size in _RENDERED)
     frame = ("frame", np.uint8, (height, width, 3))
-    return np.dtype([frame, ("x", np.int32), ("y", np.int32), ("heading", np.int32), ("replaced", np.bool_)])
+    return np.dtype([frame, ("x", np.int32), ("y", np.int32), ("heading", np.int32), ("lost", np.bool_)])
 
 
 def import_vizdoom() -> Any:
@@ -162,6 +163,10 @@ def end_processes(pids: list[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def _files_of(instance: str) -> list[Path]:
+    return [_SHARED_MEMORY / (prefix + instance) for prefix in _PREFIXES]
+
+
 def shared_memory_of(folder: Path, pids: list[int]) -> set[Path]:
     """The shared-memory files of a folder's engines: those that the worker wrote down, and those in use now.
 
@@ -169,12 +174,35 @@ def shared_memory_of(folder: Path, pids: list[int]) -> set[Path]:
     """
     found = set()
     for instances in [*folder.glob(INSTANCES), *folder.glob(f"*/{INSTANCES}")]:
-        found |= {_SHARED_MEMORY / (prefix + name) for name in instances.read_text().split() for prefix in _PREFIXES}
+        found |= {file for name in instances.read_text().split() for file in _files_of(name)}
     for pid in pids:
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{pid}/maps").read_text().split()
             found |= {Path(word) for word in words if word.startswith(f"{_SHARED_MEMORY}/ViZDoom")}
     return found
+
+
+def remove_orphaned_shared_memory() -> None:
+    """Removes shared memory of engines that nobody uses any more, whoever started them.
+
+    A worker crashes if its engine dies while it starts, before it can say what the files are called. Both ends of a
+    game have its files mapped from the first moment on; to one that runs, the names are of no use.
+    """
+    old = time.time() - _ORPHANED
+    for prefix in _PREFIXES:
+        for file in _SHARED_MEMORY.glob(prefix + "*"):
+            with contextlib.suppress(OSError):
+                status = file.stat()
+                if status.st_uid == os.getuid() and status.st_mtime < old and not _is_mapped(file):
+                    file.unlink()
+
+
+def _is_mapped(file: Path) -> bool:
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with contextlib.suppress(OSError):
+            if f"{file}\n" in maps.read_text():
+                return True
+    return False
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -201,10 +229,9 @@ class _Worker:
         self._connection = connection
         self._settings = GameSettings(**description["settings"])
         self._views = np.zeros(description["num_games"], view_type(self._settings))
-        self._parent_left = threading.Event()
         threading.Thread(target=self._watch_parent, daemon=True).start()
         with ThreadPoolExecutor(len(self._views)) as pool:  # starting does not hold Python's lock
-            self._engines = list(pool.map(self._start, range(len(self._views))))
+            self._engines: list[Engine | None] = list(pool.map(self._start, range(len(self._views))))
 
     def _start(self, game: int) -> Engine:
         engine = Engine(self._settings, self._folder / f"game{game}.ini")
@@ -218,10 +245,10 @@ class _Worker:
             self._connection.send_bytes(self._views.tobytes())
             while True:
                 orders = np.frombuffer(self._connection.recv_bytes(), np.int32).reshape(-1, 2)
-                self._views["replaced"] = False
+                self._views["lost"] = False
                 for game, (order, argument) in enumerate(orders.tolist()):
-                    if order != IDLE and not self._obey(game, order, argument):
-                        return
+                    if order != IDLE:
+                        self._obey(game, order, argument)
                 self._connection.send_bytes(self._views.tobytes())
         except (EOFError, OSError):  # the other end has closed
             return
@@ -229,28 +256,27 @@ class _Worker:
             # To close an engine that hangs would hang too, and hold Python's lock; they have nothing to save.
             end_processes([pid for pid in processes_of(self._folder) if pid != os.getpid()])
             for engine in self._engines:
-                engine.close()
+                if engine is not None:
+                    engine.close()
 
-    def _obey(self, game: int, order: int, argument: int) -> bool:
-        """False if there is nobody left to obey."""
+    def _obey(self, game: int, order: int, argument: int) -> None:
         engine, view = self._engines[game], self._views[game]
+        if engine is None:
+            engine = self._engines[game] = self._start(game)
         try:
             (engine.reset if order == RESET else engine.step)(argument, view)
         except Exception:  # whatever it says: this engine is of no use any more
             traceback.print_exc()
-            if self._parent_left.wait(0.1):  # it was killed because all is to end
-                return False
             engine.close()
-            for prefix in _PREFIXES:
-                (_SHARED_MEMORY / (prefix + engine.instance_id)).unlink(missing_ok=True)
-            self._engines[game] = self._start(game)
-            view["replaced"] = True
-        return True
+            for file in _files_of(engine.instance_id):
+                file.unlink(missing_ok=True)
+            # The next one starts with the next order: the other end knows then that it takes its time.
+            self._engines[game] = None
+            view["lost"] = True
 
     def _watch_parent(self) -> None:
         """Takes the engines along when the parent has closed its end or died, even if one of them hangs."""
         os.read(sys.stdin.fileno(), 1)
-        self._parent_left.set()
         time.sleep(GRACE / 2)  # then whoever could has ended
         pids = processes_of(self._folder)
         files = shared_memory_of(self._folder, pids)

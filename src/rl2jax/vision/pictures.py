@@ -59,9 +59,7 @@ def draw_map(axis: matplotlib.axes.Axes, maze: Maze, heading: bool = True) -> No
     for cell, colour in ((maze.target, _TARGET), (maze.start, _START)):
         row, column = (int(v) for v in cell)
         axis.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, edgecolor="none", alpha=0.9))
-    segments = [((c, r), (c, r + 1)) for r, c in np.argwhere(np.asarray(maze.east_walls))]
-    segments += [((c, r), (c + 1, r)) for r, c in np.argwhere(np.asarray(maze.north_walls))]
-    axis.add_collection(LineCollection(segments, colors=_WALL, linewidths=1.6, capstyle="projecting"))
+    axis.add_collection(LineCollection(_wall_lines(maze, free), colors=_WALL, linewidths=1.6, capstyle="projecting"))
     if heading:
         row, column = (int(v) for v in maze.start)
         angle = int(maze.start_heading) * 2 * np.pi / HEADINGS
@@ -72,6 +70,15 @@ def draw_map(axis: matplotlib.axes.Axes, maze: Maze, heading: bool = True) -> No
     axis.set_ylim(-0.08, size + 0.08)
     axis.set_aspect("equal")
     axis.set_axis_off()
+
+
+def _wall_lines(maze: Maze, free: np.ndarray) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Walls that a free cell has, as lines between points (x, y) in cells."""
+    around = np.pad(free, 1)
+    east = np.asarray(maze.east_walls) & (around[1:-1, 1:] | around[1:-1, :-1])
+    north = np.asarray(maze.north_walls) & (around[1:, 1:-1] | around[:-1, 1:-1])
+    upright = [((int(c), int(r)), (int(c), int(r) + 1)) for r, c in np.argwhere(east)]
+    return upright + [((int(c), int(r)), (int(c) + 1, int(r))) for r, c in np.argwhere(north)]
 
 
 def view(pose: Pose, maze: Maze) -> np.ndarray:
@@ -328,10 +335,6 @@ def _small_map(maze: Maze, unit: int) -> Image.Image:
         pencil.rectangle(box(row, column), fill=_FREE)
     for cell, colour in ((maze.target, _TARGET), (maze.start, _START)):
         pencil.rectangle(box(int(cell[0]), int(cell[1])), fill=colour)
-    for row, column in np.argwhere(np.asarray(maze.east_walls)):
-        x = column * unit
-        pencil.line([(x, bottom - row * unit), (x, bottom - (row + 1) * unit)], fill=_WALL, width=2)
-    for row, column in np.argwhere(np.asarray(maze.north_walls)):
-        y = bottom - row * unit
-        pencil.line([(column * unit, y), ((column + 1) * unit, y)], fill=_WALL, width=2)
+    for line in _wall_lines(maze, free):
+        pencil.line([(x * unit, bottom - y * unit) for x, y in line], fill=_WALL, width=2)
     return picture

@@ -59,6 +59,7 @@ def sweep() -> None:
             with _locked(folder / _OWNER, block=False) as orphaned:
                 if orphaned:
                     _remove(folder)
+    engine.remove_orphaned_shared_memory()
 
 
 def _remove(folder: Path) -> None:
@@ -148,6 +149,7 @@ def _end_all(processes: list[_Process], folder: Path, owner: contextlib.ExitStac
         process.end(healthy=True)
     processes.clear()
     _remove(folder)
+    engine.remove_orphaned_shared_memory()
     owner.close()
 
 
@@ -207,19 +209,19 @@ class Workers:
             if order != IDLE:
                 self._history[game].append((order, argument))
         with self._closing_on_errors():
-            lost = self._round(commands)
+            lost = self._round(commands, self._timeout_s)
             while lost.any():
                 lost = self._replay(lost)
         self._failures = 0
         return self._views
 
-    def _round(self, commands: np.ndarray) -> np.ndarray:
+    def _round(self, commands: np.ndarray, timeout_s: float) -> np.ndarray:
         """Sends commands and takes the answers; returns which games were lost; bool [num_games]."""
         size = self._games_per_worker
         asked = [w for w in range(len(self._processes)) if (commands[w * size : (w + 1) * size, 0] != IDLE).any()]
         for worker in asked:
             self._processes[worker].send(commands[worker * size : (worker + 1) * size])
-        return self._collect(asked, self._timeout_s)
+        return self._collect(asked, timeout_s)
 
     def _collect(self, asked: list[int], timeout_s: float) -> np.ndarray:
         """Takes the answers of workers, and replaces those from which none comes; returns which games were lost."""
@@ -237,7 +239,7 @@ class Workers:
                 else:
                     games = self._games_of(worker)
                     self._views[games] = views
-                    lost[games] = views["replaced"]
+                    lost[games] = views["lost"]
         if lost.any():
             self._count_failure("an engine died")
         self.replaced += int(lost.sum())
@@ -257,14 +259,13 @@ class Workers:
     def _replay(self, lost: np.ndarray) -> np.ndarray:
         """Brings lost games to where they were; returns those, of these or others, that were lost over it."""
         games = np.flatnonzero(lost)
-        longest = max(len(self._history[game]) for game in games)
-        for step in range(longest):
+        for step in range(max(len(self._history[game]) for game in games)):
             commands = np.full((self.num_games, 2), IDLE, np.int32)
             for game in games:
-                index = step - longest + len(self._history[game])  # all end together
-                if index >= 0:
-                    commands[game] = self._history[game][index]
-            lost_again = self._round(commands)
+                if step < len(self._history[game]):
+                    commands[game] = self._history[game][step]
+            # The first order to a game whose engine has died starts another.
+            lost_again = self._round(commands, self._timeout_s if step else _START_TIMEOUT)
             if lost_again.any():
                 return lost | lost_again
         return np.zeros_like(lost)
