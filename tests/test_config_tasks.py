@@ -293,7 +293,7 @@ def test_task_names_round_trip(k, n):
         ("mdp:k=5", "unknown setting 'k'; allowed are s=, a=, t=, n="),
         ("mdp:t=-1", r"episode_length \(t\) must be .*got -1"),
         ("cartpole:t=0", "episode_length must be .*got 0"),
-        ("rocket", "unknown task 'rocket'.*bandit, mdp, cartpole, pendulum"),
+        ("rocket", "unknown task 'rocket'.*bandit, mdp, maze, cartpole, pendulum"),
         ("", "unknown task ''"),
         ("no_such_module:Env", "unknown task 'no_such_module:Env'"),
         ("rl2jax.envs:NoSuchEnv", "rl2jax.envs has no 'NoSuchEnv'"),

@@ -7,7 +7,7 @@ import pytest
 
 from rl2jax.envs import TabularMDP
 from rl2jax.rollout import rollout
-from rl2jax.tasks import parse_task
+from rl2jax.tasks import parse_task, with_horizon
 from rl2jax.trial import Trial
 from rl2jax.vision import MazeNavigation, kinematics, wad
 from rl2jax.vision.kinematics import CELL, FORWARD, TURN_LEFT, TURN_RIGHT, UNIT, Pose
@@ -145,9 +145,7 @@ def test_a_wall_ahead_is_as_high_as_perspective_says():
 
 def test_the_view_turns_with_the_player():
     """In a cell with four walls each quarter turn shows the same shapes, in the other wall's colour."""
-    box = Maze(
-        jnp.ones((2, 3), bool), jnp.ones((3, 2), bool), jnp.int32([1, 1]), jnp.int32([0, 0]), jnp.int32(0)
-    )
+    box = Maze(jnp.ones((2, 3), bool), jnp.ones((3, 2), bool), jnp.int32([1, 1]), jnp.int32([0, 0]), jnp.int32(0))
     middle = jnp.int32(CELL // 2)
     east, north = (np.asarray(render(Pose(middle, middle, jnp.int32(h)), box)) for h in (0, 4))
     swapped = np.select(
@@ -255,3 +253,10 @@ def test_planners_belong_to_mazes():
     from rl2jax.agents import reference_agents
 
     assert reference_agents(MazeNavigation()) is MAZE_AGENTS
+
+
+def test_a_horizon_can_be_changed():
+    task = with_horizon(parse_task("maze:size=9,n=3"), 70)
+    assert task.name == "maze:size=9,t=70,n=3"
+    with pytest.raises(ValueError, match="task must be one with t= in its name, got 'bandit:k=5,n=10'"):
+        with_horizon(parse_task("bandit:k=5,n=10"), 3)

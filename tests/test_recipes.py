@@ -15,7 +15,7 @@ from rl2jax.tasks import parse_task
 from rl2jax.train import Learner
 from rl2jax.tuning import teacher_of
 
-TASKS = [task for number in (1, 2) for task in TABLES[number].scores]
+TASKS = [*(task for number in (1, 2) for task in TABLES[number].scores), "maze:size=5", "maze:size=9"]
 CONFIG = TrainConfig(
     algorithm="ppo", num_episodes=4, iterations=2, batch_size=40, gru_units=4, max_kl=float("inf"), policy_epochs=1
 )
@@ -50,7 +50,7 @@ def test_from_scratch_knows_no_teacher(name):
     assert all(stage.config.algorithm in ("ppo", "trpo") for stage in stages("best-scratch", parse_task(name)))
 
 
-@pytest.mark.parametrize("name", ["bandit:k=5,n=10", "mdp:s=10,a=5,t=10,n=10"])
+@pytest.mark.parametrize("name", ["bandit:k=5,n=10", "mdp:s=10,a=5,t=10,n=10", "maze:size=5"])
 def test_the_teacher_exists(name):
     first = stages("best", parse_task(name))[0]
     assert teacher_of(first.task, first.config) is not None

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from rl2jax.config import TrainConfig
 from rl2jax.envs.base import require
-from rl2jax.tasks import Task
+from rl2jax.tasks import Task, with_horizon
 
 RECIPES = ("best", "best-scratch")
-TEACHERS = {"bandit": "gittins_finite_horizon", "mdp": "beb_true_prior"}
+TEACHERS = {"bandit": "gittins_finite_horizon", "mdp": "beb_true_prior", "maze": "explorer"}
 
 
 class Stage(NamedTuple):
@@ -35,6 +35,7 @@ _IMITATION = {
     "entropy_coefficient": 0.0,
     "task_inference_coefficient": 0.0,
 }
+_EXPLORER_STEPS_PER_CELL = 2.4  # about twice what it needs in an episode
 _SHORT, _LONG, _MANY_ARMS = 20, 100, 20  # pulls, pulls, arms
 # The gradient of a rectified GRU explodes now and then, and Adam would take small steps for long; over hundreds of
 # steps the network itself does.
@@ -51,7 +52,7 @@ def stages(recipe: str, task: Task) -> tuple[Stage, ...]:
     require(task.kind in TEACHERS, f"task of recipe {recipe}", task.name, f"of kind {' or '.join(TEACHERS)}")
     if recipe == "best-scratch":
         return (Stage("1-reinforcement", task, task.preset("cpu")),)
-    return _imitated_bandit(task) if task.kind == "bandit" else _imitated_mdp(task)
+    return {"bandit": _imitated_bandit, "mdp": _imitated_mdp, "maze": _imitated_maze}[task.kind](task)
 
 
 def _imitated_bandit(task: Task) -> tuple[Stage, ...]:
@@ -80,3 +81,27 @@ def _imitated_mdp(task: Task) -> tuple[Stage, ...]:
         policy_learning_rate=3e-4, expected_rewards=True, baseline_sees_task=True, baseline_warmup_iterations=20
     )
     return Stage("1-imitation", task, imitation), Stage("2-reinforcement", task, reinforcement)
+
+
+def _imitated_maze(task: Task) -> tuple[Stage, ...]:
+    """The teacher knows where it is; at a short horizon nearly all of a batch is trials, and not what follows them."""
+    env = task.env
+    short = with_horizon(task, min(env.episode_length, round(_EXPLORER_STEPS_PER_CELL * env.size**2)))
+    imitation = short.preset("cpu").replace(
+        **_IMITATION | {"task_inference_coefficient": 0.5},
+        teacher=TEACHERS["maze"],
+        student_share=0.2,
+        iterations=300,
+        batch_size=100 * short.num_episodes * short.env.episode_length,
+        policy_minibatch_trials=10,
+        policy_learning_rate=1e-3,
+        learning_rate_schedule="cosine",
+        memory_horizon=task.num_episodes * env.episode_length,
+    )
+    reinforcement = task.preset("cpu").replace(
+        iterations=200,
+        policy_learning_rate=2e-4,
+        policy_epochs=2,
+        batch_size=50 * task.num_episodes * env.episode_length,
+    )
+    return Stage("1-imitation", short, imitation), Stage("2-reinforcement", task, reinforcement)

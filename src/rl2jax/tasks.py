@@ -1,6 +1,7 @@
 """Names of task distributions, for the command line and experiments only: "bandit:k=5,n=10"."""
 
 import importlib
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -107,9 +108,9 @@ def parse_task(text: str) -> Task:
     A bandit's prior is uniform; "alpha=2,beta=2" makes it Beta(2, 2), "good=20" lets an arm be good with 20 percent,
     "j=3" lets just three be good (see `BernoulliBandit`).
 
-    A maze has `t=` steps at most in each of its `n=` episodes; "thin=1" for walls without width, "turn=2" or "turn=4"
-    for 45 or 90 degrees, "map=1" for a map in place of frames, "redraw=1" for a new start in each episode, "mazes=100" for
-    fewer of them (see `MazeNavigation`).
+    A maze has `t=` steps at most in each of its `n=` episodes; "thin=1" makes walls without width, "turn=2" or "turn=4"
+    turns by 45 or 90 degrees, "map=1" shows a map in place of frames, "redraw=1" draws a start for each episode, and
+    "mazes=100" makes fewer of them (see `MazeNavigation`).
 
     The object is a `TaskDistribution`, or something that returns one when called without arguments; the
     current directory is searched too.
@@ -135,6 +136,17 @@ def parse_task(text: str) -> Task:
         _check_episodes(num_episodes)
         return Task(f"{head}:{target},n={num_episodes}", "custom", _load(head, target, text), num_episodes)
     raise ValueError(f"unknown task {text!r}: name one of {', '.join(_KINDS)}, as in {_EXAMPLES}")
+
+
+def with_horizon(task: Task, episode_length: int) -> Task:
+    """The same task with other most steps of an episode (`t=`).
+
+    Raises:
+      ValueError: if its name has none.
+    """
+    name, found = re.subn(r"(?<=[:,])t=\d+", f"t={episode_length}", task.name)
+    require(found == 1, "task", task.name, "one with t= in its name")
+    return parse_task(name)
 
 
 def slug(name: str) -> str:
