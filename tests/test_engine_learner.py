@@ -42,7 +42,7 @@ def test_games_of_other_mazes_are_refused():
     pytest.importorskip("vizdoom")
     other = parse_task("maze:size=3,t=12,mazes=5,n=2").env
     learner = Learner(TASK.env, CONFIG)
-    with VizdoomMazes(other, num_workers=1, games_per_worker=1) as games, pytest.raises(ValueError, match="env must be"):
+    with VizdoomMazes(other, 1, 1) as games, pytest.raises(ValueError, match="env must be"):
         EngineLearner(learner, games)
 
 

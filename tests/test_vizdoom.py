@@ -359,7 +359,7 @@ kept = start()
 """
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     command = [sys.executable, "-c", source, some_wad()]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert (result.returncode, result.stderr) == (0, "")
     assert [path.name for path in (tmp_path / "rl2jax" / "vizdoom").iterdir()] == ["lock"]
 
