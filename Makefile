@@ -41,9 +41,9 @@ reproduce-table1: $(STAMP)
 reproduce-table2: $(STAMP)
 	$(BIN)/python -m experiments.reproduce_table2 $(if $(PRESET),--preset $(PRESET))
 
-# In ViZDoom where it is installed; RUNS="DIR DIR" for trained runs, in place of training.
+# In ViZDoom where it is installed; RECIPE=best trains by it; RUNS="DIR DIR" for trained runs.
 reproduce-table3: $(STAMP)
-	$(BIN)/python -m experiments.reproduce_table3 $(if $(PRESET),--preset $(PRESET)) $(if $(RUNS),--run $(RUNS))
+	$(BIN)/python -m experiments.reproduce_table3 $(if $(PRESET),--preset $(PRESET)) $(if $(RECIPE),--recipe $(RECIPE)) $(if $(RUNS),--run $(RUNS))
 
 # Beside PyTorch too where it is installed; CHECK=1 fails where a ratio is worse than in the last commit's rows.
 benchmark: $(STAMP)

@@ -11,6 +11,7 @@ from experiments.messages import in_one_line
 from rl2jax import host
 from rl2jax.config import PRESETS
 from rl2jax.published import MAZES
+from rl2jax.recipes import RECIPES
 from rl2jax.vision.episodes import ENGINES
 from rl2jax.vision.reproduce import Plan, reproduce
 
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument(
         "--preset", choices=list(PRESETS), default="", help="default: paper on an accelerator, else cpu"
     )
+    parser.add_argument("--recipe", choices=RECIPES, help="train by a recipe beyond the paper's, in place of a preset")
     parser.add_argument("--run", type=Path, nargs="+", default=[], help="trained runs, in place of training any")
     parser.add_argument("--references-only", action="store_true", help="train nothing")
     parser.add_argument("--engine", choices=ENGINES, default="", help="default: vizdoom where it is installed")
@@ -36,6 +38,8 @@ def main() -> None:
     parser.add_argument("--deterministic", action="store_true", help="trained agents take the likeliest action")
     a = parser.parse_args()
     preset = a.preset or ("cpu" if jax.devices()[0].platform == "cpu" else "paper")
+    if a.references_only:
+        a.recipe = None
     engine = a.engine or ("vizdoom" if importlib.util.find_spec("vizdoom") else "twin")
     plan = Plan(
         tasks=tuple(SIZES[size] for size in a.sizes),
@@ -45,9 +49,10 @@ def main() -> None:
         runs=tuple(a.run),
         preset=None if a.references_only else preset,
         training_seed=a.seed,
-        out=a.out or Path(f"runs/table3/{preset}-seed{a.seed}"),
+        out=a.out or Path(f"runs/table3/{a.recipe or preset}-seed{a.seed}"),
         results=a.results,
         deterministic=a.deterministic,
+        recipe=a.recipe,
     )
     with in_one_line():
         reproduce(plan, Console(highlight=False))

@@ -41,10 +41,10 @@ _FLOOR, _CEILING, _EAST, _NORTH, _TARGET = range(5)
 def render(pose: Pose, maze: Maze) -> chex.Array:
     """The view from a pose; uint8 [30, 40, 3], RGB."""
     depth, surface = cast(pose, maze)
-    height = _UP[:, None] * depth  # of the ray's point above the eye, where it meets the wall
+    height = _UP[:, None] * depth[None]  # of the ray's point above the eye, where it meets the wall
     background = jnp.where(_UP > 0, _CEILING, _FLOOR)[:, None]
     on_wall = (height < wad.CEILING - wad.EYE) & (height >= -wad.EYE)
-    return jnp.asarray(_COLOURS)[jnp.where(on_wall, surface, background)]
+    return jnp.asarray(_COLOURS)[jnp.where(on_wall, surface[None], background)]
 
 
 def cast(pose: Pose, maze: Maze) -> tuple[chex.Array, chex.Array]:

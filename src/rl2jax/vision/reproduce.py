@@ -11,7 +11,7 @@ from rich.console import Console
 from rl2jax.agents.base import Agent
 from rl2jax.envs.base import require
 from rl2jax.evaluate import evaluation_key
-from rl2jax.experiment import progress_bar, train_cell
+from rl2jax.experiment import progress_bar, train_cell, train_recipe
 from rl2jax.files import write_atomically
 from rl2jax.published import MAZES
 from rl2jax.report import read_rows, write_rows
@@ -42,6 +42,7 @@ class Plan(NamedTuple):
       out: folder of its runs.
       results: folder of the rows; table and page are put beside it.
       deterministic: trained agents take the likeliest action instead of sampling.
+      recipe: to train by, in place of the preset.
     """
 
     tasks: tuple[str, ...]
@@ -54,6 +55,7 @@ class Plan(NamedTuple):
     out: Path
     results: Path
     deterministic: bool = False
+    recipe: str | None = None
 
 
 class Player(NamedTuple):
@@ -84,9 +86,10 @@ def reproduce(plan: Plan, console: Console) -> None:
             _play(plan, task, _reference(task, name), console)
             write_report(plan)
     for task in plan.tasks:
-        if not plan.runs and plan.preset is not None:
+        if not plan.runs and (plan.preset or plan.recipe):
             trained[task].append(_train(plan, task, console))
-        names = ["rl2" if number == 0 else f"rl2-{run.folder.name}" for number, run in enumerate(trained[task])]
+        first = "rl2" if plan.runs or plan.recipe is None else f"rl2_{plan.recipe.replace('-', '_')}"
+        names = [first if number == 0 else f"{first}-{run.folder.name}" for number, run in enumerate(trained[task])]
         players = [_of_run(run, name, plan) for run, name in zip(trained[task], names, strict=True)]
         played = [_play(plan, task, player, console) for player in players]
         if any(played) or not pictured(plan, task)["film"][1].exists():
@@ -108,6 +111,8 @@ def _fits(run: Run, task: str) -> bool:
 def _train(plan: Plan, task: str, console: Console) -> Run:
     env = parse_task(task).env
     name = parse_task(f"maze:size={env.size},t={env.episode_length},n={TRAINING_EPISODES}").name
+    if plan.recipe is not None:
+        return train_recipe(plan.out / slug(name), name, plan.recipe, training_seed=plan.training_seed, console=console)
     assert plan.preset is not None
     return train_cell(plan.out / slug(name), name, plan.preset, training_seed=plan.training_seed, console=console)
 
@@ -128,7 +133,7 @@ def _of_run(run: Run, name: str, plan: Plan) -> Player:
         "action_selection": "mode" if plan.deterministic else "sample",
     }
     if not plan.runs:
-        context["preset"] = plan.preset
+        context["preset"] = plan.recipe or plan.preset
     agent = run.learner.networks.agent(state.params["policy"], plan.deterministic)
     return Player(name, agent, context, looks=True, first_step_flag=run.config.first_step_flag)
 

@@ -59,7 +59,7 @@ def _rank(row: Row) -> tuple[int, bool]:
 
 def agent_title(agent: str) -> str:
     """An agent's name for people."""
-    return _NAMES.get(agent, agent.replace("rl2", "RL², ours", 1))
+    return _NAMES.get(agent, agent.replace("rl2", "RL², ours", 1).replace("_", " "))
 
 
 def sections(task: str, rows: Iterable[Row]) -> list[Section]:
@@ -110,7 +110,7 @@ def _order(agent: str) -> tuple[int, str]:
 def _published(scores: PublishedMazes, name: str) -> list[str]:
     if name == "success_percent":
         return [f"{value:g}%" for value in scores.success_percent]
-    return [f"{mean:g}" if error is None else f"{mean:g} ± {error:g}" for mean, error in scores.success_length]
+    return [f"{mean:.1f}" if error is None else f"{mean:.1f} ± {error:.1f}" for mean, error in scores.success_length]
 
 
 def _padded(texts: list[str], length: int) -> list[str]:
