@@ -165,6 +165,8 @@ def train_recipe(
 ) -> Run:
     """Trains the stages of a recipe, each in a folder of its own in `folder`, or as much of that as is not done yet.
 
+    The stages' seeds are `training_seed` and those after it.
+
     Returns:
       the run of the last stage.
 
@@ -173,9 +175,10 @@ def train_recipe(
       ValueError: if a stage's folder holds a run of other settings, or there is no such recipe.
     """
     run = None
-    for stage in stages(recipe, parse_task(task_name)):
+    for number, stage in enumerate(stages(recipe, parse_task(task_name))):
         where = folder / stage.name
-        settings: dict[str, Any] = {"source": recipe, "training_seed": training_seed, "console": console}
+        # A seed for each stage: two of the same batch size would learn from the same tasks again.
+        settings: dict[str, Any] = {"source": recipe, "training_seed": training_seed + number, "console": console}
         run = train_stage(where, stage, **settings, start=run, checkpoint_minutes=checkpoint_minutes)
     assert run is not None
     return run

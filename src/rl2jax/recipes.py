@@ -65,7 +65,14 @@ def _imitated_bandit(task: Task) -> tuple[Stage, ...]:
         config = config.replace(**_CLIPPED)
     if long:
         config = config.replace(**_BOUNDED)
-    return (Stage("1-imitation", task, config),)
+    first = Stage("1-imitation", task, config)
+    if not (long and task.env.action_space(None).n > _MANY_ARMS):
+        return (first,)
+    # Many arms over many pulls: four times as many trials in a batch, twice, each time with smaller steps.
+    trials = {"batch_size": 128 * task.num_episodes, "policy_minibatch_trials": 8, "learning_rate_schedule": "cosine"}
+    second = config.replace(**trials, iterations=300, policy_learning_rate=1e-3)
+    third = second.replace(iterations=350, policy_learning_rate=7e-4)
+    return first, Stage("2-imitation", task, second), Stage("3-imitation", task, third)
 
 
 def _imitated_mdp(task: Task) -> tuple[Stage, ...]:
