@@ -114,11 +114,11 @@ def differences(config: TrainConfig, base: TrainConfig) -> dict[str, Any]:
 # Without the auxiliary loss, which the natural gradient does not have; its trust region is its entropy bonus.
 _NATURAL = {"algorithm": "trpo", "task_inference_coefficient": 0.0, "entropy_coefficient": 0.0, "max_kl": 0.01}
 # An MDP's teacher has many ties, which it breaks at random: its action values are imitated, not its actions.
-_TEACHING: dict[str, dict[str, Any]] = {
+TEACHING: dict[str, dict[str, Any]] = {
     "bandit": {"teacher": TEACHERS["bandit"]},
     "mdp": {"teacher": TEACHERS["mdp"], "teacher_temperature": 0.1},
 }
-_IMITATION = Changes({"algorithm": "imitation", "entropy_coefficient": 0.0}, by_kind=_TEACHING)
+_IMITATION = Changes({"algorithm": "imitation", "entropy_coefficient": 0.0}, by_kind=TEACHING)
 # Of a policy that plays well before rewards have taught it anything.
 _AFTERWARDS = {
     "baseline_warmup_iterations": 5,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from experiments.candidates.catalogue import PRESET, Candidate, Part, base_config, differences, parts_of
+from experiments.candidates.catalogue import PRESET, TEACHING, Candidate, Part, base_config, differences, parts_of
 from experiments.candidates.equal_time import iterations_for, median, takes_as_long, time_ratios
 from experiments.candidates.reports import NUM_BLOCKS, Row, block_means, require_alike, row_files
 from rl2jax.compare import run_contender
@@ -16,7 +16,7 @@ from rl2jax.envs.base import require
 from rl2jax.evaluate import evaluate, evaluation_key
 from rl2jax.experiment import progress_bar, train_stage
 from rl2jax.files import git_commit
-from rl2jax.recipes import TEACHERS, Stage
+from rl2jax.recipes import Stage
 from rl2jax.report import evaluation_row, read_rows, write_rows
 from rl2jax.runs import Run, read_metrics
 from rl2jax.tasks import Task, slug
@@ -77,7 +77,7 @@ class Study(NamedTuple):
         Raises:
           ValueError: naming the field; also where the results hold rows of another study.
         """
-        require(self.task.kind in TEACHERS, "--tasks", self.task.name, f"of kind {' or '.join(TEACHERS)}")
+        require(self.task.kind in TEACHING, "--tasks", self.task.name, f"of kind {' or '.join(TEACHING)}")
         for field, instead in (("num_episodes", "n= in the task"), ("iterations", "--iterations")):
             require(field not in self.overrides, "--set", field, f"another field: this one is {instead}")
         allowed = f"a multiple of {NUM_BLOCKS}, and > 0"
