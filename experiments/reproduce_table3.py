@@ -28,7 +28,9 @@ def main() -> None:
     )
     parser.add_argument("--recipe", choices=RECIPES, help="train by a recipe beyond the paper's, in place of a preset")
     parser.add_argument("--run", type=Path, nargs="+", default=[], help="trained runs, in place of training any")
-    parser.add_argument("--references-only", action="store_true", help="train nothing")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--references-only", action="store_true", help="train nothing")
+    only.add_argument("--trained-only", action="store_true", help="no reference agents")
     parser.add_argument("--engine", choices=ENGINES, default="", help="default: vizdoom where it is installed")
     parser.add_argument("--sizes", choices=list(SIZES), nargs="+", default=list(SIZES))
     parser.add_argument("--num-mazes", type=int, default=1000, help="test mazes, at most 1000")
@@ -53,6 +55,7 @@ def main() -> None:
         results=a.results,
         deterministic=a.deterministic,
         recipe=a.recipe,
+        references=not a.trained_only,
     )
     with in_one_line():
         reproduce(plan, Console(highlight=False))

@@ -7,13 +7,11 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from rl2jax.agents.base import Agent
 from rl2jax.config import TrainConfig
 from rl2jax.envs.base import require
-from rl2jax.imitation import imitating_agent
 from rl2jax.learner import Collect, TrainState
 from rl2jax.train import Iterations, Learner
-from rl2jax.types import Metrics, PyTree, Trajectory
+from rl2jax.types import Metrics, Trajectory
 from rl2jax.vision.vizdoom import VizdoomMazes, make_collect
 
 
@@ -60,13 +58,7 @@ class EngineLearner:
     def collect(self) -> Collect:
         """A batch of trials by the engine, from a key and the params, as `learner.make_collect` plays them."""
         learner = self.learner
-        share = self.config.student_share if self.config.teacher_acts else 1.0
-
-        def agent_of(params: PyTree) -> Agent:
-            agent = learner.networks.agent(params["policy"])
-            return agent if learner.teacher is None else imitating_agent(agent, learner.teacher, share)
-
-        return make_collect(self.games, learner.trial, agent_of, learner.num_trials)
+        return make_collect(self.games, learner.trial, learner.agent_of, learner.num_trials)
 
     def compile(self, state: TrainState, length: int) -> Iterations:
         """`length` iterations: the update is compiled at its first trajectory."""

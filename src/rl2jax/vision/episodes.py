@@ -13,7 +13,7 @@ import numpy as np
 from rl2jax.agents.base import Agent
 from rl2jax.envs.base import require
 from rl2jax.files import git_commit
-from rl2jax.rollout import RolloutCarry
+from rl2jax.rollout import advance, begin
 from rl2jax.trial import Trial
 from rl2jax.types import Trajectory
 from rl2jax.vision.navigation import MazeNavigation
@@ -201,37 +201,20 @@ def play_twin(
 
     @jax.jit
     def start(params, keys):
-        def one(params, key_rollout):
-            key_agent, key_reset, key_steps = jax.random.split(key_rollout, 3)
-            trial_state, trial_obs = trial.reset(key_reset, params)
-            carry = RolloutCarry(agent.init(key_agent), trial_obs, trial_state, jnp.zeros((), bool))
-            return carry, jax.random.split(key_steps, num_steps)
-
-        return jax.vmap(one)(params, keys)
-
-    def step(params, carry: RolloutCarry, key_step):
-        """One step of one trial, as in `rollout`."""
-        key_act, key_env = jax.random.split(key_step)
-        agent_state, action, _ = agent.step(key_act, carry.agent_state, carry.trial_obs)
-        trial_state, trial_obs, reward, episode_done, trial_done = trial.step(
-            key_env, carry.trial_state, action, params
-        )
-        mask = 1.0 - carry.trial_done.astype(jnp.float32)
-        reward = jnp.where(carry.trial_done, 0.0, reward)
-        transition = Trajectory(
-            carry.trial_obs, action, reward, episode_done.astype(jnp.float32) * mask, mask, reward, (), ()
-        )
-        trial_done = jnp.logical_or(carry.trial_done, trial_done)
-        return RolloutCarry(agent_state, trial_obs, trial_state, trial_done), without_frames(transition)
+        return jax.vmap(lambda params, key: begin(key, agent, trial, params, num_steps))(params, keys)
 
     @jax.jit
-    def advance(params, carry, keys):
+    def play_on(params, carry, keys):
+        def step(params, carry, key_step):
+            carry, transition = advance(key_step, agent, trial, params, carry)
+            return carry, without_frames(transition)
+
         return jax.lax.scan(lambda carry, key: jax.vmap(step)(params, carry, key), carry, jnp.swapaxes(keys, 0, 1))
 
     carry, keys = start(params, _trial_keys(key, trial, len(mazes)))
     parts = []
     for first in range(0, num_steps, _STEPS_AT_ONCE):
-        carry, part = advance(params, carry, keys[:, first : first + _STEPS_AT_ONCE])
+        carry, part = play_on(params, carry, keys[:, first : first + _STEPS_AT_ONCE])
         parts.append(jax.tree.map(np.asarray, part))
         if progress is not None:
             done = np.minimum(np.asarray(carry.trial_state.episodes_done), trial.num_episodes)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from rl2jax.agents.base import Agent, ReferenceAgent
-from rl2jax.agents.random import random_agent
+from rl2jax.agents.random import RANDOM
 from rl2jax.types import TrialObservation
 from rl2jax.vision.kinematics import CELL, FORWARD, STEPS, TURN_LEFT, TURN_RIGHT, UNIT, Pose, blocked, cell_of
 from rl2jax.vision.mazes import HEADINGS, Maze
@@ -214,7 +214,7 @@ def explorer(env: Any, num_episodes: int, *, sight: bool = True) -> Agent:
 
 
 MAZE_AGENTS: dict[str, ReferenceAgent] = {
-    "random": ReferenceAgent(lambda env, num_episodes: random_agent(env.action_space(None))),
+    "random": RANDOM,
     "depth_first": ReferenceAgent(partial(explorer, sight=False)),
     "explorer": ReferenceAgent(explorer),
     "shortest_path": ReferenceAgent(shortest_path),

@@ -15,7 +15,7 @@ from rl2jax.experiment import progress_bar, train_cell, train_recipe
 from rl2jax.files import write_atomically
 from rl2jax.published import MAZES
 from rl2jax.report import read_rows, write_rows
-from rl2jax.runs import Run, load_state, open_run, parameters_digest, read_metrics
+from rl2jax.runs import Run, open_run, read_metrics, trained_agent
 from rl2jax.tables import read_results
 from rl2jax.tasks import parse_task, slug
 from rl2jax.trial import Trial
@@ -43,6 +43,7 @@ class Plan(NamedTuple):
       results: folder of the rows; table and page are put beside it.
       deterministic: trained agents take the likeliest action instead of sampling.
       recipe: to train by, in place of the preset.
+      references: whether the reference agents play.
     """
 
     tasks: tuple[str, ...]
@@ -56,6 +57,7 @@ class Plan(NamedTuple):
     results: Path
     deterministic: bool = False
     recipe: str | None = None
+    references: bool = True
 
 
 class Player(NamedTuple):
@@ -82,7 +84,7 @@ def reproduce(plan: Plan, console: Console) -> None:
         require(bool(fitting), f"--run {run.folder}: task", run.task.name, f"of the mazes of {', '.join(plan.tasks)}")
         trained[fitting[0]].append(run)
     for task in plan.tasks:
-        for name in MAZE_AGENTS:
+        for name in MAZE_AGENTS if plan.references else ():
             _play(plan, task, _reference(task, name), console)
             write_report(plan)
     for task in plan.tasks:
@@ -123,18 +125,9 @@ def _reference(task: str, name: str) -> Player:
 
 
 def _of_run(run: Run, name: str, plan: Plan) -> Player:
-    state = load_state(run)
-    context = {
-        "hyperparameters": run.config.to_json(),
-        "trained_on": run.task.name,
-        "training_seed": run.seed,
-        "iteration": int(state.iteration),
-        "parameters_sha256": parameters_digest(state.params["policy"]),
-        "action_selection": "mode" if plan.deterministic else "sample",
-    }
+    agent, context = trained_agent(run, plan.deterministic)
     if not plan.runs:
         context["preset"] = plan.recipe or plan.preset
-    agent = run.learner.networks.agent(state.params["policy"], plan.deterministic)
     return Player(name, agent, context, looks=True, first_step_flag=run.config.first_step_flag)
 
 

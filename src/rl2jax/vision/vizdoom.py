@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rl2jax.agents.base import Agent
+from rl2jax.agents.base import Agent, AgentOf
 from rl2jax.envs.base import require
 from rl2jax.files import cache_folder
 from rl2jax.trial import Trial
@@ -27,8 +27,6 @@ from rl2jax.vision.mazes import HEADINGS, Maze
 from rl2jax.vision.navigation import MazeNavigation, reward_of
 from rl2jax.vision.raycast import OFFSET, STRIDE
 from rl2jax.vision.workers import Workers
-
-AgentOf = Callable[[PyTree], Agent]
 
 
 class VizdoomMazes:
