@@ -8,7 +8,7 @@ PRESET ?=
 # Keep large freed blocks and back them with huge pages: a third of a CPU iteration is page faults otherwise.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: install test test-slow check format quickstart reproduce-table1 reproduce-table2 reproduce-table3 imitation extrapolation benchmark candidates agents clean
+.PHONY: install test test-slow check format quickstart reproduce-table1 reproduce-table2 reproduce-table3 reproduce-wang imitation extrapolation benchmark candidates agents docs clean
 
 install: $(STAMP)
 
@@ -24,13 +24,13 @@ test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
 check: $(STAMP)
-	$(BIN)/ruff check src experiments tests
-	$(BIN)/ruff format --check src experiments tests
+	$(BIN)/ruff check src experiments tests docs
+	$(BIN)/ruff format --check src experiments tests docs
 	$(BIN)/mypy
 
 format: $(STAMP)
-	$(BIN)/ruff check --fix src experiments tests
-	$(BIN)/ruff format src experiments tests
+	$(BIN)/ruff check --fix src experiments tests docs
+	$(BIN)/ruff format src experiments tests docs
 
 quickstart: $(STAMP)
 	$(BIN)/python -m experiments.quickstart
@@ -44,6 +44,10 @@ reproduce-table2: $(STAMP)
 # In ViZDoom where it is installed; RECIPE=best trains by it; RUNS="DIR DIR" for trained runs.
 reproduce-table3: $(STAMP)
 	$(BIN)/python -m experiments.reproduce_table3 $(if $(PRESET),--preset $(PRESET)) $(if $(RECIPE),--recipe $(RECIPE)) $(if $(RUNS),--run $(RUNS))
+
+# The experiments of Wang et al. 2016 and 2018; ONLY="bandits harlow" for some of them.
+reproduce-wang: $(STAMP)
+	$(BIN)/python -m experiments.wang $(if $(PRESET),--preset $(PRESET)) $(if $(ONLY),--only $(ONLY))
 
 # Beside PyTorch too where it is installed; CHECK=1 fails where a ratio is worse than in the last commit's rows.
 benchmark: $(STAMP)
@@ -63,6 +67,13 @@ extrapolation: $(STAMP)
 # The trained agents that come with the package; RECIPE=best-scratch for those from random weights.
 agents: $(STAMP)
 	$(BIN)/python -m experiments.train_agents $(if $(RECIPE),--recipe $(RECIPE))
+
+# Into build/site; a link that leads nowhere is an error. Only the first time needs a network, for mkdocs.
+docs: $(BIN)/mkdocs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+$(BIN)/mkdocs: | $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache

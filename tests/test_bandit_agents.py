@@ -119,7 +119,7 @@ def test_epsilon_is_the_share_of_random_pulls():
 
 
 def test_random_needs_no_history():
-    assert_shares(shares(bandit.random(BernoulliBandit(3), 5), pulls_of([(0, 2), (2, 2)]), 3), [1 / 3] * 3)
+    assert_shares(shares(bandit.RANDOM.make(BernoulliBandit(3), 5), pulls_of([(0, 2), (2, 2)]), 3), [1 / 3] * 3)
 
 
 # --- Agents that draw from the belief.

@@ -159,9 +159,9 @@ class TestTorch:
         sign = np.repeat(np.array([1, -1, 1], np.float32), self.UNITS)
         theirs = Network(self.ARMS + 3, self.UNITS, self.ARMS)
         state = {
-            "gru.weight_ih_l0": (weights.gru.input * sign).T,
-            "gru.weight_hh_l0": (weights.gru.hidden * sign).T,
-            "gru.bias_ih_l0": weights.gru.bias * sign,
+            "gru.weight_ih_l0": (weights.cell.input * sign).T,
+            "gru.weight_hh_l0": (weights.cell.hidden * sign).T,
+            "gru.bias_ih_l0": weights.cell.bias * sign,
             "gru.bias_hh_l0": np.zeros(3 * self.UNITS, np.float32),
             "head.weight": weights.head.T,
             "head.bias": weights.head_bias,

@@ -212,7 +212,7 @@ def wait_for_rows(folder, count, process):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "trpo"])
+@pytest.mark.parametrize("algorithm", ["ppo", pytest.param("trpo", marks=pytest.mark.slow)])
 def test_killed_and_resumed_equals_never_stopped(tmp_path, algorithm):
     """kill -9 in the middle, with a checkpoint after every iteration and chunks of 2."""
     options = [*TRAIN, "--algorithm", algorithm, "--set", "max_kl=0.01", "--set", "iterations_per_chunk=2"]

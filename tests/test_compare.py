@@ -164,6 +164,19 @@ def test_one_setting_needs_no_tuning(cache):
     assert not cache.exists()
 
 
+def test_ones_own_task_need_not_count_its_actions():
+    """gymnax's `num_actions` raises where a task does not say it; agents that draw little do not ask."""
+
+    class Uncounted:
+        @property
+        def num_actions(self):
+            raise NotImplementedError
+
+    spec = ReferenceAgent(lambda env, num_episodes: None)
+    assert tuning.draws_per_step(spec, Uncounted(), {}) == 0
+    assert tuning.draws_per_step(spec._replace(draws_per_step=2), BernoulliBandit(5), {"num_samples": 3}) == 30
+
+
 def test_a_teacher_must_be_known():
     config = TrainConfig(algorithm="imitation", teacher="nobody")
     with pytest.raises(ValueError, match=r"teacher must be one of random.*, got 'nobody'"):

@@ -33,7 +33,12 @@ from rl2jax.train import Learner
         ("gru_units", 0),
         ("iterations_per_chunk", 0),
         ("memory_horizon", -1),
-        ("algorithm", "a2c"),
+        ("algorithm", "a3c"),
+        ("optimiser", "sgd"),
+        ("gradient_norm_clip", 0.0),
+        ("cell", "rnn"),
+        ("shared_trunk", 1),
+        ("time_input", "yes"),
         ("activation", "gelu"),
         ("learning_rate_schedule", "step"),
         ("entropy_schedule", "exponential"),
@@ -238,11 +243,34 @@ def test_the_first_order_preset_is_the_protocol():
     assert differing == {"algorithm"}
 
 
+def test_the_wang_preset_is_their_agent():
+    """spec/deep_meta_rl.md: A2C, LSTM-48 with the time, value weight 0.05, entropy 1 to 0; 20 trials of any length."""
+    wang = {
+        "algorithm": "a2c",
+        "cell": "lstm",
+        "gru_units": 48,
+        "activation": "tanh",
+        "shared_trunk": True,
+        "time_input": True,
+        "gae_lambda": 1.0,
+        "baseline_loss_coefficient": 0.05,
+        "entropy_coefficient": 1.0,
+        "entropy_schedule": "linear",
+        "optimiser": "rmsprop",
+        "normalise_advantages": False,
+        "normalise_returns": False,
+    }
+    settings = dataclasses.asdict(preset("wang", "bandit", 100))
+    assert {name: settings[name] for name in wang} == wang
+    assert Learner(BernoulliBandit(2), preset("wang", "bandit", 100)).num_trials == 20
+    assert Learner(TabularMDP(), preset("wang", "mdp", 3, 10)).num_trials == 20
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_fit_the_tasks_of_the_tables(name):
     """One trial of Table 1's and Table 2's largest tasks fits into every preset's batch."""
     assert Learner(BernoulliBandit(50), preset(name, "bandit", 500)).num_trials >= 10
-    assert Learner(TabularMDP(), preset(name, "mdp", 100)).num_trials >= 10
+    assert Learner(TabularMDP(), preset(name, "mdp", 100, 10)).num_trials >= 10
 
 
 def test_unknown_presets_are_named():

@@ -32,25 +32,29 @@ from rl2jax.trpo import fisher_vector_product
 from rl2jax.types import TrialObservation
 
 # What XLA counts and the model leaves out: gates, biases and softmax, about 20 operations per unit and step
-# beside the 6 * units of the products.
+# beside the 6 * units of the products; of an LSTM about twice as many, so that it is given twice the units.
 TOLERANCE = 0.08
 UNITS, TRIALS = 64, 16
 LEARNER = Learner(BernoulliBandit(5), preset("paper").replace(gru_units=UNITS, batch_size=10 * TRIALS))
+LSTM = Learner(
+    LEARNER.env, LEARNER.config.replace(gru_units=2 * UNITS, cell="lstm", shared_trunk=True, time_input=True)
+)
 
 
-def flops_per_step(make):
+def flops_per_step(make, learner):
     """XLA's operations in one more step of the unrolled network: make(outputs_fn) -> function of the parameters.
 
     XLA counts the body of a scan once, so the network is unrolled here; the difference of two lengths leaves out
     what happens once, and the first step's gradient for a state that is a constant.
     """
-    networks = LEARNER.networks
+    networks = learner.networks
     params = random_params(networks, 0, 0.3)["policy"]
 
     def count(steps):
         def outputs_fn(params, trial_obs):
             weights = networks.policy_network.apply(params)
-            state, outputs = jnp.zeros((TRIALS, UNITS)), []
+            state = jax.tree.map(lambda x: jnp.zeros((TRIALS, *x.shape), x.dtype), networks.initial_state())
+            outputs = []
             for step in range(steps):
                 seen = jax.tree.map(lambda x: x[step], trial_obs)  # noqa: B023
                 state, out = jax.vmap(networks.step, (None, 0, 0))(weights, state, seen)
@@ -82,12 +86,19 @@ def fisher(outputs_fn):
 
 
 @pytest.mark.parametrize(
-    ("program", "field"), [(forward, "forward"), (gradient, "gradient"), (fisher, "forward + product")]
+    ("program", "field", "learner"),
+    [
+        (forward, "forward", LEARNER),
+        (gradient, "gradient", LEARNER),
+        (fisher, "forward + product", LEARNER),
+        (forward, "forward", LSTM),
+        (gradient, "gradient", LSTM),
+    ],
 )
-def test_operations_are_those_xla_counts(program, field):
-    passes = _passes(LEARNER.networks.policy_network)
+def test_operations_are_those_xla_counts(program, field, learner):
+    passes = _passes(learner.networks.policy_network)
     expected = sum(getattr(passes, name) for name in field.split(" + "))
-    assert flops_per_step(program) == pytest.approx(expected, rel=TOLERANCE)
+    assert flops_per_step(program, learner) == pytest.approx(expected, rel=TOLERANCE)
 
 
 def test_phases_of_trpo_add_up_to_the_paper_s_iteration():
@@ -119,6 +130,15 @@ def test_phases_of_the_first_order_form():
     assert "baseline" not in phase_costs(imitation)
 
 
+def test_phases_of_a2c():
+    """One gradient whatever `policy_epochs` says, and one pass for the diagnostics; values come with a shared trunk."""
+    costs = phase_costs(Learner(LEARNER.env, LEARNER.config.replace(algorithm="a2c")))
+    trpo = phase_costs(LEARNER)
+    assert costs == {phase: cost for phase, cost in trpo.items() if phase != "fisher"}
+    shared = phase_costs(Learner(LEARNER.env, LEARNER.config.replace(algorithm="a2c", shared_trunk=True)))
+    assert shared["baseline"] == shared["values"]
+
+
 def test_the_fisher_fraction_counts():
     half = Learner(LEARNER.env, LEARNER.config.replace(fisher_fraction=0.5))
     assert fisher_cost(half, 3) == fisher_cost(LEARNER, 3).times(0.5)
@@ -148,6 +168,8 @@ def test_loop_steps_by_hand():
     assert sequential_steps(Learner(env, config)) == 4 * (2 + (2 + 1 + 2 * 3 + 1) + 2 * 2 * 3)
     first_order = config.replace(algorithm="ppo", policy_minibatch_trials=6)
     assert sequential_steps(Learner(env, first_order)) == 4 * (2 + (2 * 5 * 2 + 5) + 2 * 2 * 3)
+    a2c = config.replace(algorithm="a2c", shared_trunk=True)
+    assert sequential_steps(Learner(env, a2c)) == 4 * (2 + (2 + 1) + 1)  # values anew, after the update
 
 
 def test_devices_share_the_work_and_not_the_loops():

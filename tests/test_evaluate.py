@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from helpers import random_params
 
-from rl2jax.agents import Agent, random_agent
+from rl2jax.agents import Agent, random_agent, reference_agents
 from rl2jax.config import TrainConfig
 from rl2jax.envs import BernoulliBandit
-from rl2jax.evaluate import Evaluation, evaluate, evaluation_key
+from rl2jax.evaluate import Evaluation, evaluate, evaluation_key, play_tasks
 from rl2jax.learner import make_collect, make_networks, make_trial
 from rl2jax.trial import Trial
 
@@ -129,7 +129,7 @@ def test_tasks_are_fresh(tasks_of):
     trial = Trial(PaysTheTask(2), 2)
     config = TrainConfig(num_episodes=2, gru_units=2)
     networks = make_networks(trial.env, config)
-    collect = jax.jit(make_collect(trial, networks, 50))
+    collect = jax.jit(make_collect(trial, lambda params: networks.agent(params["policy"]), 50))
     met = [np.asarray(tasks_of(evaluation_key(seed), 50, always(0))) for seed in (0, 1)]
     for key in (jax.random.key(0), *jax.random.split(jax.random.key(0), 3)):  # the root, and train_step's three
         met.append(np.asarray(collect(key, random_params(networks, seed=0)).task_features[:, 0]))
@@ -149,3 +149,17 @@ def test_common_tasks_make_differences_sharp():
 def test_at_least_one_task(num_tasks):
     with pytest.raises(ValueError, match=f"num_tasks must be >= 1, got {num_tasks}"):
         evaluate(always(0), Trial(BernoulliBandit(2), 1), num_tasks, evaluation_key(0))
+
+
+def test_the_trials_themselves_are_those_that_are_scored(monkeypatch):
+    """In batches of any size: the same tasks, keys and rewards; a held-out split is played as in `evaluate`."""
+    env = BernoulliBandit(3)
+    trial, agent = Trial(env, 7), reference_agents(env)["thompson"].make(env, 7)
+    scored = evaluate(agent, trial, 50, evaluation_key(2))
+    for at_once in (50, 8):
+        monkeypatch.setattr("rl2jax.evaluate._default_batch", lambda trial, at_once=at_once: at_once)
+        trajectory, params = play_tasks(agent, trial, 50, evaluation_key(2))
+        np.testing.assert_array_equal(trajectory.reward.sum(axis=0), scored.total_reward)
+        np.testing.assert_array_equal(trajectory.task_features, params.probs)
+        pulled = np.take_along_axis(params.probs, trajectory.action.T, axis=1).T
+        np.testing.assert_array_equal(trajectory.expected_reward, pulled)

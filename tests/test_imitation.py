@@ -166,8 +166,8 @@ def test_a_temperature_needs_values():
 
 def test_the_students_share_of_steps():
     """A quarter of the steps are the student's, who hits on the taught arm a third of the time."""
-    networks = make_networks(ENV, CONFIG)
-    collect = make_collect(make_trial(ENV, CONFIG), networks, 400, WIN_STAY, 0.25)
-    played = jax.jit(collect)(jax.random.key(0), random_params(networks, seed=0, scale=0.0))
+    learner = Learner(ENV, CONFIG.replace(student_share=0.25), WIN_STAY)
+    collect = make_collect(learner.trial, learner.agent_of, 400)
+    played = jax.jit(collect)(jax.random.key(0), random_params(learner.networks, seed=0, scale=0.0))
     as_taught = np.asarray(played.action == played.agent_info.teacher_action)
     assert abs(as_taught.mean() - (0.75 + 0.25 / 3)) < 4 * np.sqrt(0.25 / as_taught.size)

@@ -17,7 +17,7 @@ from rl2jax.networks import (
     distribution_for,
     encoding_for,
 )
-from rl2jax.recurrent import ACTIVATIONS, GRUWeights, RecurrentNetwork, gru_step, product
+from rl2jax.recurrent import ACTIVATIONS, CellWeights, RecurrentNetwork, gru_step, product
 from rl2jax.types import TrialObservation
 
 UNITS, INPUTS, ACTIONS, STEPS = 16, 6, 3, 5  # inputs: 1 number, 3 actions, reward, flag
@@ -59,7 +59,7 @@ NUMPY_ACTIVATIONS = {"relu": lambda x: np.maximum(x, 0.0), "tanh": np.tanh}
 def test_gru_step(activation):
     rng = np.random.default_rng(0)
     w, u, b, h, x = (rng.normal(size=s).astype(np.float32) for s in ((4, 15), (5, 15), (15,), (5,), (4,)))
-    result = jax.jit(gru_step, static_argnums=1)(GRUWeights(w, u, b), ACTIVATIONS[activation], h, x)
+    result = jax.jit(gru_step, static_argnums=1)(CellWeights(w, u, b), ACTIVATIONS[activation], h, x)
     expected = numpy_gru(w, u, b, NUMPY_ACTIVATIONS[activation], h.astype(np.float64), x)
     assert np.abs(expected - numpy_gru(w, u, b, lambda x: x, h, x)).max() > 0.1  # the activation matters here
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
@@ -91,7 +91,7 @@ def gates(matrix):
 
 def test_hidden_matrices_are_orthogonal_gate_by_gate(normalised):
     _, weights = normalised
-    blocks = gates(weights.gru.hidden)
+    blocks = gates(weights.cell.hidden)
     for block in blocks:
         np.testing.assert_allclose(block.T @ block, np.eye(UNITS), atol=1e-5)
     assert np.abs(blocks[0] - blocks[1]).max() > 0.1
@@ -101,7 +101,7 @@ def test_hidden_matrices_are_orthogonal_gate_by_gate(normalised):
 def test_input_matrices_and_head_are_xavier_gate_by_gate(normalised):
     """Uniform within sqrt(6 / (rows + columns)), where columns are those of one gate, not of all three."""
     _, weights = normalised
-    for block in gates(weights.gru.input):
+    for block in gates(weights.cell.input):
         bound = np.sqrt(6 / (INPUTS + UNITS))
         assert 0.9 * bound < np.abs(block).max() <= bound
         assert scipy.stats.kstest(block.ravel() / bound, "uniform", (-1, 2)).pvalue > 1e-3
@@ -111,7 +111,7 @@ def test_input_matrices_and_head_are_xavier_gate_by_gate(normalised):
 
 def test_biases_start_at_zero(normalised):
     _, weights = normalised
-    np.testing.assert_array_equal(weights.gru.bias, 0.0)
+    np.testing.assert_array_equal(weights.cell.bias, 0.0)
     np.testing.assert_array_equal(weights.head_bias, 0.0)
     assert weights.constants.shape == (0,)
 
@@ -119,7 +119,7 @@ def test_biases_start_at_zero(normalised):
 def test_initial_effective_weights_are_the_directions(normalised):
     """No data-dependent initialisation: every scale starts at its column's norm."""
     params, weights = normalised
-    effective = {"gru_input": weights.gru.input, "gru_hidden": weights.gru.hidden, "head": weights.head}
+    effective = {"gru_input": weights.cell.input, "gru_hidden": weights.cell.hidden, "head": weights.head}
     for name, matrix in effective.items():
         np.testing.assert_allclose(matrix, params[name], rtol=1e-6)
         np.testing.assert_allclose(params[f"{name}_scale"], np.linalg.norm(params[name], axis=0), rtol=1e-5)
@@ -143,8 +143,8 @@ def test_without_weight_normalisation_there_are_no_scales():
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
     weights = network.apply({"params": params})
-    np.testing.assert_array_equal(weights.gru.input, params["gru_input"])
-    np.testing.assert_array_equal(weights.gru.hidden, params["gru_hidden"])
+    np.testing.assert_array_equal(weights.cell.input, params["gru_input"])
+    np.testing.assert_array_equal(weights.cell.hidden, params["gru_hidden"])
     np.testing.assert_array_equal(weights.head, params["head"])
 
 

@@ -217,7 +217,9 @@ def batch_of(trajectory, advantage):
 def collected():
     """(policy parameters, batch of 10 trials collected with them, advantages that are not all of one sign)."""
     params = random_params(NETWORKS, seed=0)
-    trajectory = jax.jit(make_collect(TRIAL, NETWORKS, 10))(jax.random.key(1), params)
+    trajectory = jax.jit(make_collect(TRIAL, lambda params: NETWORKS.agent(params["policy"]), 10))(
+        jax.random.key(1), params
+    )
     advantage = np.random.default_rng(2).normal(size=trajectory.reward.shape).astype(np.float32)
     return params, batch_of(trajectory, advantage)
 

@@ -54,7 +54,7 @@ def batch():
     env = BernoulliBandit(3)
     learner = Learner(env, CONFIG)
     state = learner.init(jax.random.key(0))
-    collect = make_collect(learner.trial, learner.networks, learner.num_trials)
+    collect = make_collect(learner.trial, learner.agent_of, learner.num_trials)
     return env, state, jax.jit(collect)(jax.random.key(1), state.params)
 
 

@@ -183,9 +183,9 @@ def test_initial_weights():
         assert scipy.stats.kstest(direction.ravel() / bound, "uniform", (-1, 2)).pvalue > 1e-3
     tree_close(weights.trunk.kernels, (params["conv1"], params["conv2"]))
     np.testing.assert_allclose(weights.trunk.features, params["joint"][:-32], rtol=1e-5)
-    for block in np.split(np.asarray(weights.gru.hidden), 3, axis=1):
+    for block in np.split(np.asarray(weights.cell.hidden), 3, axis=1):
         np.testing.assert_allclose(block.T @ block, np.eye(32), atol=1e-5)
-    for bias in (*weights.trunk.biases, weights.trunk.joint_bias, weights.gru.bias, weights.head_bias):
+    for bias in (*weights.trunk.biases, weights.trunk.joint_bias, weights.cell.bias, weights.head_bias):
         np.testing.assert_array_equal(bias, 0.0)
 
 
@@ -401,6 +401,7 @@ def test_ppo_learns_what_it_sees():
     assert metrics.explained_variance[-1] > metrics.explained_variance[0]
 
 
+@pytest.mark.slow
 def test_trpo_learns_within_its_limit():
     config = CONFIG.replace(algorithm="trpo", max_kl=0.05, cg_damping=0.01, fisher_fraction=0.5)
     _, metrics = train(ENV, config, jax.random.key(0))
@@ -422,7 +423,7 @@ def imitated():
     teacher = Agent(lambda key: (), right)
     config = CONFIG.replace(algorithm="imitation", student_share=0.5)
     learner = Learner(ENV, config, teacher)
-    collect = jax.jit(make_collect(learner.trial, learner.networks, learner.num_trials, teacher, 0.5))
+    collect = jax.jit(make_collect(learner.trial, learner.agent_of, learner.num_trials))
     update = jax.jit(make_update(learner.networks, config, learner.num_trials))
     states, batches, history = [learner.init(jax.random.key(0))], [], []
     for iteration in range(config.iterations):

@@ -34,7 +34,7 @@ def steps_by_fraction(task_name: str, iterations: int, batches: int, **changes) 
     config = task.preset("paper").replace(iterations=iterations, **changes)
     learner = Learner(task.env, config)
     state, _ = train_chunk(learner, learner.init(jax.random.key(0)), iterations)
-    collect = jax.jit(make_collect(learner.trial, learner.networks, learner.num_trials))
+    collect = jax.jit(make_collect(learner.trial, learner.agent_of, learner.num_trials))
     keys = jax.random.split(jax.random.key(1), batches)
     trajectories = [collect(key, state.params) for key in keys]
     full: list[PyTree] = []

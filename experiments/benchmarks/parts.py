@@ -165,7 +165,7 @@ def measure_parts(learner: Learner) -> list[Row]:
     environment, _ = measure(
         learner, "environment", random_play(learner), (key,), environment_cost(learner.trial, num_trials)
     )
-    collect = make_collect(learner.trial, networks, num_trials)
+    collect = make_collect(learner.trial, learner.agent_of, num_trials)
     rollouts, trajectory = measure(learner, "rollout", collect, (key, state.params), costs["collect"])
     values, _ = measure(
         learner, "values", jax.vmap(networks.values, (None, 1), 1), (baseline, trajectory.trial_obs), costs["values"]

@@ -27,12 +27,12 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="paper (default; the paper's numbers), paper-first-order, cpu (for a laptop), quick (minutes); or a "
-            "recipe beyond the paper's, trained in stages in OUT: best-scratch, best."
+            help="paper (default; the paper's numbers), paper-first-order, cpu (for a laptop), quick (minutes), "
+            "wang (A2C with an LSTM); or a recipe beyond the paper's, trained in stages in OUT: best-scratch, best."
         ),
     ] = None,
     algorithm: Annotated[
-        str | None, typer.Option(help="trpo, ppo or imitation (with --set teacher=AGENT); default as the preset says.")
+        str | None, typer.Option(help="trpo, ppo, a2c or imitation (with --set teacher=AGENT); default as preset.")
     ] = None,
     iterations: Annotated[int | None, typer.Option(help="Training iterations; default as the preset says.")] = None,
     set_: Annotated[
@@ -110,7 +110,7 @@ def train(
     seeds = f"seed {runs[0].seed}" if num_seeds is None else f"seeds {runs[0].seed} to {runs[-1].seed}"
     shown.print(
         f"{runs[0].task.name}  {config.algorithm}, {config.iterations} iterations of {learner.num_trials} trials "
-        f"x {learner.trial.num_steps} steps, GRU-{config.gru_units}, {seeds}, in {out}"
+        f"x {learner.trial.num_steps} steps, {config.cell.upper()}-{config.gru_units}, {seeds}, in {out}"
     )
     shared = (learner.num_trials, TRIALS) if num_seeds is None else (num_seeds, SEEDS)
     used = describe(mesh, *shared)

@@ -6,7 +6,10 @@ from rich.console import Console
 
 console = Console(stderr=True, highlight=False)
 
-TASK_HELP = "bandit:k=5,n=10, mdp:n=10 (s=, a=, t= optional), maze:size=5, or package.module:object for your own."
+TASK_HELP = (
+    "bandit:k=5,n=10, mdp:n=10, maze:size=5, dependent, informative, restless, two-step, harlow, grid (docs have their "
+    "settings), or package.module:object for your own."
+)
 ENGINE_HELP = "Of mazes: twin, on the device, or vizdoom, the real engine."
 
 

@@ -16,7 +16,7 @@ from rl2jax.envs.base import require
 from rl2jax.evaluate import Evaluation, evaluate, evaluation_key, nothing
 from rl2jax.limits import bayes_optimal_agent, is_exact
 from rl2jax.report import evaluation_row
-from rl2jax.runs import Run, load_state, parameters_digest, read_metrics
+from rl2jax.runs import Run, read_metrics, trained_agent
 from rl2jax.shipped import agent_name, describe, load_agent
 from rl2jax.stats import PairTest, not_below_best, pairwise_tests, significantly_better
 from rl2jax.tasks import Task
@@ -109,18 +109,9 @@ def run_contender(run: Run, task: Task, name: str = "rl2") -> Contender:
       checkpoint.CheckpointError, runs.RunError: if it cannot be loaded.
     """
     require(run.task.env == task.env, f"--run {run.folder}: task", run.task.name, f"of the kind of {task.name}")
-    state = load_state(run)
-    context = {
-        "hyperparameters": run.config.to_json(),
-        "trained_on": run.task.name,
-        "training_seed": run.seed,
-        "iteration": int(state.iteration),
-        "parameters_sha256": parameters_digest(state.params["policy"]),
-        "action_selection": "sample",
-    }
+    agent, context = trained_agent(run)
     if run.task.name == task.name:  # another number of episodes has another scale
         context["learning_curve"] = learning_curve(run)
-    agent = run.learner.networks.agent(state.params["policy"])
     return Contender(name, agent, context, first_step_flag=run.config.first_step_flag)
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from rl2jax.agents.random import random_agent
 from rl2jax.networks import Encoding, PolicyAndBaseline
-from rl2jax.recurrent import RecurrentNetwork
+from rl2jax.recurrent import CELLS, RecurrentNetwork
 from rl2jax.rollout import rollout
 from rl2jax.sgd import num_minibatches
 from rl2jax.tasks import parse_task
@@ -37,8 +37,9 @@ EFFICIENCY = {
 }
 # Threefry with 20 rounds of an addition, a rotation (three operations) and a xor, and its key schedule, per 64 bits.
 _OPERATIONS_PER_HASH = 120
-# Arrays of [units] that a backward pass needs of a step: state, both gates, candidate and U_c h.
-_KEPT = 5
+# Arrays of [units] that a backward pass needs of a step: state, both gates, candidate and U_c h; of an LSTM both
+# states, three gates, candidate and the activation of c.
+_KEPT = {"gru": 5, "lstm": 7}
 _FLOAT = 4  # bytes
 
 
@@ -119,23 +120,26 @@ class _Passes(NamedTuple):
 def _passes(network: RecurrentNetwork | SharedRecurrentNetwork) -> _Passes:
     if isinstance(network, SharedRecurrentNetwork):
         return _shared_passes(network)
-    recurrent = 2.0 * network.units * (3 * network.units + network.num_outputs)
-    from_input = 2.0 * network.input_size * 3 * network.units
+    gates = CELLS[network.cell].num_gates * network.units
+    recurrent = 2.0 * network.units * (gates + network.num_outputs)
+    from_input = 2.0 * network.input_size * gates
     derivative = 2.0 * recurrent + from_input
     return _Passes(recurrent + from_input, recurrent + from_input + derivative, 2.0 * derivative)
 
 
 def _shared_passes(network: SharedRecurrentNetwork) -> _Passes:
-    """Of the network for frames: a backward pass computes anew what comes before the GRU."""
-    core = _passes(RecurrentNetwork(network.units + 2, network.units, network.num_outputs))
-    into_gru = 2.0 * network.units * 3 * network.units  # of the gates' gradient: their input is no network's input here
+    """Of the network for frames: a backward pass computes anew what comes before the cell."""
+    inputs = network.units + 2 + network.num_time_inputs
+    core = _passes(RecurrentNetwork(inputs, network.units, network.num_outputs, cell=network.cell))
+    # Of the gates' gradient: their input is no network's input here.
+    into_cell = 2.0 * network.units * CELLS[network.cell].num_gates * network.units
     of_frame, *products = (2.0 * number for number in network.multiplications)
     trunk = of_frame + sum(products)
     derivative = of_frame + 2.0 * sum(products)
     return _Passes(
         core.forward + trunk,
-        core.gradient + into_gru + 2.0 * trunk + derivative,
-        core.product + 2.0 * (into_gru + trunk + derivative),
+        core.gradient + into_cell + 2.0 * trunk + derivative,
+        core.product + 2.0 * (into_cell + trunk + derivative),
     )
 
 
@@ -179,7 +183,7 @@ def _inner_jaxprs(params: dict[str, Any]) -> Iterator[Any]:
 def fisher_cost(learner: Learner, products: int) -> Cost:
     """Linearising the policy once, and this many Fisher-vector products."""
     passes = _passes(learner.networks.policy_network)
-    kept = _FLOAT * (_seen(learner) + _KEPT * learner.networks.units)
+    kept = _FLOAT * (_seen(learner) + _kept(learner))
     per_step = Cost(passes.forward + products * passes.product, kept * (1 + 2 * products))
     return per_step.times(learner.config.fisher_fraction * _steps(learner))
 
@@ -187,17 +191,17 @@ def fisher_cost(learner: Learner, products: int) -> Cost:
 def phase_costs(learner: Learner) -> dict[str, Cost]:
     """The work of one iteration by phase; the phases of `EFFICIENCY` that its algorithm has.
 
-    "gradient" is TRPO's one gradient of the whole batch, or all epochs of the first-order algorithms; "line search"
+    "gradient" is TRPO's and A2C's one gradient of the whole batch, or all epochs of the other algorithms; "line search"
     the evaluations on the whole batch, of which TRPO needs at least one. A teacher's work is not counted.
     """
     config, networks, steps = learner.config, learner.networks, _steps(learner)
     policy = _passes(networks.policy_network)
     baseline = _passes(networks.baseline_network) if isinstance(networks, PolicyAndBaseline) else policy
     outputs = networks.policy_network.num_outputs + networks.distribution.num_constants
-    seen, kept = _seen(learner), _KEPT * networks.units
-    trpo = config.algorithm == "trpo"
-    gradients = 1 if trpo else config.policy_epochs
-    checks = 1 if trpo or config.max_kl == math.inf else config.policy_epochs
+    seen, kept = _seen(learner), _kept(learner)
+    trpo, once = config.algorithm == "trpo", config.algorithm in ("trpo", "a2c")
+    gradients = 1 if once else config.policy_epochs
+    checks = 1 if once or config.max_kl == math.inf else config.policy_epochs
 
     def phase(operations: float, numbers: float, times: float = 1.0) -> Cost:
         return Cost(operations, _FLOAT * numbers).times(times * steps)
@@ -222,6 +226,11 @@ def _steps(learner: Learner) -> int:
     return learner.num_trials * learner.trial.num_steps
 
 
+def _kept(learner: Learner) -> int:
+    """Numbers that a backward pass needs of one step in the recurrent layer."""
+    return _KEPT[learner.networks.cell] * learner.networks.units
+
+
 def _seen(learner: Learner) -> int:
     """Numbers in the observation of one step: one for an index or four bytes of a frame, reward and flag."""
     encodings = (learner.networks.observation, learner.networks.action)
@@ -244,6 +253,8 @@ def sequential_steps(learner: Learner) -> int:
     loops = 2  # collect, values
     if config.algorithm == "trpo":
         loops += 2 + 1 + 2 * config.cg_iters + 1  # gradient, linearisation, products, line search
+    elif config.algorithm == "a2c":
+        loops += 2 + 1  # gradient, diagnostics
     else:
         loops += 2 * config.policy_epochs * minibatches
         loops += 1 if config.max_kl == math.inf else config.policy_epochs

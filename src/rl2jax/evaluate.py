@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -23,6 +23,7 @@ _EVALUATION_STREAM = 0x52EA1
 _TASKS_AT_ONCE = {"cpu": 2000}
 _TASKS_AT_ONCE_ON_ACCELERATORS = 20_000
 _MOST_STEPS_ON_DEVICE = 2_000_000
+_BY_TRIAL: Any = Trajectory._make([1] * 7 + [0])  # axis of the trials: time comes first, but for task features
 
 
 class Evaluation(NamedTuple):
@@ -54,6 +55,22 @@ class Evaluation(NamedTuple):
     def standard_error(self) -> float:
         """Standard error of the mean; nan for one task."""
         return self.standard_deviation / math.sqrt(len(self.total_reward))
+
+
+class Played(NamedTuple):
+    """Trials as they went.
+
+    Attributes:
+      trajectory: numpy leaves [num_steps, num_tasks, ...], without `agent_info`.
+      params: the tasks; numpy leaves [num_tasks, ...].
+    """
+
+    trajectory: Trajectory
+    params: PyTree
+
+    def each(self, statistic: Callable[[Trajectory, PyTree], PyTree]) -> PyTree:
+        """What a statistic of `evaluate` says of each trial; numpy leaves [num_tasks, ...]."""
+        return jax.device_get(jax.jit(jax.vmap(statistic, (_BY_TRIAL, 0)))(*self))
 
 
 def evaluation_key(seed: int) -> chex.PRNGKey:
@@ -95,13 +112,11 @@ def evaluate(
       the scores.
     """
     require(num_tasks >= 1, "num_tasks", num_tasks, ">= 1")
-    trial = dataclasses.replace(trial, env=trial.env.held_out())
+    trial = _held_out(trial)
     batch_tasks = min(num_tasks, _default_batch(trial) if batch_tasks is None else batch_tasks)
 
     def play(index):
-        key_task, key_rollout = jax.random.split(jax.random.fold_in(key, index))
-        params = trial.env.sample_params(key_task)
-        trajectory = rollout(key_rollout, agent, trial, params)
+        trajectory, params = _play_one(agent, trial, key, index)
         return trajectory.reward, statistic(trajectory, params)
 
     @partial(jax.jit, compiler_options=_compiler_options())
@@ -122,6 +137,44 @@ def evaluate(
             progress(min(start + batch_tasks, num_tasks))
     curve, statistics = jax.tree.map(lambda x: x / num_tasks, sums)
     return Evaluation(np.concatenate(totals), curve, statistics)
+
+
+def play_tasks(agent: Agent, trial: Trial, num_tasks: int, key: chex.PRNGKey) -> Played:
+    """The trials of `evaluate` themselves, for those who look at more than a mean.
+
+    Args:
+      agent: who acts.
+      trial: task distribution and number of episodes.
+      num_tasks: how many tasks; all their trials are kept in memory.
+      key: as from `evaluation_key`.
+    """
+    require(num_tasks >= 1, "num_tasks", num_tasks, ">= 1")
+    trial = _held_out(trial)
+    batch_tasks = min(num_tasks, _default_batch(trial))
+
+    @partial(jax.jit, compiler_options=_compiler_options())
+    def play_batch(indices):
+        trajectory, params = jax.vmap(partial(_play_one, agent, trial, key), out_axes=(_BY_TRIAL, 0))(indices)
+        return trajectory._replace(agent_info=()), params
+
+    starts = range(0, num_tasks, batch_tasks)
+    parts = [jax.device_get(play_batch(np.arange(start, start + batch_tasks))) for start in starts]
+
+    def join(axis, *leaves):  # the last batch is played whole
+        return np.take(np.concatenate(leaves, axis), np.arange(num_tasks), axis)
+
+    return Played(*jax.tree.map(join, jax.tree.broadcast((_BY_TRIAL, 0), parts[0]), *parts))
+
+
+def _held_out(trial: Trial) -> Trial:
+    return dataclasses.replace(trial, env=trial.env.held_out())
+
+
+def _play_one(agent: Agent, trial: Trial, key: chex.PRNGKey, index: chex.Array) -> tuple[Trajectory, PyTree]:
+    """Task number `index` of the key's stream: the trial, and the task."""
+    key_task, key_rollout = jax.random.split(jax.random.fold_in(key, index))
+    params = trial.env.sample_params(key_task)
+    return rollout(key_rollout, agent, trial, params), params
 
 
 def _default_batch(trial: Trial) -> int:

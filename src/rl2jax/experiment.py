@@ -21,10 +21,9 @@ from rl2jax.agents import ReferenceAgent
 from rl2jax.compare import Comparison, Contender, compare, reference_contender
 from rl2jax.devices import TRIALS, choose_mesh
 from rl2jax.evaluate import evaluate, evaluation_key
-from rl2jax.learner import TrainState
 from rl2jax.recipes import Stage, stages
 from rl2jax.report import evaluation_row, read_rows, write_rows
-from rl2jax.runs import Run, create_run, last_iteration, load_state, open_run, train_run
+from rl2jax.runs import Run, create_run, last_iteration, open_run, train_run, trained_agent
 from rl2jax.tasks import Task, parse_task
 from rl2jax.train import ChunkReport
 from rl2jax.tuning import find_tuned, tuned_or_tune
@@ -66,8 +65,7 @@ def evaluate_run(
     run: Run, console: Console, *, num_tasks: int, seed: int, deterministic: bool = False
 ) -> dict[str, Any]:
     """Evaluates a run's newest checkpoint under a progress bar; returns its row."""
-    state: TrainState = load_state(run)
-    agent = run.learner.networks.agent(state.params["policy"], deterministic)
+    agent, context = trained_agent(run, deterministic)
     with progress_bar(console) as progress:
         bar = progress.add_task("evaluating", total=num_tasks, note="")
         evaluation = evaluate(
@@ -77,16 +75,8 @@ def evaluate_run(
             evaluation_key(seed),
             progress=lambda done: progress.update(bar, completed=done),
         )
-    return evaluation_row(
-        evaluation,
-        task=run.task.name,
-        agent="rl2",
-        hyperparameters=run.config.to_json(),
-        seed=seed,
-        training_seed=run.seed,
-        iteration=int(state.iteration),
-        action_selection="mode" if deterministic else "sample",
-    )
+    command = _evaluate_command(num_tasks, seed, deterministic)
+    return evaluation_row(evaluation, task=run.task.name, agent="rl2", seed=seed, **context, command=command)
 
 
 def evaluate_in_mazes(
@@ -96,8 +86,7 @@ def evaluate_in_mazes(
 
     Besides the total reward, the row has what Table 3 says of each episode (`vision.episodes.Scores`).
     """
-    state: TrainState = load_state(run)
-    agent = run.learner.networks.agent(state.params["policy"], deterministic)
+    agent, context = trained_agent(run, deterministic)
     env = run.task.env.held_out()
     trial = replace(run.learner.trial, env=env)
     mazes = np.arange(num_tasks) % env.num_mazes
@@ -118,12 +107,15 @@ def evaluate_in_mazes(
         task=run.task.name,
         agent="rl2",
         engine=engine,
-        hyperparameters=run.config.to_json(),
         seed=seed,
-        training_seed=run.seed,
-        iteration=int(state.iteration),
-        action_selection="mode" if deterministic else "sample",
+        **context,
+        command=_evaluate_command(num_tasks, seed, deterministic) + f" --engine {engine}",
     )
+
+
+def _evaluate_command(num_tasks: int, seed: int, deterministic: bool) -> str:
+    command = f"rl2jax evaluate DIR --num-tasks {num_tasks} --seed {seed}"
+    return command + (" --deterministic" if deterministic else "")
 
 
 def train_cell(

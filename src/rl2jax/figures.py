@@ -55,7 +55,8 @@ _ORDER = (
 _DASHES = ("-", "--", "-.", ":")
 
 
-def _style(agent: str, theme: Theme) -> dict[str, Any]:
+def line_style(agent: str, theme: Theme) -> dict[str, Any]:
+    """How an agent's line looks, in every figure."""
     place = _ORDER.index(agent) if agent in _ORDER else len(_ORDER) + sum(map(ord, agent)) % 7
     width = 2.4 if agent == "rl2" else 1.4
     colour = theme.lines[place % len(theme.lines)]
@@ -69,7 +70,8 @@ def _name(agent: str) -> str:
     return agent.replace("_", " ")
 
 
-def _figure(theme: Theme, rows: int, columns: int, width: float, height: float):
+def new_figure(theme: Theme, rows: int, columns: int, width: float, height: float):
+    """(a figure of so many inches, its axes [rows, columns]) in a theme's colours."""
     figure = matplotlib.figure.Figure(figsize=(width, height), layout="constrained")
     figure.patch.set_facecolor(theme.background or "none")
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -84,7 +86,8 @@ def _figure(theme: Theme, rows: int, columns: int, width: float, height: float):
     return figure, axes
 
 
-def _legend(owner: Any, theme: Theme, handles: list, labels: list[str], **options: Any) -> None:
+def add_legend(owner: Any, theme: Theme, handles: list, labels: list[str], **options: Any) -> None:
+    """A legend without a frame, of an axis or a figure."""
     owner.legend(handles, labels, frameon=False, fontsize=8, labelcolor=theme.ink, **options)
 
 
@@ -127,7 +130,7 @@ def learning_curves(number: int, rows: list[Row], theme: Theme = LIGHT) -> matpl
             "for at least one task; --results has none"
         )
     panels = _panels(drawable)
-    figure, axes = _figure(theme, 1, len(panels), 3.6 * len(panels) + 0.6, 3.2)
+    figure, axes = new_figure(theme, 1, len(panels), 3.6 * len(panels) + 0.6, 3.2)
     for axis, (episodes, tasks) in zip(axes.flat, panels.items(), strict=True):
         for place, task in enumerate(tasks):
             low, high = (chosen[task, agent]["mean"] for agent in needed)
@@ -146,7 +149,7 @@ def learning_curves(number: int, rows: list[Row], theme: Theme = LIGHT) -> matpl
         axis.set_xlabel("iteration", fontsize=9)
         axis.set_ylim(0.0, max(1.1, axis.get_ylim()[1]))
         axis.grid(color=theme.grid, linewidth=0.5)
-        _legend(axis, theme, *axis.get_legend_handles_labels(), loc="lower right")
+        add_legend(axis, theme, *axis.get_legend_handles_labels(), loc="lower right")
     axes[0, 0].set_ylabel(f"{_name(table.upper)} = 1, {_name(table.lower)} = 0", fontsize=9)
     return figure
 
@@ -165,7 +168,7 @@ def regret_over_time(task: str, num_arms: int, rows: list[Row], theme: Theme = L
     Regret counts from the best arm's expected success probability, k / (k + 1). Lines are labelled in the
     order of their totals.
     """
-    figure, axes = _figure(theme, 1, 1, 6.4, 3.6)
+    figure, axes = new_figure(theme, 1, 1, 6.4, 3.6)
     axis = axes[0, 0]
     for agent, row in _curves_of(task, rows).items():
         rewards = np.asarray(row["reward_curve"])
@@ -175,7 +178,7 @@ def regret_over_time(task: str, num_arms: int, rows: list[Row], theme: Theme = L
             pulls,
             regret,
             label=f"{_name(agent)}  {regret[-1]:.{1 if regret[-1] >= 10 else 2}f}",
-            **_style(agent, theme),
+            **line_style(agent, theme),
         )
     axis.set_title(short(task), fontsize=10, color=theme.ink)
     axis.set_xlabel("pull", fontsize=9)
@@ -183,22 +186,22 @@ def regret_over_time(task: str, num_arms: int, rows: list[Row], theme: Theme = L
     axis.set_ylim(bottom=0)
     axis.grid(color=theme.grid, linewidth=0.5)
     handles, labels = axis.get_legend_handles_labels()
-    _legend(axis, theme, handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5))
+    add_legend(axis, theme, handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
 def reward_per_episode(task: str, episode_length: int, rows: list[Row], theme: Theme = LIGHT):
     """Mean return of each episode of a trial, per agent: learning inside a trial."""
-    figure, axes = _figure(theme, 1, 1, 6.4, 3.6)
+    figure, axes = new_figure(theme, 1, 1, 6.4, 3.6)
     axis = axes[0, 0]
     for agent, row in _curves_of(task, rows).items():
         returns = np.asarray(row["reward_curve"]).reshape(-1, episode_length).sum(axis=1)
-        axis.plot(np.arange(1, len(returns) + 1), returns, label=_name(agent), **_style(agent, theme))
+        axis.plot(np.arange(1, len(returns) + 1), returns, label=_name(agent), **line_style(agent, theme))
     axis.set_title(short(task), fontsize=10, color=theme.ink)
     axis.set_xlabel("episode", fontsize=9)
     axis.set_ylabel("mean return", fontsize=9)
     axis.grid(color=theme.grid, linewidth=0.5)
-    _legend(axis, theme, *axis.get_legend_handles_labels(), loc="center left", bbox_to_anchor=(1.0, 0.5))
+    add_legend(axis, theme, *axis.get_legend_handles_labels(), loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
@@ -209,7 +212,7 @@ def pull_heat_maps(task: str, rows: list[Row], theme: Theme = LIGHT) -> matplotl
         raise ValueError(f"no rows with pull_frequencies for {task}")
     columns = min(4, len(found))
     lines = math.ceil(len(found) / columns)
-    figure, axes = _figure(theme, lines, columns, 2.3 * columns + 0.8, 1.9 * lines + 0.4)
+    figure, axes = new_figure(theme, lines, columns, 2.3 * columns + 0.8, 1.9 * lines + 0.4)
     image = None
     for place, (agent, row) in enumerate(found.items()):
         axis = axes.flat[place]

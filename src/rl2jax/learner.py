@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import chex
@@ -11,16 +12,17 @@ import optax
 from jax.sharding import Mesh
 
 from rl2jax.advantages import discounted_returns, generalised_advantages, standardise
-from rl2jax.agents.base import Agent
+from rl2jax.agents.base import AgentOf
 from rl2jax.config import TrainConfig
 from rl2jax.devices import vmap_trials
 from rl2jax.envs.base import require
-from rl2jax.imitation import ImitationInfo, imitating_agent
+from rl2jax.imitation import ImitationInfo
 from rl2jax.moments import Moments, masked_mean, masked_variance, standardise_columns, update_moments
 from rl2jax.networks import Networks, PolicyAndBaseline, distribution_for, encoding_for
 from rl2jax.policy_step import POLICY_STEPS, PolicyBatch, schedule
 from rl2jax.rollout import rollout
 from rl2jax.sgd import minibatch_epoch, num_minibatches
+from rl2jax.shared_network import SharedVectorNetwork
 from rl2jax.trial import Trial
 from rl2jax.types import Metrics, PyTree, Trajectory
 from rl2jax.vision_network import SharedVisionNetwork, frames_for, shows_frames
@@ -33,8 +35,8 @@ class TrainState(NamedTuple):
 
     Attributes:
       params: {"policy": ..., "baseline": ...}; "baseline" is empty where the policy's network is the baseline's too.
-      policy_opt_state: Adam's state ("ppo"; empty for "trpo").
-      baseline_opt_state: Adam's state.
+      policy_opt_state: the optimiser's state (empty for "trpo").
+      baseline_opt_state: the optimiser's state.
       return_moments: scale of the baseline's output.
       key: the run's random stream.
       iteration: iterations done; int32 [].
@@ -66,7 +68,7 @@ def make_trial(env: Any, config: TrainConfig) -> Trial:
 
 
 def make_networks(env: Any, config: TrainConfig) -> Networks:
-    """The networks that a config describes, for an environment's spaces: a shared one for frames, else two.
+    """The networks that a config describes, for an environment's spaces: a shared one for frames or if told so.
 
     Raises:
       ValueError: if the environment's spaces are not supported, it has no task features to infer, or the config asks
@@ -90,13 +92,18 @@ def make_networks(env: Any, config: TrainConfig) -> Networks:
         "memory_horizon": config.memory_horizon,
         "matmul_precision": config.matmul_precision,
         "num_task_features": num_task_features if inferred else 0,
+        "cell": config.cell,
+        "trial_steps": make_trial(env, config).num_steps if config.time_input else 0,
     }
-    if shows_frames(observation_space):
+    frames = shows_frames(observation_space)
+    if frames or config.shared_trunk:
         shared = f"for {env.name}, whose policy and baseline share a network"
         require(not seen, "baseline_sees_task", seen, f"false {shared}")
         warmup = config.baseline_warmup_iterations
         require(warmup == 0, "baseline_warmup_iterations", warmup, f"0 {shared}")
-        return SharedVisionNetwork(observation=frames_for(observation_space), **common)
+        if frames:
+            return SharedVisionNetwork(observation=frames_for(observation_space), **common)
+        return SharedVectorNetwork(observation=encoding_for(observation_space, "observation space"), **common)
     return PolicyAndBaseline(
         observation=encoding_for(observation_space, "observation space"),
         num_baseline_task_inputs=num_task_features if seen else 0,
@@ -123,52 +130,57 @@ def num_trials_in_batch(trial: Trial, config: TrainConfig) -> int:
     return config.batch_size // trial.num_steps
 
 
-def make_collect(
-    trial: Trial,
-    networks: Networks,
-    num_trials: int,
-    teacher: Agent | None = None,
-    student_share: float = 0.0,
-    mesh: Mesh | None = None,
-) -> Collect:
+def make_collect(trial: Trial, agent_of: AgentOf, num_trials: int, mesh: Mesh | None = None) -> Collect:
     """Returns collect(key, params) -> a batch of trials on freshly drawn tasks, one task a trial.
 
-    With a teacher the trials are those of `imitation.imitating_agent`. Each device of a mesh plays its share of
-    them, the same trials as one device would.
+    Each device of a mesh plays its share of the trials, the same ones as one device would.
+
+    Args:
+      trial: what is played.
+      agent_of: from the params of a train state to who plays.
+      num_trials: in a batch.
+      mesh: devices that share the trials.
     """
     out_axes: Any = Trajectory._make([1] * 7 + [0])  # time-major; task features have no time
 
-    def play(key: chex.PRNGKey, task: PyTree, policy_params: PyTree) -> Trajectory:
-        agent = networks.agent(policy_params)
-        if teacher is not None:
-            agent = imitating_agent(agent, teacher, student_share)
-        return rollout(key, agent, trial, task)
+    def play(key: chex.PRNGKey, task: PyTree, params: PyTree) -> Trajectory:
+        return rollout(key, agent_of(params), trial, task)
 
     def collect(key: chex.PRNGKey, params: PyTree) -> Trajectory:
         key_tasks, key_rollouts = jax.random.split(key)
         draw_tasks = vmap_trials(trial.env.sample_params, mesh, (0,), 0)
         tasks = draw_tasks(jax.random.split(key_tasks, num_trials))
         play_trials = vmap_trials(play, mesh, (0, 0, None), out_axes)
-        return play_trials(jax.random.split(key_rollouts, num_trials), tasks, params["policy"])
+        return play_trials(jax.random.split(key_rollouts, num_trials), tasks, params)
 
     return collect
 
 
 def make_optimisers(config: TrainConfig, num_trials: int):
-    """(policy's, baseline's) Adam with elementwise clipping and the config's learning-rate schedule."""
+    """(policy's, baseline's) optimiser with clipping and the config's learning-rate schedule."""
 
-    def optimiser(learning_rate: float, epochs: int, minibatch_trials: int):
-        steps = config.iterations * epochs * num_minibatches(num_trials, minibatch_trials)
-        learning_rates = schedule(config.learning_rate_schedule, learning_rate, steps)
-        return optax.chain(optax.clip(config.gradient_clip), optax.adam(learning_rates))
+    def optimiser(learning_rate: float, steps: int):
+        learning_rates = schedule(config.learning_rate_schedule, learning_rate, config.iterations * steps)
+        clip = [optax.clip(config.gradient_clip)]
+        if config.gradient_norm_clip < math.inf:
+            clip.append(optax.clip_by_global_norm(config.gradient_norm_clip))
+        return optax.chain(*clip, _OPTIMISERS[config.optimiser](learning_rates))
 
-    policy = optimiser(config.policy_learning_rate, config.policy_epochs, config.policy_minibatch_trials)
-    baseline = optimiser(config.baseline_learning_rate, config.baseline_epochs, config.baseline_minibatch_trials)
+    policy_steps = config.policy_epochs * num_minibatches(num_trials, config.policy_minibatch_trials)
+    policy = optimiser(config.policy_learning_rate, 1 if config.algorithm == "a2c" else policy_steps)
+    baseline_steps = config.baseline_epochs * num_minibatches(num_trials, config.baseline_minibatch_trials)
+    baseline = optimiser(config.baseline_learning_rate, baseline_steps)
     return (optax.identity() if config.algorithm == "trpo" else policy), baseline
 
 
+# Mnih et al. 2016, section 4, with a decay of 0.99. Dividing by an unbiased mean square keeps the first steps, which
+# they start from 0, from being ten times the later ones.
+_rmsprop = partial(optax.rmsprop, decay=0.99, eps=1e-5, eps_in_sqrt=False, bias_correction=True)
+_OPTIMISERS: dict[str, Callable[..., optax.GradientTransformation]] = {"adam": optax.adam, "rmsprop": _rmsprop}
+
+
 def fit_baseline(key, networks, config, optimiser, params, opt_state, batch: BaselineBatch, mesh: Mesh | None = None):
-    """Epochs of least squares on normalised returns: (params, optimiser state, last epoch's loss)."""
+    """Epochs of least squares on (normalised) returns: (params, optimiser state, last epoch's loss)."""
 
     def loss_fn(params, minibatch: BaselineBatch):
         inputs = minibatch.trial_obs, minibatch.task_features[0]
@@ -209,15 +221,15 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
         moments = jax.tree.map(
             lambda new, old: jnp.where(state.iteration == 0, new, old), new_moments, state.return_moments
         )
-        scale = jnp.sqrt(moments.variance) + 1e-6
+        mean, scale = _baseline_scale(config, moments)
         if estimates:
             value_params = state.params["policy" if shared else "baseline"]
             output = values_of(value_params, trajectory.trial_obs, task_features)
-            values = (moments.mean + scale * output) * mask
+            values = (mean + scale * output) * mask
         else:
             values = jnp.zeros_like(mask)
-        new_scale = jnp.sqrt(new_moments.variance) + 1e-6
-        target = (returns - new_moments.mean) / new_scale
+        new_mean, new_scale = _baseline_scale(config, new_moments)
+        target = (returns - new_mean) / new_scale
         advantages = jax.vmap(generalised_advantages, (1, 1, None, None), 1)(
             rewards, values, config.discount, config.gae_lambda
         )
@@ -227,7 +239,7 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
             _taught(acted, config.teacher_temperature) if imitates else trajectory.action,
             acted.log_prob,
             acted.dist_params,
-            standardise(advantages, mask),
+            standardise(advantages, mask) if config.normalise_advantages else advantages * mask,
             mask,
             task_features[None],
             target if shared else None,
@@ -279,6 +291,13 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
         return new_state, metrics
 
     return update
+
+
+def _baseline_scale(config: TrainConfig, moments: Moments) -> tuple[chex.Array, chex.Array]:
+    """(mean, scale) of what the baseline's output is relative to; float32 []."""
+    if not config.normalise_returns:
+        return jnp.zeros(()), jnp.ones(())
+    return moments.mean, jnp.sqrt(moments.variance) + 1e-6
 
 
 def _taught(acted: ImitationInfo, temperature: float) -> chex.Array:

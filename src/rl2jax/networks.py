@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from rl2jax.agents.base import Agent
 from rl2jax.envs.base import spaces
-from rl2jax.recurrent import ACTIVATIONS, NetworkWeights, RecurrentNetwork, gru_step, head_outputs
+from rl2jax.recurrent import ACTIVATIONS, CELLS, CellWeights, NetworkWeights, RecurrentNetwork, head_outputs
 from rl2jax.types import PolicyInfo, PyTree, TrialObservation
 
 
@@ -108,6 +108,29 @@ def distribution_for(action_space: Any) -> ActionDistribution:
     raise ValueError(f"action space must be Discrete or a Box of rank 1, got {action_space!r}")
 
 
+def vector_embedding(observation: Encoding, action: Encoding, trial_obs: TrialObservation) -> chex.Array:
+    """The joint embedding phi(s, a, r, d) of one step: concatenation; float32 [observation.size + action.size + 2]."""
+    parts = [
+        observation(trial_obs.obs),
+        action(trial_obs.prev_action),
+        trial_obs.prev_reward[None],
+        trial_obs.prev_done[None],
+    ]
+    return jnp.concatenate(parts, axis=-1)
+
+
+class TimedState(NamedTuple):
+    """The memory of an agent that is shown the time.
+
+    Attributes:
+      cell: the recurrent layer's state.
+      step: index in the trial of the step to come; int32 [].
+    """
+
+    cell: PyTree
+    step: chex.Array
+
+
 class PolicyOutputs(NamedTuple):
     """What a policy's network says over a trial.
 
@@ -134,12 +157,15 @@ class Networks:
       observation: how the observation enters the network.
       action: how the previous action does.
       distribution: of actions.
-      units: of the GRU.
-      activation: of its candidate; a name in `recurrent.ACTIVATIONS`.
+      units: of the recurrent layer.
+      activation: as `TrainConfig.activation`; a name in `recurrent.ACTIVATIONS`.
       weight_norm: weight normalisation on every matrix.
       memory_horizon: as `TrainConfig.memory_horizon`.
       num_task_features: outputs of the auxiliary head.
       matmul_precision: as in `recurrent.product`.
+      cell: the recurrent layer; a name in `recurrent.CELLS`.
+      trial_steps: of a trial, where an index of the step, divided by these, is an input too (`TrainConfig.time_input`);
+        0: where it is not.
     """
 
     observation: Any
@@ -151,6 +177,8 @@ class Networks:
     memory_horizon: int = 0
     num_task_features: int = 0
     matmul_precision: str = "default"
+    cell: str = "gru"
+    trial_steps: int = 0
 
     shares_trunk: ClassVar[bool] = False
     """Whether the policy's network has the baseline's head: params["policy"] are then all there are."""
@@ -165,7 +193,7 @@ class Networks:
         raise NotImplementedError
 
     def embed(self, weights: NetworkWeights, trial_obs: TrialObservation) -> chex.Array:
-        """The joint embedding phi(s, a, r, d) of one step; float32 [input_size of the GRU]."""
+        """The joint embedding phi(s, a, r, d) of one step, without the time; float32 [embedding_size]."""
         raise NotImplementedError
 
     def _split(self, outputs: chex.Array) -> PolicyOutputs:
@@ -185,37 +213,52 @@ class Networks:
         raise NotImplementedError
 
     def embed_trial(self, weights: NetworkWeights, trial_obs: TrialObservation) -> chex.Array:
-        """`embed` at every step of a trial; float32 [num_steps, input_size of the GRU]."""
+        """`embed` at every step of a trial; float32 [num_steps, embedding_size]."""
         return jax.vmap(partial(self.embed, weights))(trial_obs)
 
-    def initial_state(self) -> chex.Array:
-        """The hidden state at the start of a trial: zeros, not learned; float32 [units]."""
-        return jnp.zeros((self.units,), jnp.float32)
+    @property
+    def num_time_inputs(self) -> int:
+        """Inputs of the recurrent layer beside the embedding: 1 where it is shown the time."""
+        return int(self.trial_steps > 0)
 
-    def step(
-        self, weights: NetworkWeights, state: chex.Array, trial_obs: TrialObservation
-    ) -> tuple[chex.Array, chex.Array]:
-        """One step of one network: (new hidden state [units], outputs [num_outputs + num_constants])."""
-        activation = ACTIVATIONS[self.activation]
-        state = gru_step(weights.gru, activation, state, self.embed(weights, trial_obs), self.matmul_precision)
-        return state, head_outputs(weights, state)
+    def _join_time(self, embedded: chex.Array, step: chex.Array) -> chex.Array:
+        """The recurrent layer's input at steps with these indices: float32 [..., embedding_size], int32 [...]."""
+        if not self.trial_steps:
+            return embedded
+        time = step.astype(jnp.float32) / self.trial_steps
+        return jnp.concatenate([embedded, time[..., None]], axis=-1)
+
+    def initial_state(self) -> PyTree:
+        """The state at the start of a trial: the cell's zeros, not learned; a `TimedState` with a time input."""
+        state = CELLS[self.cell].initial_state(self.units)
+        return TimedState(state, jnp.zeros((), jnp.int32)) if self.trial_steps else state
+
+    def _advance(self, cell: CellWeights, state: PyTree, x: chex.Array) -> PyTree:
+        return CELLS[self.cell].step(cell, ACTIVATIONS[self.activation], state, x, self.matmul_precision)
+
+    def step(self, weights: NetworkWeights, state: PyTree, trial_obs: TrialObservation) -> tuple[PyTree, chex.Array]:
+        """One step of one network: (new state, outputs [num_outputs + num_constants])."""
+        before, index = state if self.trial_steps else (state, jnp.zeros((), jnp.int32))
+        after = self._advance(weights.cell, before, self._join_time(self.embed(weights, trial_obs), index))
+        outputs = head_outputs(weights, CELLS[self.cell].output(after))
+        return TimedState(after, index + 1) if self.trial_steps else after, outputs
 
     def unroll(
         self, weights: NetworkWeights, trial_obs: TrialObservation, task_inputs: chex.Array | None = None
     ) -> chex.Array:
         """Outputs over a whole trial from a fresh hidden state; float32 [num_steps, outputs]."""
-        activation = ACTIVATIONS[self.activation]
-        gru = weights.gru if task_inputs is None else weights.gru_for(task_inputs)
+        cell = weights.cell if task_inputs is None else weights.cell_for(task_inputs)
 
         def step(state, x):
-            state = gru_step(gru, activation, state, x, self.matmul_precision)
-            return state, state
+            state = self._advance(cell, state, x)
+            return state, CELLS[self.cell].output(state)
 
         # Embedding and head stay outside the scan (one large product each); the input product is
         # cheaper inside, where its result stays in cache.
         embedded = self.embed_trial(weights, trial_obs)
-        _, states = jax.lax.scan(step, self.initial_state(), embedded)
-        return head_outputs(weights, states)
+        inputs = self._join_time(embedded, jnp.arange(embedded.shape[0]))
+        _, hidden = jax.lax.scan(step, CELLS[self.cell].initial_state(self.units), inputs)
+        return head_outputs(weights, hidden)
 
     def dist_params(self, policy_params: PyTree, trial_obs: TrialObservation) -> chex.Array:
         """Parameters of the action distribution over a trial; float32 [num_steps, num_dist_params]."""
@@ -227,7 +270,7 @@ class Networks:
         return self._split(self.unroll(weights, trial_obs))
 
     def agent(self, policy_params: PyTree, deterministic: bool = False) -> Agent:
-        """The policy as an agent: its hidden state is the fast learner's memory.
+        """The policy as an agent: its recurrent state is the fast learner's memory.
 
         Args:
           policy_params: params["policy"].
@@ -276,9 +319,15 @@ class PolicyAndBaseline(Networks):
         return self._network(1, 0, self.num_baseline_task_inputs)
 
     def _network(self, num_outputs: int, num_constants: int, num_task_inputs: int = 0) -> RecurrentNetwork:
-        input_size = self.observation.size + self.action.size + 2
         return RecurrentNetwork(
-            input_size, self.units, num_outputs, num_constants, self.weight_norm, self.memory_horizon, num_task_inputs
+            self.observation.size + self.action.size + 2 + self.num_time_inputs,
+            self.units,
+            num_outputs,
+            num_constants,
+            self.weight_norm,
+            self.memory_horizon,
+            num_task_inputs,
+            self.cell,
         )
 
     def init(self, key: chex.PRNGKey) -> dict[str, PyTree]:
@@ -290,15 +339,9 @@ class PolicyAndBaseline(Networks):
         }
 
     def embed(self, weights: NetworkWeights, trial_obs: TrialObservation) -> chex.Array:
-        """The joint embedding phi(s, a, r, d): concatenation; float32 [input_size]."""
+        """The joint embedding phi(s, a, r, d): `vector_embedding`."""
         del weights
-        parts = [
-            self.observation(trial_obs.obs),
-            self.action(trial_obs.prev_action),
-            trial_obs.prev_reward[None],
-            trial_obs.prev_done[None],
-        ]
-        return jnp.concatenate(parts, axis=-1)
+        return vector_embedding(self.observation, self.action, trial_obs)
 
     def _split(self, outputs: chex.Array) -> PolicyOutputs:
         return PolicyOutputs(outputs[..., self.num_task_features :], outputs[..., : self.num_task_features], None)

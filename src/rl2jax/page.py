@@ -42,7 +42,7 @@ code { display: block; max-width: 40rem; font-size: 0.8rem; text-align: left; wh
 _SVG: dict[Any, Any] = {"svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans", "Verdana"]}
 
 
-def _image(draw: Callable[[figures.Theme], matplotlib.figure.Figure], description: str) -> str:
+def image(draw: Callable[[figures.Theme], matplotlib.figure.Figure], description: str) -> str:
     """A figure in both themes, the reader's preference deciding, as inline SVG data."""
 
     def source(theme: figures.Theme) -> str:
@@ -112,7 +112,7 @@ def _details(number: int, task: str, rows: list[Row]) -> str:
     drawn = []
     for draw, description in pictures:
         try:
-            drawn.append(_image(draw, description))
+            drawn.append(image(draw, description))
         except ValueError:
             continue
     return f"<details><summary>{escape(label)}</summary>{''.join(drawn)}</details>" if drawn else ""
@@ -135,7 +135,7 @@ def build_page(number: int, rows: list[Row]) -> str:
         beyond = {a: h for a, h in everything.columns.items() if a not in published.columns or a in TRAINED}
         parts += ["<h2>Agents that the paper does not have</h2>", _score_table(everything._replace(columns=beyond))]
     try:
-        picture = _image(
+        picture = image(
             lambda theme: figures.learning_curves(published.figure, rows, theme),
             f"Learning curves: mean return in training, {published.upper} = 1, {published.lower} = 0",
         )

@@ -1,6 +1,7 @@
-"""One update of the policy on a batch: by TRPO, by clipped ratios, or towards a teacher's actions."""
+"""One update of the policy on a batch: by TRPO, by clipped ratios, by A2C, or towards a teacher's actions."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from rl2jax.a2c import a2c_update, policy_gradient_surrogate
 from rl2jax.config import TrainConfig
 from rl2jax.devices import vmap_trials
 from rl2jax.moments import masked_mean
@@ -26,7 +28,7 @@ class PolicyBatch(NamedTuple):
 
     `task_features` is [1, num_trials, num_task_features], each feature with mean 0 and variance 1 over trials.
 
-    `target` is the normalised returns, where policy and baseline share a network; otherwise None.
+    `target` is the returns, normalised or not, where policy and baseline share a network; otherwise None.
     """
 
     trial_obs: Any
@@ -88,7 +90,8 @@ def surrogate_loss(
     """(negative surrogate with entropy bonus, mean KL from the old policy) on a batch.
 
     The surrogate is the plain probability ratio times the advantage for "trpo" (Schulman et al. 2015,
-    equation 14), the clipped one for "ppo", and the teacher's actions' log-probability for "imitation".
+    equation 14), the clipped one for "ppo", the log-probability times the advantage for "a2c", and the teacher's
+    actions' log-probability for "imitation".
     """
     losses = policy_losses(networks, config, policy_params, batch, entropy_weight, mesh)
     return losses.policy, losses.kl
@@ -111,6 +114,8 @@ def policy_losses(
     clip_range = config.clip_range if config.algorithm == "ppo" else jnp.inf
     if config.algorithm == "imitation":
         surrogate = log_prob
+    elif config.algorithm == "a2c":
+        surrogate = policy_gradient_surrogate(log_prob, batch.advantage)
     else:
         surrogate = clipped_surrogate(log_prob, batch.old_log_prob, batch.advantage, clip_range)
     entropy = distribution.entropy() if config.entropy_coefficient else jnp.zeros_like(surrogate)
@@ -175,40 +180,76 @@ def trpo_policy_step(key, networks, config, optimiser, state, batch, mesh: Mesh 
     return params, state.policy_opt_state, info
 
 
+def joint_loss(
+    networks: Networks,
+    config: TrainConfig,
+    policy_params: PyTree,
+    batch: PolicyBatch,
+    entropy_weight: chex.Array | float = 0.0,
+    mesh: Mesh | None = None,
+) -> chex.Array:
+    """What first-order algorithms minimise: `policy_losses`, weighted; float32 []."""
+    losses = policy_losses(networks, config, policy_params, batch, entropy_weight, mesh)
+    loss = losses.policy + config.task_inference_coefficient * losses.inference
+    return loss + config.baseline_loss_coefficient * losses.value
+
+
+class FirstOrder(NamedTuple):
+    """What the first-order algorithms ask of a batch.
+
+    Attributes:
+      loss_fn: (policy params, minibatch) -> `joint_loss`.
+      evaluate_fn: policy params -> (surrogate with entropy bonus on the whole batch, mean KL from the old policy).
+      surrogate: the same at the old policy's parameters.
+    """
+
+    loss_fn: Callable[[PyTree, PyTree], chex.Array]
+    evaluate_fn: Callable[[PyTree], tuple[chex.Array, chex.Array]]
+    surrogate: chex.Array
+
+
+def _first_order(networks, config, batch, iteration, start, mesh: Mesh | None) -> FirstOrder:
+    """`start`: the surrogate at the old policy's parameters, elementwise and without the bonus."""
+    entropy_weight = entropy_weight_at(config, iteration)
+
+    def loss_fn(policy_params, minibatch):
+        return joint_loss(networks, config, policy_params, minibatch, entropy_weight, mesh)
+
+    def evaluate_fn(policy_params):
+        loss, kl = surrogate_loss(networks, config, policy_params, batch, entropy_weight, mesh)
+        return -loss, kl
+
+    bonus = jnp.zeros_like(batch.mask)
+    if config.entropy_coefficient:
+        bonus = networks.distribution(batch.old_dist_params).entropy()
+    return FirstOrder(loss_fn, evaluate_fn, masked_mean(start + entropy_weight * bonus, batch.mask))
+
+
+def a2c_policy_step(key, networks, config, optimiser, state, batch, mesh: Mesh | None = None):
+    """One gradient step (Mnih et al. 2016, algorithm S3; Wang et al. 2016): (policy params, optimiser state, info).
+
+    A network that policy and baseline share learns its values in the same step.
+    """
+    del key
+    start = policy_gradient_surrogate(batch.old_log_prob, batch.advantage)
+    asked = _first_order(networks, config, batch, state.iteration, start, mesh)
+    params, opt_state = state.params["policy"], state.policy_opt_state
+    return a2c_update(params, opt_state, optimiser, asked.loss_fn, asked.evaluate_fn, batch, asked.surrogate)
+
+
 def ppo_policy_step(key, networks, config, optimiser, state, batch, mesh: Mesh | None = None):
     """Several first-order epochs, of "ppo" or "imitation": (policy params, optimiser state, info).
 
     A network that policy and baseline share learns its values in the same epochs. Which epoch's parameters are kept
     under a KL limit is the policy's surrogate's to say.
     """
-    entropy_weight = entropy_weight_at(config, state.iteration)
-
-    def loss_fn(policy_params, minibatch):
-        losses = policy_losses(networks, config, policy_params, minibatch, entropy_weight, mesh)
-        loss = losses.policy + config.task_inference_coefficient * losses.inference
-        return loss + config.baseline_loss_coefficient * losses.value
-
-    def evaluate_fn(policy_params):
-        loss, kl = surrogate_loss(networks, config, policy_params, batch, entropy_weight, mesh)
-        return -loss, kl
-
     old = networks.distribution(batch.old_dist_params)
-    entropy = old.entropy() if config.entropy_coefficient else jnp.zeros_like(batch.mask)
     imitates = config.algorithm == "imitation"
     start = expected_log_prob(old, batch.action) if imitates else batch.advantage  # all ratios are 1
-    surrogate = masked_mean(start + entropy_weight * entropy, batch.mask)
+    asked = _first_order(networks, config, batch, state.iteration, start, mesh)
     constants = PPOConfig(math.inf if imitates else config.max_kl, config.policy_epochs, config.policy_minibatch_trials)
-    return ppo_update(
-        key,
-        state.params["policy"],
-        state.policy_opt_state,
-        optimiser,
-        loss_fn,
-        evaluate_fn,
-        batch,
-        surrogate,
-        constants,
-    )
+    params, opt_state = state.params["policy"], state.policy_opt_state
+    return ppo_update(key, params, opt_state, optimiser, *asked[:2], batch, asked.surrogate, constants)
 
 
-POLICY_STEPS = {"trpo": trpo_policy_step, "ppo": ppo_policy_step, "imitation": ppo_policy_step}
+POLICY_STEPS = {"trpo": trpo_policy_step, "ppo": ppo_policy_step, "a2c": a2c_policy_step, "imitation": ppo_policy_step}

@@ -91,24 +91,50 @@ def _imitated_mdp(task: Task) -> tuple[Stage, ...]:
 
 
 def _imitated_maze(task: Task) -> tuple[Stage, ...]:
-    """The teacher knows where it is; at a short horizon nearly all of a batch is trials, and not what follows them."""
+    """The teacher knows where it is; at a short horizon nearly all of a batch is trials, and not what follows them.
+
+    Who imitates gets stuck where the teacher never was: so the student plays half of the steps, then all, for reward.
+    """
     env = task.env
-    short = with_horizon(task, min(env.episode_length, round(_EXPLORER_STEPS_PER_CELL * env.size**2)))
+
+    def within(share: float) -> Task:
+        return with_horizon(task, min(env.episode_length, round(share * _EXPLORER_STEPS_PER_CELL * env.size**2)))
+
+    def trials(of: Task, number: int) -> int:
+        return number * of.num_episodes * of.env.episode_length
+
+    short, longer = within(1.0), within(2.0)
+    memory = {"memory_horizon": trials(longer, 1)}
     imitation = short.preset("cpu").replace(
-        **_IMITATION | {"task_inference_coefficient": 0.5},
+        **_IMITATION | memory | {"task_inference_coefficient": 0.5},
         teacher=TEACHERS["maze"],
         student_share=0.2,
-        iterations=300,
-        batch_size=100 * short.num_episodes * short.env.episode_length,
+        iterations=200,
+        batch_size=trials(short, 100),
         policy_minibatch_trials=10,
         policy_learning_rate=1e-3,
         learning_rate_schedule="cosine",
-        memory_horizon=task.num_episodes * env.episode_length,
     )
-    reinforcement = task.preset("cpu").replace(
-        iterations=200,
-        policy_learning_rate=2e-4,
-        policy_epochs=2,
-        batch_size=50 * task.num_episodes * env.episode_length,
+    second = imitation.replace(
+        student_share=0.5,
+        iterations=100,
+        batch_size=trials(longer, 50),
+        policy_minibatch_trials=5,
+        policy_learning_rate=8e-4,
     )
-    return Stage("1-imitation", short, imitation), Stage("2-reinforcement", task, reinforcement)
+    reinforcement = longer.preset("cpu").replace(
+        **memory,
+        entropy_coefficient=0.0,
+        iterations=300,
+        policy_epochs=3,
+        batch_size=trials(longer, 100),
+        policy_minibatch_trials=20,
+        policy_learning_rate=3e-4,
+    )
+    whole = reinforcement.replace(iterations=100, batch_size=trials(task, 60), policy_learning_rate=1e-4)
+    return (
+        Stage("1-imitation", short, imitation),
+        Stage("2-imitation", longer, second),
+        Stage("3-reinforcement", longer, reinforcement),
+        Stage("4-reinforcement", task, whole),
+    )

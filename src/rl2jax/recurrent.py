@@ -1,4 +1,6 @@
-"""The GRU and its weights (Duan et al. 2016, section 2.3, appendix A): what all families of networks are made of.
+"""The recurrent cells and their weights: what all families of networks are made of.
+
+A GRU (Duan et al. 2016, section 2.3, appendix A), or an LSTM (Wang et al. 2016).
 
 Flax declares and initialises the parameters; weight normalisation turns them into plain weights once per
 call, outside the scan over time; the functions that use the weights are pure.
@@ -18,13 +20,15 @@ from rl2jax.types import PyTree
 ACTIVATIONS: dict[str, Callable] = {"relu": jax.nn.relu, "tanh": jnp.tanh}
 
 
-class GRUWeights(NamedTuple):
-    """Effective weights of a GRU, gates in the order reset, update, candidate.
+class CellWeights(NamedTuple):
+    """Effective weights of a recurrent cell, gate by gate side by side.
+
+    The order is reset, update, candidate in a GRU, and input, forget, candidate, output in an LSTM.
 
     Attributes:
-      input: float32 [input_size, 3 * units].
-      hidden: float32 [units, 3 * units].
-      bias: float32 [3 * units].
+      input: float32 [input_size, num_gates * units].
+      hidden: float32 [units, num_gates * units].
+      bias: float32 [num_gates * units].
     """
 
     input: chex.Array
@@ -36,24 +40,24 @@ class NetworkWeights(NamedTuple):
     """Effective weights of one recurrent network.
 
     Attributes:
-      gru: the recurrent layer.
+      cell: the recurrent layer.
       head: float32 [units, num_outputs].
       head_bias: float32 [num_outputs].
       constants: float32 [num_constants]; outputs that do not depend on the input (a log standard deviation).
-      task: float32 [num_task_inputs, 3 * units]; of inputs to the gates that stay the same during a trial.
-      trunk: of what comes before the GRU, in families that have such layers.
+      task: float32 [num_task_inputs, num_gates * units]; of inputs to the gates that stay the same during a trial.
+      trunk: of what comes before the cell, in families that have such layers.
     """
 
-    gru: GRUWeights
+    cell: CellWeights
     head: chex.Array
     head_bias: chex.Array
     constants: chex.Array
     task: chex.Array
     trunk: PyTree = ()
 
-    def gru_for(self, task_inputs: chex.Array) -> GRUWeights:
+    def cell_for(self, task_inputs: chex.Array) -> CellWeights:
         """The recurrent layer in a trial with these inputs, float32 [num_task_inputs]: they become part of the bias."""
-        return self.gru._replace(bias=self.gru.bias + task_inputs @ self.task) if self.task.size else self.gru
+        return self.cell._replace(bias=self.cell.bias + task_inputs @ self.task) if self.task.size else self.cell
 
 
 def product(x: chex.Array, matrix: chex.Array, precision: str = "default") -> chex.Array:
@@ -76,7 +80,7 @@ def product(x: chex.Array, matrix: chex.Array, precision: str = "default") -> ch
 
 
 def gru_step(
-    weights: GRUWeights, activation: Callable, state: chex.Array, x: chex.Array, precision: str = "default"
+    weights: CellWeights, activation: Callable, state: chex.Array, x: chex.Array, precision: str = "default"
 ) -> chex.Array:
     """One step of the gated recurrent unit (Cho et al. 2014).
 
@@ -106,12 +110,91 @@ def gru_step(
     return state + update * (candidate - state)
 
 
-def _gates(initialiser: Callable) -> Callable:
-    """Initialises [rows, 3 * units] as three matrices of their own, side by side."""
+class LSTMState(NamedTuple):
+    """What an LSTM hands to the next step.
+
+    Attributes:
+      hidden: h, what the head and the next step's gates see; float32 [units].
+      memory: c; float32 [units].
+    """
+
+    hidden: chex.Array
+    memory: chex.Array
+
+
+def lstm_step(
+    weights: CellWeights, activation: Callable, state: LSTMState, x: chex.Array, precision: str = "default"
+) -> LSTMState:
+    """One step of the long short-term memory with a forget gate (Gers et al. 2000), without peepholes.
+
+      i = sigmoid(x W_i + h U_i + b_i),   f = sigmoid(x W_f + h U_f + b_f),   o = sigmoid(x W_o + h U_o + b_o)
+      g = activation(x W_g + h U_g + b_g),   c' = f * c + i * g,   h' = o * activation(c')
+
+    Args:
+      weights: effective weights.
+      activation: of candidate and output; Wang et al. 2016 use tanh.
+      state: h and c.
+      x: float32 [input_size].
+      precision: of the two products, as in `product`.
+
+    Returns:
+      h' and c'.
+    """
+    summed = product(x, weights.input, precision) + weights.bias + product(state.hidden, weights.hidden, precision)
+    into, forget, candidate, out = jnp.split(summed, 4, axis=-1)
+    memory = jax.nn.sigmoid(forget) * state.memory + jax.nn.sigmoid(into) * activation(candidate)
+    return LSTMState(jax.nn.sigmoid(out) * activation(memory), memory)
+
+
+class Cell(NamedTuple):
+    """A kind of recurrent layer.
+
+    Attributes:
+      num_gates: blocks of `units` columns in its weights.
+      step: (weights, activation, state, x, precision) -> state, as `gru_step`.
+      output: state -> float32 [units], what the head sees.
+      initial_state: units -> the state at a trial's start: zeros, not learned.
+      remembering: float32 [units] time scales' logarithms -> the biases, float32 [num_gates * units], that make each
+        unit remember for about so many steps.
+    """
+
+    num_gates: int
+    step: Callable
+    output: Callable
+    initial_state: Callable
+    remembering: Callable
+
+
+def _remembering_gru(log_times: chex.Array) -> chex.Array:
+    """The update gate opens by 1 / time scale at each step."""
+    zeros = jnp.zeros_like(log_times)
+    return jnp.concatenate([zeros, -log_times, zeros])
+
+
+def _remembering_lstm(log_times: chex.Array) -> chex.Array:
+    """The forget gate keeps all but about 1 / time scale, and the input gate lets in as much."""
+    zeros = jnp.zeros_like(log_times)
+    return jnp.concatenate([-log_times, log_times, zeros, zeros])
+
+
+CELLS = {
+    "gru": Cell(3, gru_step, lambda state: state, lambda units: jnp.zeros((units,), jnp.float32), _remembering_gru),
+    "lstm": Cell(
+        4,
+        lstm_step,
+        lambda state: state.hidden,
+        lambda units: LSTMState(jnp.zeros((units,), jnp.float32), jnp.zeros((units,), jnp.float32)),
+        _remembering_lstm,
+    ),
+}
+
+
+def _gates(initialiser: Callable, num_gates: int) -> Callable:
+    """Initialises [rows, num_gates * units] as matrices of their own, side by side."""
 
     def init(key, shape, dtype=jnp.float32):
-        keys = jax.random.split(key, 3)
-        return jnp.concatenate([initialiser(k, (shape[0], shape[1] // 3), dtype) for k in keys], axis=1)
+        keys = jax.random.split(key, num_gates)
+        return jnp.concatenate([initialiser(k, (shape[0], shape[1] // num_gates), dtype) for k in keys], axis=1)
 
     return init
 
@@ -140,10 +223,11 @@ def weight_normalised(
 
 
 class RecurrentNetwork(nn.Module):
-    """Declares one GRU network's parameters; calling it returns the effective `NetworkWeights`.
+    """Declares one recurrent network's parameters; calling it returns the effective `NetworkWeights`.
 
     Every matrix is weight-normalised; the effective weights start at their orthogonal (hidden to hidden) or Xavier
-    (all other) values. Biases start at 0, unless a memory horizon is given.
+    (all other) values. Biases start at 0, unless a memory horizon is given. `cell` is a name in `CELLS`, with which the
+    names of the cell's parameters begin.
     """
 
     input_size: int
@@ -153,6 +237,7 @@ class RecurrentNetwork(nn.Module):
     weight_norm: bool = True
     memory_horizon: int = 0
     num_task_inputs: int = 0
+    cell: str = "gru"
 
     @nn.compact
     def __call__(self) -> NetworkWeights:
@@ -160,33 +245,35 @@ class RecurrentNetwork(nn.Module):
         xavier = nn.initializers.xavier_uniform()
         orthogonal = nn.initializers.orthogonal()
         zeros = nn.initializers.zeros_init()
-        gates = 3 * self.units
-        gru = GRUWeights(
-            input=self._matrix("gru_input", _gates(xavier), (self.input_size, gates)),
-            hidden=self._matrix("gru_hidden", _gates(orthogonal), (self.units, gates)),
-            bias=self.param("gru_bias", self._initial_bias, (gates,)),
+        num_gates = CELLS[self.cell].num_gates
+        gates = num_gates * self.units
+        xavier_gates, orthogonal_gates = _gates(xavier, num_gates), _gates(orthogonal, num_gates)
+        cell = CellWeights(
+            input=self._matrix(f"{self.cell}_input", xavier_gates, (self.input_size, gates)),
+            hidden=self._matrix(f"{self.cell}_hidden", orthogonal_gates, (self.units, gates)),
+            bias=self.param(f"{self.cell}_bias", self._initial_bias, (gates,)),
         )
         return NetworkWeights(
-            gru=gru,
+            cell=cell,
             head=self._matrix("head", xavier, (self.units, self.num_outputs)),
             head_bias=self.param("head_bias", zeros, (self.num_outputs,)),
             constants=self.param("constants", zeros, (self.num_constants,)) if self.num_constants else jnp.zeros((0,)),
-            task=self._matrix("task", _gates(xavier), (self.num_task_inputs, gates))
+            task=self._matrix("task", xavier_gates, (self.num_task_inputs, gates))
             if self.num_task_inputs
             else jnp.zeros((0, gates)),
         )
 
     def _initial_bias(self, key: chex.PRNGKey, shape: tuple[int]) -> chex.Array:
-        """Zeros; with a memory horizon T, each unit's update gate at -log(tau), tau log-uniform on [1, T].
+        """Zeros; with a memory horizon T, each unit remembers for tau steps, tau log-uniform on [1, T].
 
-        A gate that opens by 1 / tau remembers for about tau steps (Tallec & Ollivier 2018, section 2; they
-        draw tau uniformly, which leaves few units for what matters only to the next step).
+        A GRU's update gate starts at -log(tau), an LSTM's forget gate at log(tau) and its input gate at -log(tau): a
+        gate that opens by 1 / tau remembers for about tau steps (Tallec & Ollivier 2018, section 2; they draw tau
+        uniformly, which leaves few units for what matters only to the next step).
         """
-        bias = jnp.zeros(shape)
         if self.memory_horizon <= 1:
-            return bias
+            return jnp.zeros(shape)
         log_times = jax.random.uniform(key, (self.units,), maxval=math.log(self.memory_horizon))
-        return bias.at[self.units : 2 * self.units].set(-log_times)
+        return CELLS[self.cell].remembering(log_times)
 
     def _matrix(self, name: str, initialiser: Callable, shape: tuple[int, int]) -> chex.Array:
         return weight_normalised(self, name, initialiser, shape, self.weight_norm)

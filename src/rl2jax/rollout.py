@@ -35,31 +35,44 @@ def rollout(key: chex.PRNGKey, agent: Agent, trial: Trial, params: PyTree, num_s
     Returns:
       A trajectory with leaves [num_steps, ...]; steps after the trial's end have mask 0 and reward 0.
     """
-    num_steps = trial.num_steps if num_steps is None else num_steps
-    key_agent, key_reset, key_steps = jax.random.split(key, 3)
-    trial_state, trial_obs = trial.reset(key_reset, params)
-    carry = RolloutCarry(agent.init(key_agent), trial_obs, trial_state, jnp.zeros((), bool))
+    start, keys = begin(key, agent, trial, params, trial.num_steps if num_steps is None else num_steps)
 
     def step(carry: RolloutCarry, key_step: chex.PRNGKey):
-        key_act, key_env = jax.random.split(key_step)
-        agent_state, action, agent_info = agent.step(key_act, carry.agent_state, carry.trial_obs)
-        trial_state, trial_obs, reward, episode_done, trial_done = trial.step(
-            key_env, carry.trial_state, action, params
-        )
-        mask = 1.0 - carry.trial_done.astype(jnp.float32)
-        expected = trial.env.expected_reward(carry.trial_state.env_state, action, params)
-        expected = reward if expected is None else expected
-        transition = (
-            carry.trial_obs,
-            action,
-            jnp.where(carry.trial_done, 0.0, reward),  # not a product: 0 * inf is nan
-            episode_done.astype(jnp.float32) * mask,
-            mask,
-            jnp.where(carry.trial_done, 0.0, expected),
-            agent_info,
-        )
-        trial_done = jnp.logical_or(carry.trial_done, trial_done)
-        return RolloutCarry(agent_state, trial_obs, trial_state, trial_done), transition
+        return advance(key_step, agent, trial, params, carry)
 
-    _, transitions = jax.lax.scan(step, carry, jax.random.split(key_steps, num_steps))
-    return Trajectory._make((*transitions, trial.env.task_features(params)))
+    _, transitions = jax.lax.scan(step, start, keys)
+    return transitions._replace(task_features=trial.env.task_features(params))
+
+
+def begin(
+    key: chex.PRNGKey, agent: Agent, trial: Trial, params: PyTree, num_steps: int
+) -> tuple[RolloutCarry, chex.PRNGKey]:
+    """What `rollout` starts from, and the keys of its steps, [num_steps]."""
+    key_agent, key_reset, key_steps = jax.random.split(key, 3)
+    trial_state, trial_obs = trial.reset(key_reset, params)
+    start = RolloutCarry(agent.init(key_agent), trial_obs, trial_state, jnp.zeros((), bool))
+    return start, jax.random.split(key_steps, num_steps)
+
+
+def advance(
+    key: chex.PRNGKey, agent: Agent, trial: Trial, params: PyTree, carry: RolloutCarry
+) -> tuple[RolloutCarry, Trajectory]:
+    """One step of `rollout`; the trajectory's leaves have no time, and `task_features` is empty."""
+    key_act, key_env = jax.random.split(key)
+    agent_state, action, agent_info = agent.step(key_act, carry.agent_state, carry.trial_obs)
+    trial_state, trial_obs, reward, episode_done, trial_done = trial.step(key_env, carry.trial_state, action, params)
+    mask = 1.0 - carry.trial_done.astype(jnp.float32)
+    expected = trial.env.expected_reward(carry.trial_state.env_state, action, params)
+    expected = reward if expected is None else expected
+    transition = Trajectory(
+        trial_obs=carry.trial_obs,
+        action=action,
+        reward=jnp.where(carry.trial_done, 0.0, reward),  # not a product: 0 * inf is nan
+        episode_done=episode_done.astype(jnp.float32) * mask,
+        mask=mask,
+        expected_reward=jnp.where(carry.trial_done, 0.0, expected),
+        agent_info=agent_info,
+        task_features=(),
+    )
+    trial_done = jnp.logical_or(carry.trial_done, trial_done)
+    return RolloutCarry(agent_state, trial_obs, trial_state, trial_done), transition

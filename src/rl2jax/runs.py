@@ -22,6 +22,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from rl2jax import checkpoint
+from rl2jax.agents.base import Agent
 from rl2jax.config import TrainConfig
 from rl2jax.files import git_commit, write_atomically
 from rl2jax.learner import TrainState
@@ -220,6 +221,25 @@ def load_state(run: Run, iteration: int | None = None) -> TrainState:
     if iteration is not None:
         return checkpoint.restore(run.checkpoints, iteration, template)
     return checkpoint.restore_latest(run.checkpoints, template)[1]
+
+
+def trained_agent(run: Run, deterministic: bool = False) -> tuple[Agent, dict[str, Any]]:
+    """The policy of a run's newest checkpoint, and what a row of its scores says of it.
+
+    Raises:
+      RunError, checkpoint.CheckpointError: as `load_state`.
+    """
+    state = load_state(run)
+    policy = state.params["policy"]
+    context = {
+        "hyperparameters": run.config.to_json(),
+        "trained_on": run.task.name,
+        "training_seed": run.seed,
+        "iteration": int(state.iteration),
+        "parameters_sha256": parameters_digest(policy),
+        "action_selection": "mode" if deterministic else "sample",
+    }
+    return run.learner.networks.agent(policy, deterministic), context
 
 
 def train_run(

@@ -8,7 +8,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rl2jax.config import TrainConfig, preset
-from rl2jax.envs import BernoulliBandit, TabularMDP, TaskDistribution, random_cartpole, random_pendulum
+from rl2jax.envs import (
+    BernoulliBandit,
+    DependentBandit,
+    GridNavigation,
+    Harlow,
+    InformativeBandit,
+    RestlessBandit,
+    TabularMDP,
+    TaskDistribution,
+    TwoStep,
+    random_cartpole,
+    random_pendulum,
+)
 from rl2jax.envs.base import require
 from rl2jax.vision import MazeNavigation
 
@@ -65,6 +77,31 @@ def _maze_horizon(given: dict[str, int]) -> dict[str, int]:
     return {"t": 250 if given["size"] <= 5 else 1000}
 
 
+def _flag(name: str, value: int) -> bool:
+    require(value in (0, 1), name, value, "0 or 1")
+    return bool(value)
+
+
+def _restless(jump: int = 0, **settings: Any) -> RestlessBandit:
+    """A restless bandit of whole-number settings."""
+    return RestlessBandit(jump=_flag("jump", jump), **settings)
+
+
+def _two_step(fixation: int = 0, **settings: Any) -> TwoStep:
+    """A two-step task of whole-number settings."""
+    return TwoStep(fixation=_flag("fixation", fixation), **settings)
+
+
+def _harlow(image: int = 0, **settings: Any) -> Harlow:
+    """Harlow's task with whole-number settings."""
+    return Harlow(observation="image" if _flag("image", image) else "vector", **settings)
+
+
+def _grid(open: int = 0, **settings: Any) -> GridNavigation:
+    """An I-maze or an open field of whole-number settings."""
+    return GridNavigation("open" if _flag("open", open) else "i-maze", **settings)
+
+
 _KINDS = {
     "bandit": _Kind(
         BernoulliBandit,
@@ -97,6 +134,57 @@ _KINDS = {
     ),
     "cartpole": _Kind(random_cartpole, {"t": "episode_length"}, {"t": 100}, 4),
     "pendulum": _Kind(random_pendulum, {"t": "episode_length"}, {"t": 100}, 4),
+    # Wang et al. 2016. Where what happens must outlive the papers' trials, one episode holds all of them.
+    "dependent": _Kind(DependentBandit, {"p": "better_percent"}, {}, 100),
+    "informative": _Kind(InformativeBandit, {"k": "num_targets", "t": "episode_length"}, {"k": 10, "t": 5}, 1),
+    "restless": _Kind(
+        _restless,
+        {
+            "t": "episode_length",
+            "low": "low_percent",
+            "high": "high_percent",
+            "jump": "jump",
+            "p": "better_percent",
+            "block": "block_length",
+        },
+        {"t": 100, "low": 2, "high": 20},
+        1,
+        {"jump": 0},
+    ),
+    "two-step": _Kind(
+        _two_step,
+        {
+            "trials": "num_decisions",
+            "common": "common_percent",
+            "switch": "switch_permille",
+            "p": "better_percent",
+            "fixation": "fixation",
+        },
+        {"trials": 100, "common": 75, "switch": 0},
+        1,
+        {"p": 90, "fixation": 0},
+    ),
+    "harlow": _Kind(
+        _harlow,
+        {
+            "trials": "num_choices",
+            "objects": "num_objects",
+            "size": "object_size",
+            "image": "image",
+            "fixations": "num_fixations",
+            "patience": "patience",
+        },
+        {"trials": 10},
+        1,
+        {"objects": 1000, "size": 8, "image": 0, "fixations": 1, "patience": 2},
+    ),
+    "grid": _Kind(
+        _grid,
+        {"open": "open", "size": "size", "t": "episode_length", "view": "view_radius"},
+        {"size": 7, "t": 200},
+        1,
+        {"open": 0, "view": 0},
+    ),
 }
 KINDS = tuple(_KINDS)
 _EXAMPLES = "bandit:k=5,n=10, mdp:n=10, maze:size=5 or package.module:object"
@@ -111,6 +199,11 @@ def parse_task(text: str) -> Task:
     A maze has `t=` steps at most in each of its `n=` episodes; "thin=1" makes walls without width, "turn=2" or "turn=4"
     turns by 45 or 90 degrees, "map=1" shows a map in place of frames, "redraw=1" draws a start for each episode, and
     "mazes=100" makes fewer of them (see `MazeNavigation`).
+
+    The experiments of Wang et al. 2016: "dependent:n=100" (p = 1 - p; "p=90" easy, "p=75" medium, "p=60" hard),
+    "informative:t=5", "restless:t=100" ("low=2,high=20" percent, "jump=1", "p=75", "block=50"), "two-step:trials=100"
+    ("common=80,switch=25" as in 2018, "fixation=1"), "harlow:trials=10" ("image=1"), "grid:size=7,t=200" ("open=1",
+    "view=1"). See `DependentBandit`, `InformativeBandit`, `RestlessBandit`, `TwoStep`, `Harlow`, `GridNavigation`.
 
     The object is a `TaskDistribution`, or something that returns one when called without arguments; the
     current directory is searched too.

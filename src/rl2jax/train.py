@@ -16,6 +16,7 @@ from rl2jax.agents.base import Agent
 from rl2jax.config import TrainConfig
 from rl2jax.devices import TRIALS, put, replicate
 from rl2jax.envs.base import TaskDistribution, require
+from rl2jax.imitation import imitating_agent
 from rl2jax.learner import (
     TrainState,
     init_train_state,
@@ -27,7 +28,7 @@ from rl2jax.learner import (
 )
 from rl2jax.networks import Networks
 from rl2jax.trial import Trial
-from rl2jax.types import Metrics, Trajectory
+from rl2jax.types import Metrics, PyTree, Trajectory
 
 
 class ChunkReport(NamedTuple):
@@ -135,11 +136,17 @@ class Learner:
         """A copy of a train state where training wants it: whole, on every device of the mesh."""
         return put(state, self.mesh, PartitionSpec())
 
+    def agent_of(self, params: PyTree) -> Agent:
+        """Who plays the trials with a train state's params: the student, with the teacher's help where it has one."""
+        student = self.networks.agent(params["policy"])
+        if self.teacher is None:
+            return student
+        return imitating_agent(student, self.teacher, self.config.student_share if self.config.teacher_acts else 1.0)
+
     def train_step(self, state: TrainState) -> tuple[TrainState, Metrics]:
         """One iteration: collect a batch, update on it."""
         key, key_collect, key_update = jax.random.split(state.key, 3)
-        student_share = self.config.student_share if self.config.teacher_acts else 1.0
-        collect = make_collect(self.trial, self.networks, self.num_trials, self.teacher, student_share, self.mesh)
+        collect = make_collect(self.trial, self.agent_of, self.num_trials, self.mesh)
         trajectory = collect(key_collect, state.params)
         return self.learn(state, trajectory, key, key_update)
 

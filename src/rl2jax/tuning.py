@@ -46,7 +46,9 @@ class Tuned(NamedTuple):
 
 def draws_per_step(spec: ReferenceAgent, env: TaskDistribution, settings: dict[str, Any]) -> int:
     """About how many random numbers an agent draws at a step; as many times more as its `num_samples` says."""
-    return spec.draws_per_step * getattr(env, "num_actions", 1) * settings.get("num_samples", 1)
+    if spec.draws_per_step == 0:  # also of a task that has no number of actions: one's own need not say it
+        return 0
+    return spec.draws_per_step * env.num_actions * settings.get("num_samples", 1)
 
 
 def affordable_tasks(num_tasks: int, draws: int, most_draws: int) -> int:

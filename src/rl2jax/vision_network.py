@@ -1,9 +1,9 @@
-"""The network for frames (Duan et al. 2016, appendix A.3): convolutions, and one GRU for policy and baseline."""
+"""The network for frames (Duan et al. 2016, appendix A.3): convolutions, one GRU or LSTM for policy and baseline."""
 
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import flax.linen as nn
@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from rl2jax.envs.base import require, spaces
-from rl2jax.networks import Networks, PolicyOutputs
 from rl2jax.recurrent import NetworkWeights, RecurrentNetwork, product, weight_normalised
-from rl2jax.types import PyTree, TrialObservation
+from rl2jax.shared_network import SharedNetwork
+from rl2jax.types import TrialObservation
 
 FILTERS, KERNEL, STRIDE = 16, 5, 2  # of both convolutions
 _STEPS_AT_ONCE = 25
@@ -87,8 +87,8 @@ def convolution_of_many(x: chex.Array, kernel: chex.Array, bias: chex.Array) -> 
 class SharedRecurrentNetwork(nn.Module):
     """Declares the parameters of appendix A.3; calling it returns the effective `NetworkWeights`.
 
-    Weights of every layer are weight-normalised and start at their Xavier values, biases at 0. The GRU and its head are
-    those of `RecurrentNetwork`, with the parameters under "core".
+    Weights of every layer are weight-normalised and start at their Xavier values, biases at 0. The recurrent layer and
+    its head are those of `RecurrentNetwork`, with the parameters under "core".
     """
 
     frame_shape: tuple[int, int, int]
@@ -98,10 +98,12 @@ class SharedRecurrentNetwork(nn.Module):
     num_constants: int = 0
     weight_norm: bool = True
     memory_horizon: int = 0
+    cell: str = "gru"
+    num_time_inputs: int = 0
 
     @property
     def multiplications(self) -> tuple[int, int, int]:
-        """Of one step before the GRU: in each convolution, and in the joint layer."""
+        """Of one step before the recurrent layer: in each convolution, and in the joint layer."""
         first, second = self._positions()
         joint = second * FILTERS + self.action_size
         return (
@@ -128,12 +130,13 @@ class SharedRecurrentNetwork(nn.Module):
         action = self._weights("action", (self.action_size, self.units))
         joint = self._weights("joint", (num_features + self.units, self.units))
         core = RecurrentNetwork(
-            self.units + 2,
+            self.units + 2 + self.num_time_inputs,
             self.units,
             self.num_outputs,
             self.num_constants,
             self.weight_norm,
             self.memory_horizon,
+            cell=self.cell,
             name="core",
         )
         # Nothing but a matrix lies between the embedding and the joint layer: one product in place of two at each step.
@@ -184,35 +187,30 @@ def frames_for(space: Any) -> Frames:
 
 
 @dataclass(frozen=True)
-class SharedVisionNetwork(Networks):
+class SharedVisionNetwork(SharedNetwork):
     """One network for policy and baseline: the convolutional one of appendix A.3.
 
     Two convolutions of a frame, flattened, and a learned embedding of the previous action (as many numbers as `units`)
     go through a layer of `units` rectifiers; the previous reward and episode-end flag join its output, and all go into
-    the GRU. Its head has the value first, then the auxiliary head's outputs, then those of the action distribution.
-    All parameters are under params["policy"]; params["baseline"] is empty.
+    the recurrent layer.
     """
 
     observation: Frames
-    shares_trunk: ClassVar[bool] = True
 
     @property
     def policy_network(self) -> SharedRecurrentNetwork:
         """Declaration of all parameters."""
-        family = self.distribution
         return SharedRecurrentNetwork(
             self.observation.shape,
             self.action.size,
             self.units,
-            1 + self.num_task_features + family.num_outputs,
-            family.num_constants,
+            self.num_outputs,
+            self.distribution.num_constants,
             self.weight_norm,
             self.memory_horizon,
+            self.cell,
+            self.num_time_inputs,
         )
-
-    def init(self, key: chex.PRNGKey) -> dict[str, PyTree]:
-        """Draws initial parameters."""
-        return {"policy": self.policy_network.init(key), "baseline": {}}
 
     def embed(self, weights: NetworkWeights, trial_obs: TrialObservation) -> chex.Array:
         """The joint embedding phi(s, a, r, d) of one step; float32 [units + 2]."""
@@ -257,22 +255,3 @@ class SharedVisionNetwork(Networks):
             x = convolution_of_many(x, kernel + own, bias)
         features = jnp.transpose(x, (3, 1, 2, 0)).reshape(x.shape[-1], -1)
         return jax.vmap(partial(self._join, weights))(features, trial_obs)
-
-    def _split(self, outputs: chex.Array) -> PolicyOutputs:
-        first = 1 + self.num_task_features
-        return PolicyOutputs(outputs[..., first:], outputs[..., 1:first], outputs[..., 0])
-
-    def values(
-        self, value_params: PyTree, trial_obs: TrialObservation, task_features: chex.Array | None = None
-    ) -> chex.Array:
-        """The value head's output over a trial, on the scale of normalised returns; float32 [num_steps].
-
-        Args:
-          value_params: params["policy"].
-          trial_obs: of the trial.
-          task_features: ignored: what both heads share must not see the task.
-        """
-        del task_features
-        value = self.policy_outputs(value_params, trial_obs).value
-        assert value is not None
-        return value

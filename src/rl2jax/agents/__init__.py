@@ -4,11 +4,37 @@ from typing import Any
 
 from rl2jax.agents.bandit import BANDIT_AGENTS
 from rl2jax.agents.base import Agent, ReferenceAgent
+from rl2jax.agents.dependent import DEPENDENT_AGENTS, INFORMATIVE_AGENTS
+from rl2jax.agents.grid import GRID_AGENTS
+from rl2jax.agents.harlow import HARLOW_AGENTS
 from rl2jax.agents.mdp import MDP_AGENTS
-from rl2jax.agents.random import random_agent
-from rl2jax.envs import BernoulliBandit, TabularMDP
+from rl2jax.agents.random import RANDOM, random_agent
+from rl2jax.agents.restless import RESTLESS_AGENTS
+from rl2jax.agents.two_step import TWO_STEP_AGENTS
+from rl2jax.envs import (
+    BernoulliBandit,
+    DependentBandit,
+    GridNavigation,
+    Harlow,
+    InformativeBandit,
+    RestlessBandit,
+    TabularMDP,
+    TwoStep,
+)
 
 __all__ = ["BANDIT_AGENTS", "MDP_AGENTS", "Agent", "ReferenceAgent", "random_agent", "reference_agents"]
+
+_AGENTS: dict[type, dict[str, ReferenceAgent]] = {
+    BernoulliBandit: BANDIT_AGENTS,
+    # Agents for independent arms play dependent ones, too, as in Wang et al. 2016, figure 2.
+    DependentBandit: {**BANDIT_AGENTS, **DEPENDENT_AGENTS},
+    InformativeBandit: INFORMATIVE_AGENTS,
+    RestlessBandit: RESTLESS_AGENTS,
+    TabularMDP: MDP_AGENTS,
+    TwoStep: TWO_STEP_AGENTS,
+    Harlow: HARLOW_AGENTS,
+    GridNavigation: GRID_AGENTS,
+}
 
 
 def reference_agents(env: Any) -> dict[str, ReferenceAgent]:
@@ -17,10 +43,7 @@ def reference_agents(env: Any) -> dict[str, ReferenceAgent]:
     from rl2jax.vision import MazeNavigation
     from rl2jax.vision.planners import MAZE_AGENTS
 
-    if isinstance(env, BernoulliBandit):
-        return BANDIT_AGENTS
-    if isinstance(env, TabularMDP):
-        return MDP_AGENTS
-    if isinstance(env, MazeNavigation):
-        return MAZE_AGENTS
-    return {"random": ReferenceAgent(lambda env, num_episodes: random_agent(env.action_space(None)))}
+    for kind, agents in {**_AGENTS, MazeNavigation: MAZE_AGENTS}.items():
+        if isinstance(env, kind):
+            return agents
+    return {"random": RANDOM}

@@ -27,7 +27,7 @@ from rl2jax.agents.indices import (
     pair_index,
     whittle_index,
 )
-from rl2jax.agents.random import random_agent
+from rl2jax.agents.random import RANDOM
 from rl2jax.envs.bandit import BernoulliBandit
 from rl2jax.envs.base import require
 from rl2jax.types import TrialObservation
@@ -138,12 +138,6 @@ def _explore(key: chex.PRNGKey, action: chex.Array, num_arms: int, epsilon: floa
     key_whether, key_arm = jax.random.split(key)
     explores = jax.random.bernoulli(key_whether, epsilon)
     return jnp.where(explores, jax.random.randint(key_arm, (), 0, num_arms), action)
-
-
-def random(env: BernoulliBandit, num_episodes: int) -> Agent:
-    """Any arm, every time."""
-    del num_episodes
-    return random_agent(env.action_space(None))
 
 
 def greedy(env: BernoulliBandit, num_episodes: int, *, tie_breaking: str = "lowest") -> Agent:
@@ -269,7 +263,7 @@ _SCALINGS = tuple({"scaling": value} for value in (0.2, 0.0, 0.05, 0.1, 0.15, 0.
 _NUM_SAMPLES = tuple({"num_samples": value} for value in (20, 5, 10, 30, 50))
 
 BANDIT_AGENTS = {
-    "random": ReferenceAgent(random),
+    "random": RANDOM,
     "gittins": ReferenceAgent(gittins, _DISCOUNTS, _LOWEST),
     "thompson": ReferenceAgent(thompson, fixed=_LOWEST, draws_per_step=1),
     "optimistic_thompson": ReferenceAgent(optimistic_thompson, _NUM_SAMPLES, _LOWEST, draws_per_step=1),

@@ -21,6 +21,9 @@ class Agent(NamedTuple):
     step: Callable[[chex.PRNGKey, PyTree, TrialObservation], tuple[PyTree, chex.Array, PyTree]]
 
 
+AgentOf = Callable[[PyTree], Agent]  # from parameters to who acts with them
+
+
 class ReferenceAgent(NamedTuple):
     """An agent that is not trained, with what a comparison needs to know of it.
 

@@ -27,7 +27,7 @@ from rl2jax.agents.posteriors import (
     sample_dirichlet,
     sample_normal,
 )
-from rl2jax.agents.random import random_agent
+from rl2jax.agents.random import RANDOM
 from rl2jax.envs.base import require
 from rl2jax.envs.tabular_mdp import TabularMDP
 
@@ -139,12 +139,6 @@ def planning_agent(
         return MDPAgentState(belief, policy, values, trial_obs.obs, state.time + 1), action, info
 
     return Agent(init, step)
-
-
-def random(env: TabularMDP, num_episodes: int) -> Agent:
-    """Uniformly random actions; has no prior, hence no convention."""
-    del num_episodes
-    return random_agent(env.action_space(None))
 
 
 def psrl(env: TabularMDP, num_episodes: int, *, convention: str = "paper") -> Agent:
@@ -315,7 +309,7 @@ _DRAWS_OF_ONE_MDP = 11
 
 # By name, each default first. "paper" takes TabulaRL's epsilon; its other constants are tuned.
 MDP_AGENTS: dict[str, ReferenceAgent] = {
-    "random": ReferenceAgent(random),
+    "random": RANDOM,
     "psrl": ReferenceAgent(psrl, fixed=_PAPER, draws_per_step=_DRAWS_OF_ONE_MDP),
     "opsrl": ReferenceAgent(opsrl, fixed={**_PAPER, "num_samples": 10}, draws_per_step=_DRAWS_OF_ONE_MDP),
     "ucrl2": ReferenceAgent(ucrl2, _settings("scaling", 0.35, 0.2, 0.3, 0.4, 0.5), _PAPER),

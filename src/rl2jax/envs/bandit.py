@@ -1,4 +1,4 @@
-"""Multi-armed bandits with Bernoulli arms (Duan et al. 2016, section 3.1), and with arms of other priors."""
+"""Multi-armed bandits with Bernoulli arms (Duan et al. 2016, section 3.1), with arms of other priors, and dependent."""
 
 import math
 from dataclasses import dataclass
@@ -25,9 +25,66 @@ class BanditParams(EnvParams):
     probs: chex.Array = struct.field(kw_only=True)
     max_steps_in_episode: int = 1
 
+    @property
+    def arm_means(self) -> chex.Array:
+        """Expected reward of each arm; float32 [num_arms]."""
+        return self.probs
+
+
+class BernoulliArms(TaskDistribution[BanditState, BanditParams]):
+    """Arms that pay 1 with a probability of their own, else 0; how those are drawn is up to the subclass.
+
+    A subclass provides `sample_params` and `num_arms`.
+    """
+
+    # A field or a property of the subclass, as `episode_length` in the base class.
+    num_arms: int
+
+    @property
+    def episode_length(self) -> int:  # type: ignore[override]
+        """A pull is a whole episode."""
+        return 1
+
+    def reset_env(self, key: chex.PRNGKey, params: BanditParams):
+        """The observation is a constant zero; there is no state."""
+        del key, params
+        return jnp.zeros((1,), jnp.float32), BanditState(time=jnp.zeros((), jnp.int32))
+
+    def step_env(self, key: chex.PRNGKey, state: BanditState, action, params: BanditParams):
+        """Pulls arm `action`; the reward is 0 or 1."""
+        reward = jax.random.bernoulli(key, params.probs[action]).astype(jnp.float32)
+        state = BanditState(time=state.time + 1)
+        return jnp.zeros((1,), jnp.float32), state, reward, self.is_terminated(state, params), {}
+
+    def expected_reward(self, state: BanditState, action: chex.Array, params: BanditParams) -> chex.Array:
+        """The arm's success probability."""
+        return params.probs[action]
+
+    def is_terminated(self, state: BanditState, params: BanditParams) -> chex.Array:
+        """Every pull ends its episode."""
+        del params
+        return state.time >= 1
+
+    def task_features(self, params: BanditParams) -> chex.Array:
+        """The success probabilities; float32 [num_arms]."""
+        return params.probs
+
+    @property
+    def num_actions(self) -> int:
+        """Number of arms."""
+        return self.num_arms
+
+    def action_space(self, params: BanditParams | None = None) -> spaces.Discrete:
+        """One action per arm."""
+        return spaces.Discrete(self.num_arms)
+
+    def observation_space(self, params: BanditParams | None = None) -> spaces.Box:
+        """A constant zero (appendix A.1)."""
+        return spaces.Box(0.0, 0.0, (1,), jnp.float32)
+
 
 @dataclass(frozen=True)
-class BernoulliBandit(TaskDistribution[BanditState, BanditParams]):
+class BernoulliBandit(BernoulliArms):
     """Arms whose success probabilities are independent; uniform on [0, 1], as in the paper, unless told otherwise.
 
     Other priors are for agents that meet what they were not trained on. Good arms are Beta(alpha, beta), the others
@@ -82,44 +139,35 @@ class BernoulliBandit(TaskDistribution[BanditState, BanditParams]):
             good = jax.random.permutation(key_good, self.num_arms) < self.num_good
         return BanditParams(probs=jnp.where(good, probs, 0.0))
 
-    @property
-    def episode_length(self) -> int:  # type: ignore[override]
-        """A pull is a whole episode."""
-        return 1
 
-    def reset_env(self, key: chex.PRNGKey, params: BanditParams):
-        """The observation is a constant zero; there is no state."""
-        del key, params
-        return jnp.zeros((1,), jnp.float32), BanditState(time=jnp.zeros((), jnp.int32))
+@dataclass(frozen=True)
+class DependentBandit(BernoulliArms):
+    """Two arms of which what one gains the other loses: p2 = 1 - p1 (Wang et al. 2016, section 3.1.2).
 
-    def step_env(self, key: chex.PRNGKey, state: BanditState, action, params: BanditParams):
-        """Pulls arm `action`; the reward is 0 or 1."""
-        reward = jax.random.bernoulli(key, params.probs[action]).astype(jnp.float32)
-        state = BanditState(time=state.time + 1)
-        return jnp.zeros((1,), jnp.float32), state, reward, self.is_terminated(state, params), {}
+    The paper's distributions: p1 uniform on [0, 1] ("uniform"), or one of {0.1, 0.9} ("easy"), {0.25, 0.75} ("medium")
+    or {0.4, 0.6} ("hard"), either with probability 1/2. Two independent arms are `BernoulliBandit(2)`.
 
-    def expected_reward(self, state: BanditState, action: chex.Array, params: BanditParams) -> chex.Array:
-        """The arm's success probability."""
-        return params.probs[action]
+    Attributes:
+      better_percent: of the two values that p1 can have, the greater, in percent: 90 is easy, 75 medium, 60 hard;
+        greater than 50 and at most 100. None: uniform.
+    """
 
-    def is_terminated(self, state: BanditState, params: BanditParams) -> chex.Array:
-        """Every pull ends its episode."""
-        del params
-        return state.time >= 1
+    better_percent: float | None = None
 
-    def task_features(self, params: BanditParams) -> chex.Array:
-        """The success probabilities; float32 [num_arms]."""
-        return params.probs
+    def __post_init__(self):
+        if self.better_percent is not None:
+            require(50 < self.better_percent <= 100, "better_percent (p)", self.better_percent, "in (50, 100]")
 
     @property
-    def num_actions(self) -> int:
-        """Number of arms."""
-        return self.num_arms
+    def num_arms(self) -> int:  # type: ignore[override]
+        """Two."""
+        return 2
 
-    def action_space(self, params: BanditParams | None = None) -> spaces.Discrete:
-        """One action per arm."""
-        return spaces.Discrete(self.num_arms)
-
-    def observation_space(self, params: BanditParams | None = None) -> spaces.Box:
-        """A constant zero (appendix A.1)."""
-        return spaces.Box(0.0, 0.0, (1,), jnp.float32)
+    def sample_params(self, key: chex.PRNGKey) -> BanditParams:
+        """Draws p1."""
+        if self.better_percent is None:
+            first = jax.random.uniform(key)
+        else:
+            better = self.better_percent / 100.0
+            first = jnp.where(jax.random.bernoulli(key), better, 1.0 - better)
+        return BanditParams(probs=jnp.stack([first, 1.0 - first]))

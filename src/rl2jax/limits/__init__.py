@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from rl2jax.limits.bandit import bayes_optimal_agent, bayes_optimal_value, is_exact
+from rl2jax.limits.dependent import dependent_value
 from rl2jax.limits.information import InformationBound, information_bound
 from rl2jax.limits.lagrangian import LagrangianBound, lagrangian_bound
 from rl2jax.limits.mdp import oracle_bound, oracle_value
@@ -14,6 +15,7 @@ __all__ = [
     "bandit_limit",
     "bayes_optimal_agent",
     "bayes_optimal_value",
+    "dependent_value",
     "information_bound",
     "is_exact",
     "lagrangian_bound",
