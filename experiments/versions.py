@@ -13,13 +13,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from experiments import archives
 from rl2jax.files import write_atomically
 
 FOLDER = archives.ROOT / "build" / "versions"
 ENDS = ("oldest", "newest")
-CORE = ("trpo", "trial_rollout", "networks", "train")
+CORE = ("trpo", "trial_rollout", "networks", "train", "checkpoint", "shipped")
 # What decides whether the package works; the rest of a long list is in the same file.
 NAMED = ("jax", "jaxlib", "flax", "optax", "chex", "gymnax", "distrax", "numpy", "scipy", "orbax-checkpoint")
 _LIST = """import json; from importlib.metadata import distributions
@@ -67,6 +68,9 @@ def prepare(end: str, python: str, wheel: Path) -> tuple[Path, dict[str, str]]:
         archives.pip_install(executable, *project["dependencies"], *development, "--constraint", limits)
         stamp.write_text(wanted)
     archives.pip_install(executable, "--force-reinstall", "--no-deps", wheel)
+    subprocess.run(
+        [folder / "bin" / "rl2jax", "agents"], check=True, stdout=subprocess.DEVNULL
+    )  # the command line starts
     return executable, json.loads(subprocess.check_output([executable, "-c", _LIST], text=True))
 
 
@@ -85,7 +89,7 @@ def run_test(python: Path, name: str, source: Path) -> tuple[bool, str]:
 def run_end(end: str, commit: str, python: Path, versions: dict[str, str], names: list[str], source: Path) -> list[str]:
     """Runs the test files of one end that have not passed with this commit and these versions; returns what fails."""
     record = FOLDER / f"{end}.json"
-    described = {"commit": commit, "versions": versions, "passed": {}}
+    described: dict[str, Any] = {"commit": commit, "versions": versions, "passed": {}}
     before = json.loads(record.read_text()) if record.exists() else {}
     if {**before, "passed": {}} == described:
         described = before
