@@ -80,7 +80,18 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "Runs and trained agents": ("runs", "checkpoint", "shipped", "seed_runs", "files"),
     "Devices and processes": ("devices", "processes", "host", "cost"),
-    "Tables and figures": ("published", "report", "tables", "figures", "page", "experiment", "reproduce"),
+    "Tables and figures": (
+        "published",
+        "report",
+        "tables",
+        "figures",
+        "page",
+        "experiment",
+        "reproduce",
+        "report_page",
+        "recordings",
+        "markdown",
+    ),
 }
 # The command line has a page of its own; packages that only gather names are left out.
 ELSEWHERE = ("rl2jax", "cli", "cli_options", "cli_results", "cli_scores", "envs", "analyses", "vision")

@@ -13,7 +13,7 @@ ROOT = Path(rl2jax.__file__).parent
 # From the top of the house down; a module imports from strictly earlier layers only. Names are relative to
 # rl2jax, a package's name stands for its __init__.py, and the first pattern that matches places a module.
 LAYERS = [
-    ["types", "files"],
+    ["types", "files", "markdown"],
     ["devices", "processes"],
     ["envs.base"],
     ["config"],
@@ -56,8 +56,8 @@ LAYERS = [
     ["compare", "tables"],
     ["limit_rows", "figures"],
     ["experiment", "page", "vision.pictures"],
-    ["reproduce", "seed_runs", "vision.table3"],
-    ["vision.reproduce"],
+    ["reproduce", "seed_runs", "vision.table3", "recordings"],
+    ["vision.reproduce", "report_page"],
     ["cli_options"],
     ["host", "cli_results", "cli_scores"],
     ["cli"],
@@ -83,6 +83,8 @@ ONLY = {
     "figures": {"published", "tables"},
     "page": {"published", "tables", "figures"},
     "vision.table3": {"published", "tables", "page"},
+    "report_page": {"published", "tables", "page", "vision.table3", "report", "markdown"},
+    "markdown": set(),
     "files": set(),
     "host": {"files"},
 }

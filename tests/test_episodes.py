@@ -24,7 +24,7 @@ from rl2jax.vision.episodes import (
     side_by_side,
     without_looking,
 )
-from rl2jax.vision.table3 import build_page, documented, sections, to_markdown
+from rl2jax.vision.table3 import Picture, build_page, documented, sections, to_markdown
 
 SMALL, LARGE = MAZES
 STEP, WALL, TARGET = -0.04, -0.041, 0.96
@@ -220,7 +220,9 @@ def test_the_page_is_well_formed_and_self_contained(tmp_path):
     picture = tmp_path / "figure.png"
     picture.write_bytes(b"not looked at")
     collector = Collector()
-    collector.feed(build_page(ROWS, [("A figure", picture), ("Not drawn yet", tmp_path / "none.png")]))
+    collector.feed(
+        build_page(ROWS, [Picture("A figure", "", picture), Picture("Not drawn yet", "", tmp_path / "none.png")])
+    )
     assert collector.open == []
     assert all(address.startswith("data:") for address in collector.addresses)
     text = " ".join(collector.text)

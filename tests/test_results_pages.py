@@ -194,9 +194,9 @@ class Collector(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
-        self.addresses += [v for k, v in attrs.items() if k in ("src", "href", "srcset")]
-        if tag == "img":
-            self.images.append(attrs.get("alt"))
+        self.addresses += [v for k, v in attrs.items() if k in ("src", "href", "srcset", "xlink:href") and v[0] != "#"]
+        if tag in ("img", "svg"):
+            self.images.append(attrs.get("alt") or attrs.get("aria-label"))
         if tag not in ("meta", "link", "img", "source"):
             self.open.append(tag)
 
@@ -218,9 +218,10 @@ def test_the_page_is_well_formed_and_self_contained(page):
     assert collector.open == []
     assert collector.addresses
     assert all(address.startswith("data:") for address in collector.addresses)
+    assert collector.images
     assert all(collector.images)
     text = " ".join(collector.text)
-    for expected in ("6.634 ± 0.012", "rl2jax <train>", "k=50, n=100", "bayes optimal", "Learning curves"):
+    for expected in ("6.634 ± 0.012", "rl2jax <train>", "k=50, n=100", "Bayes-optimal", "Learning curves"):
         assert expected in text
 
 

@@ -103,11 +103,12 @@ def test_the_report_is_made_of_rows_alone(tmp_path):
     text, page = results.with_suffix(".md").read_text(), results.with_suffix(".html").read_text()
     for study in wang.STUDIES.values():
         assert (results / f"{study.name}.png").stat().st_size > 1000
+        assert (results / f"{study.name}.svg").read_text().startswith("<svg")
         assert study.title in text
         assert study.title.replace("'", "&#x27;") in page
     assert "**no**" not in text
     assert "<strong>no" not in page
-    assert page.count("<picture>") == len(wang.STUDIES)
+    assert page.count("<figure>") == len(wang.STUDIES)
 
 
 def test_a_study_that_was_stopped_is_left_out(tmp_path):

@@ -4,6 +4,8 @@ from typing import Any
 
 import matplotlib.figure
 
+from rl2jax.tables import readable_tasks
+
 Row = dict[str, Any]
 
 # A shared machine's ratios move by this much between runs.
@@ -128,7 +130,7 @@ def roofline(rows: list[Row]) -> matplotlib.figure.Figure:
     for index, name in enumerate(names):
         axes.scatter([], [], color=f"C{index}", label=name)
     for index, task in enumerate(tasks):
-        axes.scatter([], [], facecolors="none", edgecolors="0.2", marker="osD^v"[index % 5], label=task)
+        axes.scatter([], [], facecolors="none", edgecolors="0.2", marker="osD^v"[index % 5], label=readable_tasks(task))
     axes.set(
         xscale="log",
         yscale="log",

@@ -10,9 +10,9 @@ from experiments.messages import in_one_line
 from experiments.wang import bandits, dependent, harlow, informative, navigation, restless, two_step
 from experiments.wang.study import PRESETS, Plan, Row, Study, is_complete, rows_of
 from rl2jax import host
-from rl2jax.figures import LIGHT, Theme
+from rl2jax.figures import LIGHT
 from rl2jax.files import write_atomically
-from rl2jax.page import document, image, provenance
+from rl2jax.page import PAGE, document, figure_element, provenance, svg
 from rl2jax.report import read_rows
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "wang"
@@ -31,17 +31,15 @@ def write_report(results: Path) -> None:
     lines, parts = ["# Wang et al. 2016 and 2018", ""], ["<h1>Wang et al. 2016 and 2018</h1>"]
     for study, rows in found:
         study.draw(rows, LIGHT).savefig(results / f"{study.name}.png", dpi=150)
-
-        def draw(theme: Theme, study: Study = study, rows: list[Row] = rows):
-            return study.draw(rows, theme)
-
+        drawing = svg(study.draw(rows, PAGE), study.title)  # in the page's colours, for `rl2jax report`, too
+        write_atomically(results / f"{study.name}.svg", drawing)
         claims = study.claims(rows)
         lines += [f"## {study.title}", "", f"![{study.title}](wang/{study.name}.png)", ""]
         lines += [f"- {'yes' if claim.holds else '**no**'}: {claim.text}" for claim in claims] + [""]
         items = [
             f"<li>{'yes' if claim.holds else '<strong>no</strong>'}: {escape(claim.text)}</li>" for claim in claims
         ]
-        parts += [f"<h2>{escape(study.title)}</h2>", image(draw, study.title), f"<ul>{''.join(items)}</ul>"]
+        parts += [f"<h2>{escape(study.title)}</h2>", figure_element(drawing, study.title), f"<ul>{''.join(items)}</ul>"]
     parts += ["<h2>How every number was made</h2>", provenance([row for _, rows in found for row in rows])]
     write_atomically(results.with_suffix(".md"), "\n".join(lines))
     write_atomically(results.with_suffix(".html"), document("Wang et al. 2016 and 2018", parts))

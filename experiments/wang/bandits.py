@@ -4,7 +4,7 @@ from typing import Any
 
 import matplotlib.figure
 
-from experiments.wang.draw import TRAINED, lines
+from experiments.wang.draw import TRAINED, display, lines
 from experiments.wang.study import Claim, Reference, Row, Study, interval, mean_and_error, pooled, rows_with
 from rl2jax.analyses.regret import cumulative_regret
 from rl2jax.evaluate import Played
@@ -40,7 +40,8 @@ def _claims(rows: list[Row]) -> list[Claim]:
             interval(theirs)[1] < interval(one)[0] if better else interval(one)[1] < interval(theirs)[0] for one in each
         )
         side = "below" if better else "above"
-        text = f"{name}'s regret, {theirs[0]:.3f}, is {side} the trained agents', {ours[0]:.3f} ± {ours[1]:.3f}"
+        regret = f"the regret of {display(name)}, {theirs[0]:.3f}"
+        text = f"{regret}, is {side} the trained agents', {ours[0]:.3f} ± {ours[1]:.3f}"
         claims.append(Claim(f"{text}, 95% intervals of {len(trained)} seeds apart", apart))
     return claims
 

@@ -16,6 +16,7 @@ _NAMES = {
     "ucb": "UCB",
     "rescorla_wagner": "Rescorla-Wagner",
     "discounted_ucb": "discounted UCB",
+    "bayes_optimal": "Bayes-optimal",
 }
 
 
@@ -101,11 +102,13 @@ def matrix(
     axis = axes[0, 0]
     low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
     shade = (values - low) / np.where(high > low, high - low, 1.0)
-    axis.imshow(np.ma.masked_invalid(shade), cmap=theme.colour_map, vmin=0, vmax=2.0, aspect="auto")
+    image = axis.imshow(np.ma.masked_invalid(shade), cmap=theme.colour_map, vmin=0, vmax=2.0, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             text = f"{value:.2f} ± {halves[row, column]:.2f}"
-            axis.text(column, row, text, ha="center", va="center", fontsize=8, color=theme.ink)
+            luminance = np.dot(image.cmap(image.norm(shade[row, column]))[:3], (0.299, 0.587, 0.114))
+            colour = "white" if luminance < 0.5 else "black"
+            axis.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
     axis.set_xticks(range(len(columns)), columns, fontsize=8)
     axis.set_yticks(range(len(rows)), rows, fontsize=8)
     axis.set_xlabel(across, fontsize=9)

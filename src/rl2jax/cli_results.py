@@ -1,4 +1,4 @@
-"""Commands that only show what is in files: agents, table, figure."""
+"""Commands that only show what is in files: agents, table, figure, report."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -96,3 +96,31 @@ def figure(
 
 def _results(folder: Path | None, number: int) -> Path:
     return folder or Path("experiments/results") / f"table{number}"
+
+
+def report(
+    results: Annotated[
+        Path, typer.Option(help="Folder of results, with table1, table2, ... in it, as the experiments write them.")
+    ] = Path("experiments/results"),
+    out: Annotated[Path | None, typer.Option(help="HTML file (default report.html in --results).")] = None,
+) -> None:
+    """All results on disk as one HTML page that opens offline, with a player of trials of the shipped agents."""
+    from importlib.metadata import version
+
+    from rl2jax.files import git_commit, write_atomically
+    from rl2jax.recordings import record_all
+    from rl2jax.report_page import build_report, require_results
+
+    out = out or results / "report.html"
+    if out.suffix not in (".html", ".htm"):
+        raise ValueError(f"--out must end in .html, got {str(out)!r}")
+    if not out.parent.is_dir():
+        raise ValueError(f"--out: the folder {out.parent} does not exist")
+    require_results(results)
+    recordings, missing = record_all(progress=lambda agent: typer.echo(f"recording trials of {agent}", err=True))
+    made = f" {version('rl2jax')}, commit {git_commit() or 'unknown'}"
+    built = build_report(results, recordings, missing, made)
+    write_atomically(out, built.html)
+    for sentence in (*missing, *built.left_out):
+        typer.echo(sentence, err=True)
+    typer.echo(f"written to {out}")

@@ -61,7 +61,7 @@ class Played(NamedTuple):
     """Trials as they went.
 
     Attributes:
-      trajectory: numpy leaves [num_steps, num_tasks, ...], without `agent_info`.
+      trajectory: numpy leaves [num_steps, num_tasks, ...]; without `agent_info` unless it was asked for.
       params: the tasks; numpy leaves [num_tasks, ...].
     """
 
@@ -139,7 +139,7 @@ def evaluate(
     return Evaluation(np.concatenate(totals), curve, statistics)
 
 
-def play_tasks(agent: Agent, trial: Trial, num_tasks: int, key: chex.PRNGKey) -> Played:
+def play_tasks(agent: Agent, trial: Trial, num_tasks: int, key: chex.PRNGKey, *, agent_info: bool = False) -> Played:
     """The trials of `evaluate` themselves, for those who look at more than a mean.
 
     Args:
@@ -147,6 +147,7 @@ def play_tasks(agent: Agent, trial: Trial, num_tasks: int, key: chex.PRNGKey) ->
       trial: task distribution and number of episodes.
       num_tasks: how many tasks; all their trials are kept in memory.
       key: as from `evaluation_key`.
+      agent_info: whether what the agent says at each step is kept, such as a policy's `PolicyInfo`.
     """
     require(num_tasks >= 1, "num_tasks", num_tasks, ">= 1")
     trial = _held_out(trial)
@@ -155,7 +156,7 @@ def play_tasks(agent: Agent, trial: Trial, num_tasks: int, key: chex.PRNGKey) ->
     @partial(jax.jit, compiler_options=_compiler_options())
     def play_batch(indices):
         trajectory, params = jax.vmap(partial(_play_one, agent, trial, key), out_axes=(_BY_TRIAL, 0))(indices)
-        return trajectory._replace(agent_info=()), params
+        return trajectory if agent_info else trajectory._replace(agent_info=()), params
 
     starts = range(0, num_tasks, batch_tasks)
     parts = [jax.device_get(play_batch(np.arange(start, start + batch_tasks))) for start in starts]

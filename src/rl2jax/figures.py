@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import matplotlib.figure
 import numpy as np
 
-from rl2jax.published import TABLES
+from rl2jax.published import TABLES, agent_name
 from rl2jax.tables import LIMIT, Row, best_documented, short
 
 
@@ -61,13 +61,6 @@ def line_style(agent: str, theme: Theme) -> dict[str, Any]:
     width = 2.4 if agent == "rl2" else 1.4
     colour = theme.lines[place % len(theme.lines)]
     return {"color": colour, "linestyle": _DASHES[place // len(theme.lines) % 4], "linewidth": width}
-
-
-def _name(agent: str) -> str:
-    for table in TABLES.values():
-        if agent in table.columns:
-            return table.columns[agent]
-    return agent.replace("_", " ")
 
 
 def new_figure(theme: Theme, rows: int, columns: int, width: float, height: float):
@@ -150,7 +143,7 @@ def learning_curves(number: int, rows: list[Row], theme: Theme = LIGHT) -> matpl
         axis.set_ylim(0.0, max(1.1, axis.get_ylim()[1]))
         axis.grid(color=theme.grid, linewidth=0.5)
         add_legend(axis, theme, *axis.get_legend_handles_labels(), loc="lower right")
-    axes[0, 0].set_ylabel(f"{_name(table.upper)} = 1, {_name(table.lower)} = 0", fontsize=9)
+    axes[0, 0].set_ylabel(f"{agent_name(table.upper)} = 1, {agent_name(table.lower)} = 0", fontsize=9)
     return figure
 
 
@@ -177,7 +170,7 @@ def regret_over_time(task: str, num_arms: int, rows: list[Row], theme: Theme = L
         axis.plot(
             pulls,
             regret,
-            label=f"{_name(agent)}  {regret[-1]:.{1 if regret[-1] >= 10 else 2}f}",
+            label=f"{agent_name(agent)}  {regret[-1]:.{1 if regret[-1] >= 10 else 2}f}",
             **line_style(agent, theme),
         )
     axis.set_title(short(task), fontsize=10, color=theme.ink)
@@ -196,7 +189,7 @@ def reward_per_episode(task: str, episode_length: int, rows: list[Row], theme: T
     axis = axes[0, 0]
     for agent, row in _curves_of(task, rows).items():
         returns = np.asarray(row["reward_curve"]).reshape(-1, episode_length).sum(axis=1)
-        axis.plot(np.arange(1, len(returns) + 1), returns, label=_name(agent), **line_style(agent, theme))
+        axis.plot(np.arange(1, len(returns) + 1), returns, label=agent_name(agent), **line_style(agent, theme))
     axis.set_title(short(task), fontsize=10, color=theme.ink)
     axis.set_xlabel("episode", fontsize=9)
     axis.set_ylabel("mean return", fontsize=9)
@@ -219,7 +212,7 @@ def pull_heat_maps(task: str, rows: list[Row], theme: Theme = LIGHT) -> matplotl
         shares = np.asarray(row["pull_frequencies"]).T
         extent = (0, len(row["reward_curve"]), shares.shape[0] + 0.5, 0.5)
         image = axis.imshow(shares, aspect="auto", vmin=0, vmax=1, cmap=theme.colour_map, extent=extent)
-        axis.set_title(f"{_name(agent)}  {row['mean']:.1f}", fontsize=9, color=theme.ink)
+        axis.set_title(f"{agent_name(agent)}  {row['mean']:.1f}", fontsize=9, color=theme.ink)
         axis.set_yticks([1, shares.shape[0]], ["best", "worst"] if place % columns == 0 else ["", ""])
         lowest = place + columns >= len(found)
         axis.set_xticks(extent[:2], extent[:2] if lowest else ["", ""])

@@ -1,125 +1,216 @@
-"""One self-contained HTML page of a table: scores, curves, how agents explore, how every number was made."""
+"""Self-contained HTML pages made of rows: tables, figures in both themes, how every number was made."""
 
-import base64
 import io
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 import matplotlib.figure
 
 from rl2jax import figures
-from rl2jax.published import TABLES, TRAINED
-from rl2jax.tables import LIMIT, Row, Table, best_documented, build_table, score_text, short, trained_share
+from rl2jax.figures import DARK, LIGHT, Theme
+from rl2jax.published import TABLES, TRAINED, agent_name
+from rl2jax.tables import (
+    LIMIT,
+    Cell,
+    Row,
+    Table,
+    best_documented,
+    build_table,
+    readable_tasks,
+    score_text,
+    short,
+    trained_share,
+)
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1f2430; --soft: #5b6272; --line: #d9dce3; --paper: #ffffff; --mark: #c2410c; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e8ee; --soft: #a2a9b8; --line: #3a4050; --paper: #14171f; --mark: #fb923c; }
-}
-body { margin: 0 auto; max-width: 78rem; padding: 1.5rem; background: var(--paper); color: var(--ink);
-  font: 16px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
-p, li { max-width: 46rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 0.82rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.3rem 0.4rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-thead th { white-space: normal; vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; }
-td details { border: 0; padding: 0; }
-td small { display: block; color: var(--soft); }
-td.best { font-weight: 700; } td.ours { color: var(--mark); }
-picture img { max-width: 100%; height: auto; }
-details { border-top: 1px solid var(--line); padding: 0.5rem 0; }
-summary { cursor: pointer; font-weight: 600; }
-code { display: block; max-width: 40rem; font-size: 0.8rem; text-align: left; white-space: normal;
-  overflow-wrap: anywhere; }
-"""
+FILES = Path(__file__).parent / "page_files"
 
 # Letters as text, not as outlines: a third of the size.
 _SVG: dict[Any, Any] = {"svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans", "Verdana"]}
+# Pictures are drawn once: what is light in the one theme and dark in the other is a variable of the page's style. A map
+# of colours has no such variables, so one is taken that is seen on both.
+PAGE = LIGHT._replace(background=None, colour_map="cividis")
+# Variable of the style -> its colour (light, dark).
+_COLOURS = {"ink": (LIGHT.ink, DARK.ink), "line": (LIGHT.grid, DARK.grid)} | {
+    f"c{number}": pair for number, pair in enumerate(zip(LIGHT.lines, DARK.lines, strict=True))
+}
 
 
-def image(draw: Callable[[figures.Theme], matplotlib.figure.Figure], description: str) -> str:
-    """A figure in both themes, the reader's preference deciding, as inline SVG data."""
+def svg(figure: matplotlib.figure.Figure, description: str) -> str:
+    """A figure as an SVG element for a page, drawn with the theme `PAGE`.
 
-    def source(theme: figures.Theme) -> str:
-        text = io.BytesIO()
-        with matplotlib.rc_context(_SVG):
-            draw(theme).savefig(text, format="svg", metadata={"Date": None})
-        return "data:image/svg+xml;base64," + base64.b64encode(text.getvalue()).decode()
+    Its colours are the page's variables, with the light ones where there is no page. Coordinates keep two digits after
+    the point, hundredths of a point: half the size.
 
+    Args:
+      figure: to be drawn.
+      description: what it shows, for those who do not see it; different for every figure of a page.
+    """
+    text = io.StringIO()
+    with matplotlib.rc_context({**_SVG, "svg.hashsalt": description}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    drawn = text.getvalue()
+    drawn = re.sub(r"<(metadata)>.*?</\1>|<defs>\s*</defs>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', drawn))
+    drawn = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", drawn)
+    drawn = re.sub(r' xmlns(:\w+)?="[^"]*"| version="[^"]*"', "", drawn)
+    drawn = re.sub(r"<[^>]*>", lambda tag: _shorter(tag[0]), drawn)
+    for name, (light, _) in _COLOURS.items():
+        drawn = drawn.replace(light, f"var(--{name}, {light})")
+    namespaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    drawn = re.sub(r">\s+<", "><", drawn.strip())
+    return drawn.replace("<svg", f'<svg {namespaces} role="img" aria-label="{escape(description)}"', 1)
+
+
+def _shorter(tag: str) -> str:
+    rounded = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), tag)
+    return re.sub(r"\s+", " ", rounded)
+
+
+def image(draw: Callable[[Theme], matplotlib.figure.Figure], description: str, caption: str = "") -> str:
+    """A figure in both themes, with a caption (HTML) that says how it was made; by default what it shows."""
+    return figure_element(svg(draw(PAGE), description), description, caption)
+
+
+def figure_element(content: str, description: str, caption: str = "") -> str:
+    """Any picture with its caption (HTML); one that is wider than the screen can be moved under it."""
     return (
-        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{source(figures.DARK)}">'
-        f'<img alt="{escape(description)}" src="{source(figures.LIGHT)}"></picture>'
+        f'<figure><div class="wide" tabindex="0" role="group" aria-label="{escape(description)}">{content}</div>'
+        f"<figcaption>{caption or escape(description)}</figcaption></figure>"
     )
 
 
-def _score_table(table: Table) -> str:
+def how_made(rows: Iterable[Row]) -> str:
+    """Of a figure's rows: over how many tasks, the largest standard error, the commands; HTML."""
+    rows = list(rows)
+    tasks = sorted({row["num_tasks"] for row in rows if row.get("num_tasks")})
+    errors = [row["standard_error"] for row in rows if row.get("standard_error")]
+    commands = list(dict.fromkeys(row["command"] for row in rows if row.get("command")))
+    texts = []
+    if tasks:
+        texts.append(f"Means over {' to '.join(f'{count:,}' for count in dict.fromkeys((tasks[0], tasks[-1])))} tasks")
+    if errors:
+        texts.append(f"standard errors of the totals at most {max(errors):.2g}")
+    if commands:
+        others = len(commands) - 1
+        more = f" and {others} other command{'s' if others > 1 else ''}" if others else ""
+        texts.append(f"made by <code>{escape(commands[0])}</code>{more}")
+    return "; ".join(texts) + "." if texts else ""
+
+
+def wide_table(caption: str, head: Iterable[str], lines: Iterable[str], *, is_shown: bool = True) -> str:
+    """A table that can be moved under a narrow screen.
+
+    Args:
+      caption: what it shows; where it stands above the table anyway, for those who do not see.
+      head: texts of the heading cells.
+      lines: of the body, HTML.
+      is_shown: whether the caption is.
+    """
+    heads = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
+    shown = f"<caption>{escape(caption)}</caption>" if is_shown else ""
+    return (
+        f'<div class="wide" tabindex="0" role="group" aria-label="{escape(caption)}"><table>{shown}'
+        f"<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def bullets(texts: Iterable[str]) -> str:
+    """A list of sentences."""
+    return "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in texts) + "</ul>"
+
+
+def _score_table(table: Table, caption: str) -> str:
     agents = [agent for agent in table.columns if agent != LIMIT or any(x[LIMIT].mean for x in table.lines.values())]
-    head = "".join(f'<th scope="col">{escape(table.columns[agent])}</th>' for agent in agents)
     body = []
     for task, line in table.lines.items():
         cells = []
         for agent in agents:
             cell = line[agent]
             names = " ".join(name for name, on in (("best", cell.bold), ("ours", agent in TRAINED)) if on)
-            paper = "" if cell.published is None else f"<small>{cell.published:g}</small>"
-            cells.append(f'<td class="{names}">{escape(score_text(cell))}{paper}</td>')
+            mean, _, error = score_text(cell).partition(" ± ")
+            below = f"<small>± {error}</small>" if error else ""
+            paper = "" if cell.published is None else f"<small><em>{cell.published:g}</em></small>"
+            cells.append(f'<td class="{names}">{mean}{below}{paper}</td>')
         cells.append(f"<td>{trained_share(line)}</td>")
         body.append(f'<tr><th scope="row">{escape(short(task))}</th>{"".join(cells)}</tr>')
-    return (
-        f'<div class="wide"><table><caption>{escape(table.title)}; small: the paper</caption><thead><tr>'
-        f'<th scope="col">setup</th>{head}<th scope="col">RL², % of limit</th></tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
-    )
+    return wide_table(caption, ["setup", *(table.columns[agent] for agent in agents), "RL², % of limit"], body)
 
 
 def provenance(rows: list[Row]) -> str:
-    """How every number was made, one line a row."""
+    """How every number was made, one line a row, to be unfolded."""
+    return f"<details><summary>{len(rows)} rows</summary>{rows_table(rows)}</details>"
+
+
+def rows_table(rows: list[Row], caption: str = "How each row was made") -> str:
+    """Any rows: their scores, and how they were made; the caption is for those who do not see what stands above."""
     lines = []
+    one_kind = len({row["task"].partition(":")[0] for row in rows}) == 1
     for row in rows:
+        task = short(row["task"]) if one_kind else readable_tasks(row["task"])
         settings = json.dumps(row.get("hyperparameters", {}))
+        score = score_text(Cell(row["mean"], row.get("standard_error"))) if "mean" in row else ""
+        seeds = ", ".join(str(row[name]) for name in ("seed", "training_seed") if name in row)
         lines.append(
-            f"<tr><td>{escape(short(row['task']))}</td><td>{escape(row['agent'])}</td>"
-            f"<td>{row.get('num_tasks', '')}</td>"
-            f"<td>{row.get('seed', '')}</td><td>{escape(str(row.get('commit') or ''))}</td>"
+            f'<tr><th scope="row">{escape(task)}</th><td>{escape(agent_name(row["agent"]))}</td>'
+            f"<td>{score}</td><td>{row.get('num_tasks', '')}</td>"
+            f"<td>{seeds}</td><td>{escape(str(row.get('commit') or ''))}</td>"
             f"<td>{escape(str(row.get('preset') or ''))}</td>"
             f"<td><details><summary>settings</summary><code>{escape(row.get('command') or '')} {escape(settings)}"
             "</code></details></td></tr>"
         )
-    heads = "".join(f"<th>{x}</th>" for x in ("setup", "agent", "tasks", "seed", "commit", "preset", "settings"))
-    table = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
-    return f'<details><summary>{len(rows)} rows</summary><div class="wide">{table}</div></details>'
+    heads = ("setup", "agent", "score", "tasks", "seeds: tasks, training", "commit", "preset", "settings")
+    return wide_table(caption, heads, lines, is_shown=False)
 
 
 def _details(number: int, task: str, rows: list[Row]) -> str:
     """A task's own figures; what its rows do not allow is left out."""
     label = short(task)
+    shown = [row for (of, agent), row in best_documented(rows).items() if of == task and agent != LIMIT]
+    made = how_made(shown)
     if number == 1:
         num_arms = int(task.partition("k=")[2].partition(",")[0])
         pictures = [
-            (lambda theme: figures.regret_over_time(task, num_arms, rows, theme), f"Cumulative regret, {label}"),
-            (lambda theme: figures.pull_heat_maps(task, rows, theme), f"Arms pulled over a trial, {label}"),
+            (
+                lambda theme: figures.regret_over_time(task, num_arms, rows, theme),
+                f"Cumulative regret, {label}",
+                f"from what the best arm pays on average, {num_arms}/{num_arms + 1} a pull; the legend has the totals.",
+            ),
+            (
+                lambda theme: figures.pull_heat_maps(task, rows, theme),
+                f"Arms pulled over a trial, {label}",
+                "by how good they are: the best on top. The number is the agent's total reward.",
+            ),
         ]
     else:
         length = int(task.partition("t=")[2].partition(",")[0])
         pictures = [
-            (lambda theme: figures.reward_per_episode(task, length, rows, theme), f"Return of each episode, {label}")
+            (
+                lambda theme: figures.reward_per_episode(task, length, rows, theme),
+                f"Return of each episode, {label}",
+                "learning inside a trial.",
+            )
         ]
     drawn = []
-    for draw, description in pictures:
+    for draw, description, more in pictures:
         try:
-            drawn.append(image(draw, description))
+            drawn.append(image(draw, description, f"<b>{escape(description)}</b>: {escape(more)} {made}"))
         except ValueError:
             continue
     return f"<details><summary>{escape(label)}</summary>{''.join(drawn)}</details>" if drawn else ""
 
 
-def build_page(number: int, rows: list[Row]) -> str:
-    """The page of table `number`, from rows alone; opens offline, in light and dark.
+def table_parts(number: int, rows: list[Row], level: int = 2) -> list[str]:
+    """What a page says of table `number`, from rows alone: scores, curves, what happens inside a trial, provenance.
+
+    Args:
+      number: 1 or 2.
+      rows: as from `tables.read_results`.
+      level: of its headings.
 
     Raises:
       ValueError: if there is no such table, or no row of it.
@@ -128,31 +219,76 @@ def build_page(number: int, rows: list[Row]) -> str:
     if not table.lines:
         raise ValueError(f"there is no row of table {number}")
     published = TABLES[number]
-    parts = [f"<h1>{escape(published.title)}</h1>", _score_table(table)]
-    parts.append("<ul>" + "".join(f"<li>{escape(note)}</li>" for note in table.notes) + "</ul>")
+    parts = [_score_table(table, f"{table.title}. {_READING}"), bullets(_fewer_notes(table.notes))]
     everything = build_table(number, rows, everything=True)
     if set(everything.columns) != set(table.columns):
         beyond = {a: h for a, h in everything.columns.items() if a not in published.columns or a in TRAINED}
-        parts += ["<h2>Agents that the paper does not have</h2>", _score_table(everything._replace(columns=beyond))]
+        title = "Agents that the paper does not have"
+        parts += [
+            _heading(title, level),
+            _score_table(everything._replace(columns=beyond), f"The same tasks. {_READING}"),
+        ]
     try:
-        picture = image(
-            lambda theme: figures.learning_curves(published.figure, rows, theme),
-            f"Learning curves: mean return in training, {published.upper} = 1, {published.lower} = 0",
+        description = f"Learning curves: mean return in training, {published.upper} = 1, {published.lower} = 0"
+        names = agent_name(published.upper), agent_name(published.lower)
+        caption = (
+            f"<b>Learning curves</b> (the paper's figure {published.figure}): mean return of each training batch with "
+            f"actions sampled, {names[0]} = 1 and {names[1]} = 0; one training seed a line, or the mean and range of "
+            f"several. {how_made(row for row in rows if row['agent'] == 'rl2' and row.get('learning_curve'))}"
         )
-        parts += [f"<h2>Learning curves (the paper's figure {published.figure})</h2>", picture]
+        picture = image(lambda theme: figures.learning_curves(published.figure, rows, theme), description, caption)
+        parts += [_heading(f"Learning curves (the paper's figure {published.figure})", level), picture]
     except ValueError:
         pass  # no trained agent among the rows
-    parts += ["<h2>Inside a trial</h2>", *(_details(number, task, rows) for task in table.lines)]
+    parts += [_heading("Inside a trial", level), *(_details(number, task, rows) for task in table.lines)]
     documented = [row for (task, _), row in best_documented(rows).items() if task in table.lines]
-    parts += ["<h2>How every number was made</h2>", provenance(documented)]
-    return document(published.title, parts)
+    return [*parts, _heading("How every number was made", level), provenance(documented)]
 
 
-def document(title: str, parts: list[str]) -> str:
-    """A page of HTML with this content, in the style of all; opens offline, in light and dark."""
+_READING = "± is one standard error, in italics the paper's number."
+_FEWER_TASKS = " tasks, the others "
+
+
+def _fewer_notes(notes: list[str]) -> list[str]:
+    """The notes of a table, those on fewer tasks as one."""
+    fewer = [note.removesuffix(".") for note in notes if _FEWER_TASKS in note]
+    most = sorted({note.partition(_FEWER_TASKS)[2] for note in fewer}, key=int)
+    listed = "; ".join(note.partition(_FEWER_TASKS)[0] for note in fewer)
+    joined = [f"Fewer tasks than the {' or '.join(most)} of the others: {listed}."] if fewer else []
+    return [note for note in notes if _FEWER_TASKS not in note] + joined
+
+
+def _heading(text: str, level: int) -> str:
+    return f"<h{level}>{escape(text)}</h{level}>"
+
+
+def build_page(number: int, rows: list[Row]) -> str:
+    """The page of table `number`, from rows alone; opens offline, in light and dark.
+
+    Raises:
+      ValueError: if there is no such table, or no row of it.
+    """
+    parts = table_parts(number, rows)
+    return document(TABLES[number].title, [f"<h1>{escape(TABLES[number].title)}</h1>", *parts])
+
+
+def document(title: str, parts: list[str], style: str = "", script: str = "") -> str:
+    """A page of HTML with this content, in the style of all; opens offline, in light and dark.
+
+    Args:
+      title: of the page.
+      parts: HTML.
+      style: beside that of every page.
+      script: the same.
+    """
+    colours = {**_COLOURS, "paper": (LIGHT.background, DARK.background)}
+    variables = "".join(f"--{name}:light-dark({light},{dark});" for name, (light, dark) in colours.items())
+    style = f":root{{{variables}}}\n{(FILES / 'page.css').read_text()}{style}"
+    script = (FILES / "theme.js").read_text() + script
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<link rel="icon" href="data:,"><style>{_STYLE}</style></head>'
-        f"<body><main>{''.join(parts)}</main></body></html>\n"
+        f'<link rel="icon" href="data:,"><style>{style}</style></head><body>'
+        '<button id="theme" type="button" hidden>Dark</button>'
+        f"<main>{''.join(parts)}</main><script>{script}</script></body></html>\n"
     )

@@ -140,6 +140,34 @@ _CAUSES: dict[tuple[str, str, str], str] = {
 }
 
 
+# Agents that the paper's tables do not have, as the literature calls them.
+_NAMES = {
+    "gittins_finite_horizon": "Gittins, finite horizon",
+    "gittins_whittle": "Gittins by Whittle's index",
+    "gittins_brezzi_lai": "Gittins by Brezzi and Lai's",
+    "bayes_optimal": "Bayes-optimal",
+    "may_optimistic_thompson": "OTS of May et al.",
+    "imitation": "RL² (supervised)",
+    "ucb1_tuned": "UCB1, tuned",
+    "rescorla_wagner": "Rescorla-Wagner",
+    "bayes_filter": "Bayes filter",
+    "discounted_ucb": "discounted UCB",
+    "ucb": "UCB",
+}
+_VARIANTS = {"_true_prior": ", true prior", "_random_ties": ", random ties"}
+
+
+def agent_name(agent: str) -> str:
+    """An agent's heading in the paper's tables, or, of one that they do not have, its name as words."""
+    for ending, words in _VARIANTS.items():
+        if agent.endswith(ending):
+            return agent_name(agent.removesuffix(ending)) + words
+    for names in (*(table.columns for table in TABLES.values()), RECIPE_COLUMNS, _NAMES):
+        if agent in names:
+            return names[agent]
+    return agent.replace("_", " ")
+
+
 def explanation(task: str, agent: str) -> str:
     """Why a reference agent's score differs from the published one, where that is known; else "unexplained"."""
     for (start, end, name), cause in _CAUSES.items():

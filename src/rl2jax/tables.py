@@ -3,13 +3,14 @@
 import csv
 import io
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import rich.table
 
-from rl2jax.published import PUBLISHED_TASKS, RECIPE_COLUMNS, TABLES, TRAINED, PublishedTable, explanation
+from rl2jax.published import PUBLISHED_TASKS, RECIPE_COLUMNS, TABLES, TRAINED, PublishedTable, agent_name, explanation
 from rl2jax.report import read_rows
 
 Row = dict[str, Any]
@@ -58,19 +59,43 @@ def read_results(folder: Path) -> list[Row]:
     """All rows of a folder's JSON files; files of tests and of other things beside them are skipped.
 
     Raises:
-      ValueError: if there is no such folder, or a file in it is not JSON.
+      ValueError: if there is no such folder, a file in it is not JSON, or a row in it is damaged.
     """
     if not folder.is_dir():
         raise ValueError(f"--results must be a folder with rows, got {str(folder)!r}")
-    rows: list[Row] = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            content = read_rows(path)
-        except ValueError as error:
-            raise ValueError(f"--results: {path} is not JSON ({error}); move it away") from None
-        if isinstance(content, list):
-            rows += [row for row in content if isinstance(row, dict) and {"task", "agent", "mean"} <= row.keys()]
+    return [row for path in sorted(folder.glob("*.json")) for row in read_file(path)]
+
+
+def read_file(path: Path) -> list[Row]:
+    """The rows of one JSON file, as `read_results`."""
+    try:
+        content = read_rows(path)
+    except ValueError as error:
+        raise ValueError(f"--results: {path} is not JSON ({error}); move it away") from None
+    if not isinstance(content, list):
+        return []
+    rows = [row for row in content if isinstance(row, dict) and {"task", "agent", "mean"} <= row.keys()]
+    for number, row in enumerate(rows, 1):
+        for name, allowed, is_allowed in _FIELDS:
+            if name in row and not is_allowed(row[name]):
+                raise ValueError(f"--results: {path}, row {number}: {name} must be {allowed}, got {row[name]!r:.60}")
     return rows
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
+
+
+# What tables and figures compute with: (field, what is allowed, whether a value is).
+_FIELDS: list[tuple[str, str, Callable[[Any], bool]]] = [
+    ("task", "a text", lambda x: isinstance(x, str)),
+    ("agent", "a text", lambda x: isinstance(x, str)),
+    ("mean", "a finite number", _is_number),
+    ("standard_error", "a number >= 0, or null", lambda x: x is None or (_is_number(x) and x >= 0)),
+    ("num_tasks", "a whole number", lambda x: isinstance(x, int)),
+    ("reward_curve", "a list of numbers", lambda x: isinstance(x, list) and all(map(_is_number, x))),
+    ("significantly_better", "a list of agents", lambda x: isinstance(x, list) and all(isinstance(a, str) for a in x)),
+]
 
 
 def best_documented(rows: Iterable[Row]) -> dict[tuple[str, str], Row]:
@@ -125,7 +150,7 @@ def build_table(number: int, rows: list[Row], *, everything: bool = False) -> Ta
     columns = published.columns | {agent: head for agent, head in RECIPE_COLUMNS.items() if agent in present}
     extra = sorted(present - {*columns, LIMIT})
     if everything:
-        columns |= {agent: agent.replace("_", " ") for agent in extra}
+        columns |= {agent: agent_name(agent) for agent in extra}
     columns[LIMIT] = "limit"
     lines, notes = {}, []
     for task in published.scores:
@@ -189,6 +214,26 @@ def _provenance(lines: dict[str, Any], chosen: dict[tuple[str, str], Row], publi
 def short(task: str) -> str:
     """A task's name without its kind and the paper's MDP sizes: "k=5, n=10" or "n=10"; for people."""
     return task.partition(":")[2].replace("s=10,a=5,t=10,", "").replace(",", ", ")
+
+
+def readable_tasks(text: str) -> str:
+    """A text for people: names of tasks in it as words, "bandit, k=5, n=10" for "bandit:k=5,n=10"."""
+    kinds = "|".join(_KINDS)
+    pattern = rf"\b({kinds}):(\w+=\w+(?:,\w+=\w+)*)"
+    return re.sub(pattern, lambda found: f"{_KINDS[found[1]]}, {short(found[0])}", text)
+
+
+_KINDS = {
+    "bandit": "bandit",
+    "mdp": "tabular MDP",
+    "maze": "maze",
+    "dependent": "dependent arms",
+    "informative": "informative arm",
+    "restless": "restless arms",
+    "two-step": "two-step task",
+    "harlow": "Harlow's task",
+    "grid": "grid",
+}
 
 
 def decimals(cell: Cell) -> int:

@@ -59,7 +59,7 @@ def draw_map(axis: matplotlib.axes.Axes, maze: Maze, heading: bool = True) -> No
     for cell, colour in ((maze.target, _TARGET), (maze.start, _START)):
         row, column = (int(v) for v in cell)
         axis.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, edgecolor="none", alpha=0.9))
-    axis.add_collection(LineCollection(_wall_lines(maze, free), colors=_WALL, linewidths=1.6, capstyle="projecting"))
+    axis.add_collection(LineCollection(wall_lines(maze, free), colors=_WALL, linewidths=1.6, capstyle="projecting"))
     if heading:
         row, column = (int(v) for v in maze.start)
         angle = int(maze.start_heading) * 2 * np.pi / HEADINGS
@@ -72,8 +72,8 @@ def draw_map(axis: matplotlib.axes.Axes, maze: Maze, heading: bool = True) -> No
     axis.set_axis_off()
 
 
-def _wall_lines(maze: Maze, free: np.ndarray) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Walls that a free cell has, as lines between points (x, y) in cells."""
+def wall_lines(maze: Maze, free: np.ndarray) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Walls that a free cell has, as lines between points (x, y) in cells; `free` as from `wad.free_cells`."""
     around = np.pad(free, 1)
     east = np.asarray(maze.east_walls) & (around[1:-1, 1:] | around[1:-1, :-1])
     north = np.asarray(maze.north_walls) & (around[1:, 1:-1] | around[:-1, 1:-1])
@@ -335,6 +335,6 @@ def _small_map(maze: Maze, unit: int) -> Image.Image:
         pencil.rectangle(box(row, column), fill=_FREE)
     for cell, colour in ((maze.target, _TARGET), (maze.start, _START)):
         pencil.rectangle(box(int(cell[0]), int(cell[1])), fill=colour)
-    for line in _wall_lines(maze, free):
+    for line in wall_lines(maze, free):
         pencil.line([(x * unit, bottom - y * unit) for x, y in line], fill=_WALL, width=2)
     return picture

@@ -22,7 +22,7 @@ from rl2jax.trial import Trial
 from rl2jax.vision import MazeNavigation, pictures
 from rl2jax.vision.episodes import episodes_of, maze_row, play, play_twin, shortest_lengths, without_looking
 from rl2jax.vision.planners import MAZE_AGENTS
-from rl2jax.vision.table3 import SIZES, agent_title, build_page, to_markdown
+from rl2jax.vision.table3 import agent_title, build_page, pictured, to_markdown
 
 TRAINING_EPISODES = 2
 _PICTURED_MAZES = 100
@@ -94,7 +94,7 @@ def reproduce(plan: Plan, console: Console) -> None:
         names = [first if number == 0 else f"{first}-{run.folder.name}" for number, run in enumerate(trained[task])]
         players = [_of_run(run, name, plan) for run, name in zip(trained[task], names, strict=True)]
         played = [_play(plan, task, player, console) for player in players]
-        if any(played) or not pictured(plan, task)["film"][1].exists():
+        if any(played) or not pictured(plan.results.parent, task)["film"].path.exists():
             draw(plan, task, trained[task])
         write_report(plan)
     console.print(to_markdown(read_results(plan.results)), markup=False, soft_wrap=True)
@@ -180,21 +180,9 @@ def _shortest(task: str, num_mazes: int) -> np.ndarray:
     return shortest_lengths(parse_task(task).env.held_out(), np.arange(num_mazes))
 
 
-def pictured(plan: Plan, task: str) -> dict[str, tuple[str, Path]]:
-    """What there are pictures of: (what it shows, file) by kind."""
-    size = SIZES[parse_task(task).env.size].lower()
-    kinds = {
-        "views": (f"What the agent sees, and the maze from above: {size} mazes (figure 4)", f"figure4-{size}.png"),
-        "curves": (f"Training on {size} mazes (figure 5)", f"figure5-{size}.png"),
-        "behaviour": (f"What it does in two episodes: {size} mazes (figure 6)", f"figure6-{size}.png"),
-        "film": (f"A trial of two episodes: {size} mazes", f"trial-{size}.gif"),
-    }
-    return {kind: (text, plan.results.parent / name) for kind, (text, name) in kinds.items()}
-
-
 def draw(plan: Plan, task: str, runs: list[Run]) -> None:
     """Figures 4 to 6 and a trial that moves, of the first trained agent, or of the explorer where there is none."""
-    paths = {kind: path for kind, (_, path) in pictured(plan, task).items()}
+    paths = {kind: picture.path for kind, picture in pictured(plan.results.parent, task).items()}
     player = _of_run(runs[0], "rl2", plan) if runs else _reference(task, "explorer")
     trial = dataclasses.replace(_trial(task, player, "twin"), num_episodes=TRAINING_EPISODES)
     indices = np.arange(min(plan.num_mazes, _PICTURED_MAZES))
@@ -217,7 +205,7 @@ def draw(plan: Plan, task: str, runs: list[Run]) -> None:
 def write_report(plan: Plan) -> None:
     """Markdown and the page beside the folder of rows, from rows and pictures on disk alone."""
     rows = read_results(plan.results)
-    drawn = [picture for task in MAZES for picture in pictured(plan, task).values()]
+    drawn = [picture for task in MAZES for picture in pictured(plan.results.parent, task).values()]
     path = plan.results.parent / "table3"
     write_atomically(path.with_suffix(".md"), to_markdown(rows))
     write_atomically(path.with_suffix(".html"), build_page(rows, drawn))

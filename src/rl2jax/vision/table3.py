@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rl2jax.page import document, provenance
+from rl2jax.page import bullets, document, figure_element, provenance, wide_table
 from rl2jax.published import MAZES, PUBLISHED_MAZE_NAMES, PublishedMazes
 from rl2jax.tables import Row
 
@@ -40,6 +40,48 @@ class Section(NamedTuple):
     title: str
     headings: list[str]
     lines: list[tuple[str, list[str], bool]]
+
+
+class Picture(NamedTuple):
+    """A picture that `vision.reproduce` draws: what it shows, how it was made, its file."""
+
+    text: str
+    how: str
+    path: Path
+
+
+def pictured(folder: Path, task: str) -> dict[str, Picture]:
+    """The pictures of a size of mazes in a folder, by kind; they need not exist."""
+    size = size_name(task)
+    kinds = {
+        "views": (
+            f"What the agent sees, and the maze from above: {size} mazes (figure 4)",
+            "40 x 30 pixels; target red, start blue; a test maze.",
+            f"figure4-{size}.png",
+        ),
+        "curves": (
+            f"Training on {size} mazes (figure 5)",
+            "total reward of a trial in training, actions sampled.",
+            f"figure5-{size}.png",
+        ),
+        "behaviour": (
+            f"What it does in two episodes: {size} mazes (figure 6)",
+            "of the first 100 test mazes, the trials at the third quartile of how much shorter, and of how much "
+            "longer, the second episode is.",
+            f"figure6-{size}.png",
+        ),
+        "film": (f"A trial of two episodes: {size} mazes", "the trial of figure 6's first line.", f"trial-{size}.gif"),
+    }
+    return {kind: Picture(text, how, folder / name) for kind, (text, how, name) in kinds.items()}
+
+
+def size_name(task: str) -> str:
+    """Of the mazes of a task: small or large."""
+    return SIZES[_size(task)].lower()
+
+
+def _size(task: str) -> int:
+    return int(task.partition("size=")[2].partition(",")[0])
 
 
 def documented(rows: Iterable[Row]) -> dict[tuple[str, str], Row]:
@@ -159,50 +201,56 @@ def _how(rows: Iterable[Row]) -> list[str]:
     for (task, agent), row in documented(rows).items():
         if "trained_on" in row:
             notes.append(
-                f"{agent_title(agent)}, {SIZES[int(task.partition('size=')[2].partition(',')[0])].lower()} mazes: "
+                f"{agent_title(agent)}, {size_name(task)} mazes: "
                 f"{row['trained_on']}, seed {row['training_seed']}, {row['iteration']} iterations; actions: "
                 f"{row['action_selection']}."
             )
     return notes
 
 
-def build_page(rows: Sequence[Row], pictures: Sequence[tuple[str, Path]] = ()) -> str:
-    """The page, from rows and pictures on disk alone; opens offline, in light and dark.
+def build_page(rows: Sequence[Row], pictures: Iterable[Picture] = ()) -> str:
+    """The page, from rows and pictures on disk alone; opens offline, in light and dark. Arguments as of `page_parts`.
+
+    Raises:
+      ValueError: if there is no row of Table 3.
+    """
+    return document(TITLE, [f"<h1>{escape(TITLE)}</h1>", *page_parts(rows, pictures)])
+
+
+def page_parts(rows: Sequence[Row], pictures: Iterable[Picture] = (), level: int = 2) -> list[str]:
+    """What a page says of Table 3, from rows and pictures on disk alone.
 
     Args:
       rows: as from `tables.read_results`.
-      pictures: (what it shows, PNG or GIF); those that do not exist are left out.
+      pictures: PNG or GIF files; those that do not exist are left out.
+      level: of its headings.
 
     Raises:
       ValueError: if there is no row of Table 3.
     """
     if not _tasks(rows):
         raise ValueError("there is no row of table 3")
-    parts = [f"<h1>{escape(TITLE)}</h1>"]
+    parts = []
     for task in _tasks(rows):
-        parts.append(f"<h2>{escape(heading(task, rows))}</h2>")
+        parts.append(f"<h{level}>{escape(heading(task, rows))}</h{level}>")
         parts += [_html(section) for section in sections(task, rows)]
-    parts.append("<ul>" + "".join(f"<li>{escape(note)}</li>" for note in [*NOTES, *_how(rows)]) + "</ul>")
-    for text, path in pictures:
+    parts.append(bullets([*NOTES, *_how(rows)]))
+    for text, how, path in pictures:
         if path.exists():
             kind = path.suffix.removeprefix(".")
             data = base64.b64encode(path.read_bytes()).decode()
-            image = f'<picture><img alt="{escape(text)}" src="data:image/{kind};base64,{data}"></picture>'
-            parts.append(f"<h2>{escape(text)}</h2>{image}")
+            picture = f'<img alt="{escape(text)}" src="data:image/{kind};base64,{data}">'
+            caption = f"<b>{escape(text)}</b>: {escape(how)} Made by <code>make reproduce-table3</code>."
+            parts.append(figure_element(picture, text, caption))
     shown: list[Any] = list(documented(rows).values())
-    parts += ["<h2>How every number was made</h2>", provenance(shown)]
-    return document(TITLE, parts)
+    return [*parts, f"<h{level}>How every number was made</h{level}>", provenance(shown)]
 
 
 def _html(section: Section) -> str:
-    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in section.headings)
     body = []
     for name, texts, is_ours in section.lines:
         style = ' class="ours"' if is_ours and name.startswith("RL²") else ""
         cells = "".join(f"<td{style}>{escape(text)}</td>" for text in texts)
         label = escape(name) if is_ours else f"<em>{escape(name)}</em>"
         body.append(f'<tr><th scope="row">{label}</th>{cells}</tr>')
-    return (
-        f'<div class="wide"><table><caption>{escape(section.title)}</caption>'
-        f'<thead><tr><th scope="col">agent</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
-    )
+    return wide_table(section.title, ["agent", *section.headings], body)
