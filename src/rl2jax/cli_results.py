@@ -111,12 +111,12 @@ def report(
     from rl2jax.recordings import record_all
     from rl2jax.report_page import build_report, require_results
 
+    require_results(results)
     out = out or results / "report.html"
     if out.suffix not in (".html", ".htm"):
         raise ValueError(f"--out must end in .html, got {str(out)!r}")
     if not out.parent.is_dir():
         raise ValueError(f"--out: the folder {out.parent} does not exist")
-    require_results(results)
     recordings, missing = record_all(progress=lambda agent: typer.echo(f"recording trials of {agent}", err=True))
     made = f" {version('rl2jax')}, commit {git_commit() or 'unknown'}"
     built = build_report(results, recordings, missing, made)

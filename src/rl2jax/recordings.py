@@ -227,7 +227,7 @@ def _map(maze: Maze) -> _Recording:
     free = free_cells(maze)
     return {
         "free": free.astype(int).tolist(),
-        "walls": wall_lines(maze, free),
+        "walls": [[list(point) for point in line] for line in wall_lines(maze, free)],
         "target": np.asarray(maze.target).tolist(),
         "start": np.asarray(maze.start).tolist(),
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rl2jax import markdown
-from rl2jax.page import FILES, bullets, document, figure_element, provenance, rows_table, table_parts
+from rl2jax.page import FILES, bullets, document, figure_element, how_made, provenance, rows_table, table_parts
 from rl2jax.published import MAZES, RECIPE_COLUMNS, TABLES, TRAINED, agent_name
 from rl2jax.report import read_rows
 from rl2jax.tables import (
@@ -175,13 +175,25 @@ def _wang(results: Path) -> list[str]:
     if not text:
         return []
     paths = sorted((results / "wang").glob("*.json"))
-    rows = [row for path in paths for row in _json_rows(path)]
+    everything = [row for path in paths for row in _json_rows(path)]
     lead = (
         "Claims of the papers (yes: it is so here, too), with the figures of ours that decide them. Made by "
         "<code>make reproduce-wang</code>; rules, seeds and tasks are in the rows below."
     )
-    body = markdown.to_html(text, 3, partial(_picture, results, made="Made by <code>make reproduce-wang</code>."))
-    return [f"<p>{lead}</p>", body, "<h3>How every number was made</h3>", provenance(rows)]
+    made = {path.stem: _how_studied(rows) for path in paths if (rows := _json_rows(path))}
+
+    def picture(description: str, file: str) -> str:
+        return _picture(results, description, file, made.get(Path(file).stem, ""))
+
+    body = markdown.to_html(text, 3, picture)
+    return [f"<p>{lead}</p>", body, "<h3>How every number was made</h3>", provenance(everything)]
+
+
+def _how_studied(rows: list[Row]) -> str:
+    """How a figure of Wang et al. was made: tasks, training seeds, command; standard errors are in the claims."""
+    seeds = {row["training_seed"] for row in rows if "training_seed" in row}
+    count = f"{len(seeds)} training seed{'s' if len(seeds) != 1 else ''} for each task trained on."
+    return f"{how_made(rows)} {count if seeds else ''}"
 
 
 def _json_rows(path: Path) -> list[Row]:

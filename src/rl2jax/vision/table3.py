@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from rl2jax.page import bullets, document, figure_element, provenance, wide_table
 from rl2jax.published import MAZES, PUBLISHED_MAZE_NAMES, PublishedMazes
-from rl2jax.tables import Row
+from rl2jax.tables import Row, readable_tasks
 
 TITLE = "Table 3: visual navigation in mazes that were never trained on"
 _NAMES = {
@@ -50,6 +50,9 @@ class Picture(NamedTuple):
     path: Path
 
 
+_WHOSE = "of the trained agent where the table has one, else of the explorer that sees."
+
+
 def pictured(folder: Path, task: str) -> dict[str, Picture]:
     """The pictures of a size of mazes in a folder, by kind; they need not exist."""
     size = size_name(task)
@@ -66,11 +69,15 @@ def pictured(folder: Path, task: str) -> dict[str, Picture]:
         ),
         "behaviour": (
             f"What it does in two episodes: {size} mazes (figure 6)",
-            "of the first 100 test mazes, the trials at the third quartile of how much shorter, and of how much "
-            "longer, the second episode is.",
+            f"{_WHOSE} Of the first 100 test mazes, the trials at the third quartile of how much shorter, and of how "
+            "much longer, the second episode is.",
             f"figure6-{size}.png",
         ),
-        "film": (f"A trial of two episodes: {size} mazes", "the trial of figure 6's first line.", f"trial-{size}.gif"),
+        "film": (
+            f"A trial of two episodes: {size} mazes",
+            f"{_WHOSE} The trial of figure 6's first line.",
+            f"trial-{size}.gif",
+        ),
     }
     return {kind: Picture(text, how, folder / name) for kind, (text, how, name) in kinds.items()}
 
@@ -234,7 +241,7 @@ def page_parts(rows: Sequence[Row], pictures: Iterable[Picture] = (), level: int
     for task in _tasks(rows):
         parts.append(f"<h{level}>{escape(heading(task, rows))}</h{level}>")
         parts += [_html(section) for section in sections(task, rows)]
-    parts.append(bullets([*NOTES, *_how(rows)]))
+    parts.append(bullets([*NOTES, *map(readable_tasks, _how(rows))]))
     for text, how, path in pictures:
         if path.exists():
             kind = path.suffix.removeprefix(".")
