@@ -8,7 +8,7 @@ PRESET ?=
 # Keep large freed blocks and back them with huge pages: a third of a CPU iteration is page faults otherwise.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: install test test-slow check format quickstart reproduce-table1 reproduce-table2 reproduce-table3 reproduce-wang imitation extrapolation benchmark candidates agents docs clean
+.PHONY: install test test-slow test-faults check format quickstart reproduce-table1 reproduce-table2 reproduce-table3 reproduce-wang imitation extrapolation benchmark candidates agents docs clean
 
 install: $(STAMP)
 
@@ -22,6 +22,10 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+# Kills, full disks, damaged files, numbers that are not finite, clocks that jump, hundreds of configs: some 15 minutes.
+test-faults: $(STAMP)
+	$(BIN)/python -m pytest -m faults -n auto --maxprocesses 4 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check src experiments tests docs

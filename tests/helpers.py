@@ -1,12 +1,13 @@
 """What several test modules share."""
 
-import json
+import hashlib
 
 import jax
 import numpy as np
 
 from rl2jax.config import TrainConfig
 from rl2jax.envs import BernoulliBandit
+from rl2jax.files import sealed, unsealed
 
 
 def random_params(networks, seed, scale=0.6):
@@ -44,11 +45,25 @@ def train_arguments(iterations):
     return [*task, "--preset", "quick", *options, "--iterations", iterations]
 
 
+def change_config(folder, **changes):
+    """Writes a run's settings anew, with digests that fit, there and in its checkpoints."""
+    path = folder / "run.json"
+    description = unsealed(path.read_bytes())
+    description["config"] |= changes
+    path.write_text(_sealed_again(description))
+    for manifest in folder.glob("checkpoints/*/manifest.json"):
+        saved = unsealed(manifest.read_bytes())
+        saved["beside"]["run.json"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        manifest.write_text(_sealed_again(saved))
+
+
+def _sealed_again(description):
+    return sealed({name: value for name, value in description.items() if name != "file_sha256"})
+
+
 def continue_to(folder, iterations):
     """Lets a finished run go on."""
-    description = json.loads((folder / "run.json").read_text())
-    description["config"]["iterations"] = iterations
-    (folder / "run.json").write_text(json.dumps(description))
+    change_config(folder, iterations=iterations)
 
 
 def host_leaves(tree):

@@ -1,6 +1,6 @@
 """Checkpoints: what was saved comes back to the bit, and what was not is never mistaken for it."""
 
-import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +62,7 @@ def test_a_failed_save_keeps_the_one_before(tmp_path, state, monkeypatch):
     def no_space(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(json, "dump", no_space)
+    monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(checkpoint.CheckpointError, match=r"No space left.*iteration 1 is kept"):
         checkpoint.save(tmp_path, 2, state)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["1"]

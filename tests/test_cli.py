@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from helpers import change_config, continue_to
 
 from rl2jax.cli import main
 
@@ -147,8 +148,7 @@ def test_a_checkpoint_of_another_architecture_is_named(capsys, trained, tmp_path
 
     copy = tmp_path / "copy"
     shutil.copytree(trained, copy)
-    text = (copy / "run.json").read_text()
-    (copy / "run.json").write_text(text.replace('"gru_units": 4', '"gru_units": 6'))
+    change_config(copy, gru_units=6)
     refused(capsys, ["evaluate", copy, "--num-tasks", 10], "another architecture")
 
 
@@ -194,7 +194,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(capsys, mounted):
     folder = mounted("size=600k") / "run"
     assert run([*TRAIN, "--iterations", 2, "--out", folder]) == 0
     before = final_state(folder)
-    (folder / "run.json").write_text((folder / "run.json").read_text().replace('"iterations": 2', '"iterations": 4'))
+    continue_to(folder, 4)
     filler = folder.parent / "filler"
     subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=1024"], capture_output=True)  # until it is full
     refused(capsys, ["train", "bandit:k=2,n=4", "--resume", "--out", folder], "No space left")

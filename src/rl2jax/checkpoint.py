@@ -1,5 +1,10 @@
-"""Train states on disk: orbax, a manifest of what was written, and a rename that makes it all count at once."""
+"""Train states on disk: orbax, a manifest of what was written, and a rename that makes it all count at once.
 
+FOLDER/ITERATION/state/          orbax's files
+FOLDER/ITERATION/manifest.json   shapes of the arrays, SHA-256 of every file, of what lies beside FOLDER, and of itself
+"""
+
+import contextlib
 import hashlib
 import json
 import os
@@ -13,10 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rl2jax.files import is_sealed, read_regular, sealed, unsealed
 from rl2jax.types import PyTree
 
 _STATE, _MANIFEST = "state", "manifest.json"
 _KEEP = 2
+_FORMAT = 2
+_FIELDS = {"file_sha256", "format", "iteration", "beside", "arrays", "sha256"}
+_FIELDS_OF_FORMAT_1 = {"arrays", "sha256"}  # which said nothing of itself, nor of what lay beside it
 
 
 class CheckpointError(RuntimeError):
@@ -71,8 +80,57 @@ def _shapes(tree: PyTree) -> dict[str, list]:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    """SHA-256 of every file under `folder`; what is neither file nor folder, or a link to one, has none."""
+    digests = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir() and not path.is_symlink():
+            continue
+        name = str(path.relative_to(folder))
+        if not path.is_file():
+            digests[name] = ""
+            continue
+        with open(path, "rb") as file:
+            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of the checkpoint in `path`, found unchanged.
+
+    Raises:
+      CheckpointError: if it is damaged, or of another version.
+    """
+    try:
+        content = read_regular(path / _MANIFEST)
+        manifest = unsealed(content) if is_sealed(content) else json.loads(content)
+        fields = set(manifest)
+        if fields == _FIELDS_OF_FORMAT_1:
+            manifest |= {"format": 1, "iteration": int(path.name), "beside": {}}
+            if not all(isinstance(manifest[name], dict) for name in _FIELDS_OF_FORMAT_1):
+                raise ValueError("its fields are no objects")
+        elif fields != _FIELDS:
+            raise ValueError("its fields are not those that were written")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"checkpoint {path} is damaged: its manifest cannot be read ({error}); {_GO_BACK}"
+        ) from error
+    if manifest["format"] not in (1, _FORMAT):
+        raise CheckpointError(f"checkpoint {path} has format {manifest['format']}, this version reads {_FORMAT} and 1")
+    if manifest["iteration"] != int(path.name):
+        raise CheckpointError(f"checkpoint {path} is of iteration {manifest['iteration']}; {_GO_BACK}")
+    return manifest
+
+
+_GO_BACK = "delete that folder to go back to the checkpoint before it"
+
+
+def saved_beside(folder: Path, iteration: int) -> dict[str, str]:
+    """SHA-256 of the files that lay beside `folder` when folder/iteration was saved, as `save` was told.
+
+    Raises:
+      CheckpointError: if the manifest is damaged.
+    """
+    return _read_manifest(folder / str(iteration))["beside"]
 
 
 def iterations_on_disk(folder: Path) -> list[int]:
@@ -80,14 +138,20 @@ def iterations_on_disk(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
     names = (entry.name for entry in folder.iterdir() if entry.is_dir())
-    return sorted(int(name) for name in names if re.fullmatch(r"\d+", name))
+    return sorted(int(name) for name in names if re.fullmatch(r"0|[1-9][0-9]{0,11}", name))
 
 
-def save(folder: Path, iteration: int, state: PyTree) -> Path:
+def save(folder: Path, iteration: int, state: PyTree, beside: dict[str, str] | None = None) -> Path:
     """Writes `state` to folder/iteration and keeps the one before.
 
     Everything goes to a temporary folder first, which is renamed when complete: a crash leaves either the
-    whole checkpoint or none.
+    whole checkpoint or none. One process at a time; what killed ones left behind is removed first.
+
+    Args:
+      folder: of all checkpoints; made if there is none.
+      iteration: the checkpoint's name.
+      state: arrays.
+      beside: names and SHA-256 of files that belong to it, for `saved_beside`.
 
     Raises:
       CheckpointError: if it cannot be written; earlier checkpoints are untouched.
@@ -95,19 +159,20 @@ def save(folder: Path, iteration: int, state: PyTree) -> Path:
     import orbax.checkpoint as ocp
 
     final = folder / str(iteration)
-    temporary = folder / f"tmp-{iteration}-{os.getpid()}"
+    temporary = folder / f"{_TEMPORARY}-{iteration}-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove_temporaries(folder)
         temporary.mkdir()
         with _checkpointer() as checkpointer:
             checkpointer.save((temporary / _STATE).absolute(), args=ocp.args.StandardSave(_to_arrays(state)))
-        manifest = {"arrays": _shapes(state), "sha256": _digests(temporary / _STATE)}
+        manifest = {"format": _FORMAT, "iteration": iteration, "beside": beside or {}, "arrays": _shapes(state)}
         with open(temporary / _MANIFEST, "w") as file:
-            json.dump(manifest, file)
+            file.write(sealed(manifest | {"sha256": _digests(temporary / _STATE)}))
             file.flush()
             os.fsync(file.fileno())
-        shutil.rmtree(final, ignore_errors=True)
+        if final.exists():  # set aside whole: a folder that is half removed would be a damaged checkpoint
+            final.rename(folder / f"{_TEMPORARY}-old-{iteration}-{os.getpid()}")
         temporary.rename(final)
     except Exception as error:  # orbax reports a full disk under several types
         shutil.rmtree(temporary, ignore_errors=True)
@@ -116,14 +181,24 @@ def save(folder: Path, iteration: int, state: PyTree) -> Path:
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"cannot write a checkpoint to {folder}: {reason}; {last}") from error
     for old in iterations_on_disk(folder)[:-_KEEP]:
-        shutil.rmtree(folder / str(old), ignore_errors=True)
-    for leftover in folder.glob("tmp-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+        # Set aside whole, too: what is killed now must not leave a checkpoint that lacks files.
+        aside = folder / f"{_TEMPORARY}-old-{old}-{os.getpid()}"
+        with contextlib.suppress(OSError):
+            (folder / str(old)).rename(aside)
+    _remove_temporaries(folder)
     return final
 
 
+_TEMPORARY = "tmp"
+
+
+def _remove_temporaries(folder: Path) -> None:
+    for leftover in folder.glob(f"{_TEMPORARY}-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
 def restore(folder: Path, iteration: int, template: PyTree) -> PyTree:
-    """Reads folder/iteration back.
+    """Reads folder/iteration back; no file of it is opened as arrays before its digest was found right.
 
     Args:
       folder: as in `save`.
@@ -136,17 +211,16 @@ def restore(folder: Path, iteration: int, template: PyTree) -> PyTree:
     import orbax.checkpoint as ocp
 
     path = folder / str(iteration)
+    manifest = _read_manifest(path)
+    saved_arrays, saved_digests = manifest["arrays"], manifest["sha256"]
     try:
-        manifest = json.loads((path / _MANIFEST).read_text())
-        saved_arrays, saved_digests = manifest["arrays"], manifest["sha256"]
         digests = _digests(path / _STATE)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"checkpoint {path} is damaged: its manifest cannot be read ({error})") from error
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read: {error}") from error
     changed = [name for name in sorted({*digests, *saved_digests}) if digests.get(name) != saved_digests.get(name)]
     if changed:
         raise CheckpointError(
-            f"checkpoint {path} is damaged: {changed[0]} is missing, truncated or changed; delete that folder "
-            "to go back to the checkpoint before it"
+            f"checkpoint {path} is damaged: {changed[0]} is missing, truncated or changed; {_GO_BACK}"
         )
     expected = _shapes(template)
     for name in sorted({*expected, *saved_arrays}):
@@ -160,12 +234,16 @@ def restore(folder: Path, iteration: int, template: PyTree) -> PyTree:
         with _checkpointer() as checkpointer:
             arrays = checkpointer.restore((path / _STATE).absolute(), args=ocp.args.StandardRestore(abstract))
     except Exception as error:  # orbax and tensorstore raise many types on bad files
-        raise CheckpointError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0][:300]}") from error
+        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"checkpoint {path} cannot be read: {reason}") from error
     return _from_arrays(arrays, template)
 
 
 def _describe(shape_and_dtype: list | None) -> str:
-    return "absent" if shape_and_dtype is None else f"{shape_and_dtype[1]}{shape_and_dtype[0]}"
+    """A manifest's [shape, dtype], in words; of format 1 it may be anything."""
+    if shape_and_dtype is None:
+        return "absent"
+    return "".join(map(str, reversed(shape_and_dtype))) if isinstance(shape_and_dtype, list) else str(shape_and_dtype)
 
 
 def restore_latest(folder: Path, template: PyTree) -> tuple[int, PyTree]:

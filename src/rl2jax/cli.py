@@ -122,9 +122,18 @@ def train(
     else:
         finished = train_seeds_with_progress(runs, mesh, shown, **options)
     if not finished:
-        shown.print("stopped and saved; continue with --resume")
+        shown.print(_stopped(runs[0]))
         return
     shown.print(f"done; now `rl2jax evaluate {runs[0].folder} --num-tasks 10000`")
+
+
+def _stopped(run: Any) -> str:
+    """What is told of a session that a signal ended."""
+    from rl2jax.runs import last_iteration
+
+    if last_iteration(run) == 0:
+        return "stopped before the first iteration was done, there was nothing to save; start again with --resume"
+    return "stopped and saved; continue with --resume"
 
 
 def _refuse_with_recipe(recipe: str, options: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """A run in a folder: what it is, its checkpoints, its metrics; made, continued, read back.
 
-DIR/run.json       task, seed and config, and the run whose parameters it started from; written once
-DIR/checkpoints/   one folder per saved iteration, the last two kept
+DIR/run.json       task, seed and config, and the run whose parameters it started from; written once, with its SHA-256
+DIR/checkpoints/   one folder per saved iteration, the last two kept; with the SHA-256 of run.json and the rows so far
 DIR/metrics.jsonl  one row per iteration
 DIR/tensorboard/   the same, if tensorboardX is installed
 """
@@ -11,6 +11,8 @@ import fcntl
 import hashlib
 import importlib.util
 import json
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +26,15 @@ from jax.sharding import Mesh
 from rl2jax import checkpoint
 from rl2jax.agents.base import Agent
 from rl2jax.config import TrainConfig
-from rl2jax.files import git_commit, write_atomically
+from rl2jax.files import (
+    git_commit,
+    is_sealed,
+    leftovers_of,
+    read_regular,
+    sealed,
+    unsealed,
+    write_atomically,
+)
 from rl2jax.learner import TrainState
 from rl2jax.processes import any_process, is_first, require_same, stop_signals, together
 from rl2jax.tasks import Task, parse_task
@@ -34,7 +44,7 @@ from rl2jax.types import PyTree
 from rl2jax.vision.engine_learner import EngineLearner
 from rl2jax.vision.vizdoom import VizdoomMazes
 
-_FORMAT = 1
+_FORMAT = 2  # 1 had no digest of itself
 _RUN, _METRICS, _CHECKPOINTS, _LOCK = "run.json", "metrics.jsonl", "checkpoints", ".lock"
 
 
@@ -106,14 +116,7 @@ def create_run(
     state = None if start is None else started_from(run, start)
     if not is_first():
         return run
-    if (folder / _RUN).exists():
-        raise RunError(f"{folder} already holds a run; continue it with --resume, or choose another --out")
-    if folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder} is a file; --out must be a new or empty folder")
-    cut_off = start is not None and checkpoint.iterations_on_disk(run.checkpoints) in ([], [0])
-    leftovers = {_LOCK, _CHECKPOINTS} if cut_off else {_LOCK}
-    if folder.is_dir() and any(entry.name not in leftovers for entry in folder.iterdir()):
-        raise RunError(f"{folder} is not empty and holds no run; choose another --out")
+    _refuse_occupied(run, start)
     description = {
         "format": _FORMAT,
         "task": task.name,
@@ -124,21 +127,40 @@ def create_run(
     }
     if start is not None:
         description["started_from"] = [*ancestry(start), described(start)]
+    content = sealed(description)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if state is not None:
-            checkpoint.save(run.checkpoints, 0, state)
-        write_atomically(folder / _RUN, json.dumps(description, indent=2) + "\n")
     except OSError as error:
         raise _cannot_write(folder, error, "; choose another --out") from error
+    with lock(folder):
+        _refuse_occupied(run, start)  # two processes may have come this far
+        try:
+            if state is not None:
+                checkpoint.save(run.checkpoints, 0, state, {_RUN: _digest(content.encode())})
+            write_atomically(folder / _RUN, content)
+        except OSError as error:
+            raise _cannot_write(folder, error, "; choose another --out") from error
     return run
+
+
+def _refuse_occupied(run: Run, start: Run | None) -> None:
+    """Raises RunError for a folder where no new run can be made."""
+    folder = run.folder
+    if (folder / _RUN).exists():
+        raise RunError(f"{folder} already holds a run; continue it with --resume, or choose another --out")
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; --out must be a new or empty folder")
+    cut_off = start is not None and checkpoint.iterations_on_disk(run.checkpoints) in ([], [0])
+    leftovers = {_LOCK, *(path.name for path in leftovers_of(folder / _RUN))} | ({_CHECKPOINTS} if cut_off else set())
+    if folder.is_dir() and any(entry.name not in leftovers for entry in folder.iterdir()):
+        raise RunError(f"{folder} is not empty and holds no run; choose another --out")
 
 
 def open_run(folder: Path) -> Run:
     """Reads a run folder back.
 
     Raises:
-      RunError: if it holds no run, or `run.json` cannot be understood.
+      RunError: if it holds no run, or `run.json` was changed or cannot be understood.
     """
     path = folder / _RUN
     if not path.is_file():
@@ -151,19 +173,39 @@ def open_run(folder: Path) -> Run:
             names = ", ".join(stages)
             raise RunError(f"{folder} holds {names}: name one, for a recipe its last, {folder / stages[-1]}")
         raise RunError(f"{folder} holds no run ({_RUN} is missing); make one with `rl2jax train TASK --out {folder}`")
+    description = _description(folder)
     try:
-        description = json.loads(path.read_text())
-        if description["format"] != _FORMAT:
-            raise ValueError(f"format {description['format']}, this version reads {_FORMAT}")
         config = TrainConfig.from_json(description["config"])
         return Run(folder, parse_task(description["task"]), config, int(description["seed"]))
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    """What `run.json` says, found unchanged.
+
+    Raises:
+      RunError: if it was changed, is of another version, or cannot be read.
+    """
+    path = folder / _RUN
+    try:
+        content = read_regular(path)
+        description = unsealed(content) if is_sealed(content) else json.loads(content)
+        version = description["format"]
+        if version not in (1, _FORMAT):
+            raise ValueError(f"format {version}, this version reads {_FORMAT} and 1")
+        if version != 1 and not is_sealed(content):
+            raise ValueError("its digest is missing")
+        return description
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise RunError(
+            f"{path} cannot be read: {error}; put back what was written (other settings need a new run: --start)"
+        ) from error
 
 
 def described(run: Run) -> dict[str, Any]:
     """What `run.json` says of a run, with the iteration it stands at and its policy's `parameters_digest`."""
-    description = json.loads((run.folder / _RUN).read_text())
+    description = _description(run.folder)
     digest = parameters_digest(load_state(run).params["policy"])
     kept = {name: description[name] for name in ("task", "seed", "commit", "jax", "config")}
     return {**kept, "iteration": last_iteration(run), "parameters_sha256": digest}
@@ -171,7 +213,7 @@ def described(run: Run) -> dict[str, Any]:
 
 def ancestry(run: Run) -> list[dict[str, Any]]:
     """The runs that led to where this one started, the oldest first, each as `described`; empty from scratch."""
-    return json.loads((run.folder / _RUN).read_text()).get("started_from", [])
+    return _description(run.folder).get("started_from", [])
 
 
 def started_from(run: Run, start: Run) -> TrainState:
@@ -212,15 +254,33 @@ def load_state(run: Run, iteration: int | None = None) -> TrainState:
     """The saved train state of a run at an iteration; default the newest.
 
     Raises:
-      RunError: if there is none.
+      RunError: if there is none, or it was saved with another `run.json` than the one that is there now.
       checkpoint.CheckpointError: if it is damaged or of another architecture.
     """
-    template = jax.eval_shape(run.learner.init, jax.random.key(0))
     if not checkpoint.iterations_on_disk(run.checkpoints):
         raise RunError(f"{run.folder} holds no checkpoint yet; continue it with `rl2jax train ... --resume`")
-    if iteration is not None:
-        return checkpoint.restore(run.checkpoints, iteration, template)
-    return checkpoint.restore_latest(run.checkpoints, template)[1]
+    if iteration is None:
+        iteration = last_iteration(run)
+    wanted = checkpoint.saved_beside(run.checkpoints, iteration).get(_RUN)
+    if wanted is not None and wanted != _run_digest(run.folder):
+        raise RunError(
+            f"{run.folder / _RUN} is not the one that iteration {iteration} was saved with: put that back, "
+            "or the checkpoints that belong to this one"
+        )
+    template = jax.eval_shape(run.learner.init, jax.random.key(0))
+    return checkpoint.restore(run.checkpoints, iteration, template)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _run_digest(folder: Path) -> str:
+    """SHA-256 of `run.json`."""
+    try:
+        return _digest(read_regular(folder / _RUN))
+    except OSError as error:
+        raise RunError(f"{folder / _RUN} cannot be read: {error.strerror or error}") from error
 
 
 def trained_agent(run: Run, deterministic: bool = False) -> tuple[Agent, dict[str, Any]]:
@@ -267,6 +327,7 @@ def train_run(
       NonFiniteError: if an update was not finite; the last good state is saved first.
     """
     with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(stop_signals())  # from here on: opening a run compiles
         with together("opening the run"):
             stack.enter_context(lock(run.folder))
             learner: Learner | EngineLearner = run.learner
@@ -283,7 +344,7 @@ def train_run(
         require_same("task, settings, seed and the folder that --resume reads", wanted)
         with together("opening its files"):
             recorders = [stack.enter_context(Recorder(run, iteration))] if is_first() else []
-        state = record(learner, state, recorders, lambda tree, _: tree, checkpoint_minutes, on_chunk)
+        state = record(learner, state, recorders, lambda tree, _: tree, checkpoint_minutes, on_chunk, stop)
     return Outcome(state, int(state.iteration) >= run.config.iterations)
 
 
@@ -294,11 +355,18 @@ class Recorder:
     """
 
     def __init__(self, run: Run, iteration: int):
+        path = run.folder / _METRICS
         try:
-            _trim_metrics(run.folder / _METRICS, iteration)
-            self._file = open(run.folder / _METRICS, "a")  # noqa: SIM115
+            for leftover in (*leftovers_of(path), *leftovers_of(run.folder / _RUN)):
+                leftover.unlink(missing_ok=True)
+            rows = _rows_until(run, iteration)
+            if rows is not None:
+                write_atomically(path, rows)
+            self._file = open(path, "ab")  # noqa: SIM115
         except OSError as error:
             raise _cannot_write(run.folder, error) from error
+        self._rows_so_far = hashlib.sha256(rows or b"")
+        self._run_digest = _run_digest(run.folder)
         self._board = _tensorboard(run.folder / "tensorboard")
         self._run, self._saved_iteration = run, iteration
 
@@ -306,18 +374,33 @@ class Recorder:
         """Writes a chunk's rows."""
         try:
             for row in metric_rows(report):
-                self._file.write(json.dumps(row) + "\n")
+                line = (json.dumps(row, allow_nan=False) + "\n").encode()
+                self._file.write(line)
+                self._rows_so_far.update(line)
                 for name, value in row.items() if self._board else ():
                     self._board.add_scalar(name, value, row["iteration"])
             self._file.flush()
         except OSError as error:
             raise _cannot_write(self._run.folder, error) from error
 
+    def write_good(self, report: ChunkReport) -> None:
+        """Writes the rows before the first that is not finite."""
+        length = len(report.metrics.finite)
+        good = length if report.metrics.finite.all() else int(np.argmin(report.metrics.finite))
+        metrics = jax.tree.map(lambda x: x[:good], report.metrics)
+        seconds, iteration = report.seconds * good / length, report.iteration - length + good
+        self.write(report._replace(metrics=metrics, seconds=seconds, iteration=iteration))
+
     def save(self, state: TrainState) -> None:
         """Writes a checkpoint, unless the last one was of the same iteration."""
         iteration = int(state.iteration)
         if iteration != self._saved_iteration:
-            checkpoint.save(self._run.checkpoints, iteration, state)
+            try:
+                os.fsync(self._file.fileno())  # a checkpoint must not outlive the rows that led to it
+            except OSError as error:
+                raise _cannot_write(self._run.folder, error) from error
+            beside = {_RUN: self._run_digest, _METRICS: self._rows_so_far.hexdigest()}
+            checkpoint.save(self._run.checkpoints, iteration, state, beside)
         self._saved_iteration = iteration
 
     def __enter__(self) -> "Recorder":
@@ -341,6 +424,7 @@ def record(
     part: Callable[[PyTree, int], PyTree],
     checkpoint_minutes: float,
     on_chunk: Callable[[ChunkReport], None] | None,
+    stop: threading.Event | None = None,
 ) -> TrainState:
     """Trains to the last iteration or until a signal comes to any process, with a recorder for each run.
 
@@ -351,12 +435,17 @@ def record(
       part: (state or metrics, number of a recorder) -> its run's.
       checkpoint_minutes: between checkpoints.
       on_chunk: called after each chunk.
+      stop: set by a signal; None: this function waits for them itself.
     """
     saved_at = time.monotonic()
 
     def save(state: TrainState) -> None:
         for number, recorder in enumerate(recorders):
             recorder.save(part(state, number))
+
+    def is_due() -> bool:
+        passed = time.monotonic() - saved_at
+        return not 0 <= passed < 60.0 * checkpoint_minutes  # also where a clock was set back
 
     def callback(report: ChunkReport) -> bool:
         nonlocal saved_at
@@ -366,15 +455,22 @@ def record(
                 recorder.write(report._replace(metrics=part(report.metrics, number), steps_per_second=rate))
             if on_chunk is not None:
                 on_chunk(report)
-            if time.monotonic() - saved_at >= 60.0 * checkpoint_minutes:
+            if is_due():
                 save(report.state)
                 saved_at = time.monotonic()
-        return any_process(stop.is_set())
+        return stopped()
 
-    with stop_signals() as stop:
+    def stopped() -> bool:
+        return any_process(signalled.is_set())
+
+    waiting = stop_signals() if stop is None else contextlib.nullcontext(stop)
+    with waiting as signalled:
         try:
-            state, _ = run_chunks(learner, state, callback)
+            state, _ = run_chunks(learner, state, callback, stopped)
         except NonFiniteError as error:
+            for number, recorder in enumerate(recorders):
+                if error.report is not None:
+                    recorder.write_good(error.report._replace(metrics=part(error.report.metrics, number)))
             save(error.state)
             raise
         save(state)
@@ -399,20 +495,56 @@ def metric_rows(report: ChunkReport) -> list[dict[str, Any]]:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's `metrics.jsonl`; a last line cut off by a crash is left out."""
-    rows = []
-    path = folder / _METRICS
-    for line in path.read_text().splitlines() if path.exists() else []:
-        with contextlib.suppress(ValueError):
-            rows.append(json.loads(line))
+    """The rows of a run's `metrics.jsonl`; a last line cut off by a crash is left out.
+
+    Raises:
+      RunError: if another line is no row, or the file cannot be read.
+    """
+    return [row for _, row in _lines_and_rows(folder / _METRICS)]
+
+
+def _lines_and_rows(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
+    """Lines with their ends, and what they say; as `read_metrics`."""
+    try:
+        lines = read_regular(path).split(b"\n") if os.path.lexists(path) else []
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row["iteration"], int):
+                raise ValueError(f"iteration {row['iteration']!r}")
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            if number == len(lines):  # what follows the last end of line: nothing, or a torn row
+                continue
+            raise RunError(f"{path}: line {number} is no row of metrics ({error}); {_WITHOUT_ROWS}") from error
+        found.append((line + b"\n", row))
+    return found
+
+
+_WITHOUT_ROWS = "put back what was written, or move the file away to go on without its rows"
+
+
+def _rows_until(run: Run, iteration: int) -> bytes | None:
+    """The rows of `metrics.jsonl` up to an iteration, as they stand there; None without the file.
+
+    A killed run wrote those after its last checkpoint, and repeats them.
+
+    Raises:
+      RunError: if they are not those that the iteration's checkpoint was saved with.
+    """
+    path = run.folder / _METRICS
+    if not os.path.lexists(path):
+        return None
+    rows = b"".join(line for line, row in _lines_and_rows(path) if row["iteration"] <= iteration)
+    saved = iteration in checkpoint.iterations_on_disk(run.checkpoints)
+    wanted = checkpoint.saved_beside(run.checkpoints, iteration).get(_METRICS) if saved else None
+    if wanted is not None and wanted != _digest(rows):
+        raise RunError(
+            f"{path} was changed: its rows are not those that iteration {iteration} was saved with; {_WITHOUT_ROWS}"
+        )
     return rows
-
-
-def _trim_metrics(path: Path, iteration: int) -> None:
-    """Drops rows after `iteration`: a killed run wrote them after its last checkpoint, and repeats them."""
-    if path.exists():
-        kept = [row for row in read_metrics(path.parent) if row["iteration"] <= iteration]
-        write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
 
 
 def _tensorboard(folder: Path) -> Any:
@@ -440,6 +572,8 @@ def lock(folder: Path) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise RunError(f"another process is training in {folder}; wait for it, or choose another --out") from error
+        except OSError as error:
+            raise RunError(f"{folder} cannot be locked: {error.strerror or error}; choose another --out") from error
         yield

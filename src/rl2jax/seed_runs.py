@@ -15,6 +15,7 @@ from rl2jax import checkpoint
 from rl2jax.config import TrainConfig
 from rl2jax.experiment import progress_bar
 from rl2jax.learner import TrainState
+from rl2jax.processes import stop_signals
 from rl2jax.runs import Recorder, Run, RunError, create_run, load_state, lock, open_run, record
 from rl2jax.seeds import SeedLearner
 from rl2jax.tasks import Task
@@ -105,6 +106,7 @@ def train_seeds_with_progress(
     """
     learner = SeedLearner(runs[0].learner, len(runs), mesh)
     with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(stop_signals())  # from here on: starting compiles
         for run in runs:
             stack.enter_context(lock(run.folder))
         states = _start(runs, learner, resume)
@@ -119,5 +121,5 @@ def train_seeds_with_progress(
             )
             progress.update(bar, description="training", completed=report.iteration, note=note)
 
-        states = record(learner, states, recorders, _part, checkpoint_minutes, on_chunk)
+        states = record(learner, states, recorders, _part, checkpoint_minutes, on_chunk, stop)
     return int(states.iteration[0]) >= learner.config.iterations

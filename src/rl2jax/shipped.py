@@ -19,7 +19,7 @@ from rl2jax import recipes
 from rl2jax.agents import Agent
 from rl2jax.config import PRESETS, TrainConfig
 from rl2jax.envs.base import require
-from rl2jax.files import write_atomically
+from rl2jax.files import read_regular, write_atomically
 from rl2jax.learner import make_networks, make_trial, num_trials_in_batch
 from rl2jax.runs import Run, ancestry, described, load_state, parameters_digest
 from rl2jax.tasks import KINDS, Task, parse_task, slug
@@ -214,7 +214,7 @@ def _names(recipe: str, folder: Path | None) -> list[str]:
 
 def _natural(name: str) -> list[Any]:
     """A sort key that has n10 before n100 and k5 before k10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    return [int(part) if number % 2 else part for number, part in enumerate(re.split(r"(\d+)", name))]
 
 
 def _find(name: str, recipe: str, folder: Path | None) -> Path:
@@ -284,7 +284,7 @@ def _verified(path: Path) -> tuple[dict[str, Any], bytes]:
       ShippedAgentError: if it is no such file, damaged, or of a format that this version does not read.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
         header_bytes = int.from_bytes(content[:8], "little")  # safetensors: this length, a JSON header, the arrays
         description = json.loads(json.loads(content[8 : 8 + header_bytes])["__metadata__"][_METADATA])
         version = description["format"]

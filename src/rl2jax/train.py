@@ -51,22 +51,39 @@ class ChunkReport(NamedTuple):
     iteration: int
 
 
+_TICK = 1e-9  # seconds that a chunk takes at least, whatever clocks say
 Callback = Callable[[ChunkReport], bool | None]
 Iterations = Callable[[TrainState], tuple[TrainState, Metrics]]
 
 
 class NonFiniteError(RuntimeError):
-    """An update produced a number that is not finite. `state` is the last good train state."""
+    """An update produced a number that is not finite.
 
-    def __init__(self, state: TrainState):
-        self.state = state
+    Attributes:
+      state: the last good train state.
+      report: of the chunk in which that happened, with the metrics of all its iterations, [..., iterations in the
+        chunk], those before the bad one good; None if that is not known.
+    """
+
+    def __init__(self, state: TrainState, report: ChunkReport | None = None):
+        self.state, self.report = state, report
         iterations = np.asarray(state.iteration)  # of many seeds, the one that is stuck is behind
-        kept = int(iterations.min())
-        which = f" of seed number {int(iterations.argmin())}" if iterations.ndim else ""
+        kept, stuck = int(iterations.min()), int(iterations.argmin())
+        which = f" of seed number {stuck}" if iterations.ndim else ""
+        what = "a non-finite loss or parameter"
+        if report is not None:
+            found = _non_finite(jax.tree.map(lambda x: x[stuck], report.metrics) if iterations.ndim else report.metrics)
+            what = f"a non-finite {found[0]}" + (f" (and {', '.join(found[1:])})" if found[1:] else "")
         super().__init__(
-            f"iteration {kept + 1}{which} produced a non-finite loss or parameter; the state of iteration "
+            f"iteration {kept + 1}{which} produced {what}; the state of iteration "
             f"{kept} was kept. Look for infinite rewards or observations, or lower the learning rate."
         )
+
+
+def _non_finite(metrics: Metrics) -> list[str]:
+    """Names of what is not finite in the first iteration that was thrown away; metrics have leaves [iterations]."""
+    first = int(np.argmin(metrics.finite))
+    return [name for name, x in metrics._asdict().items() if not np.isfinite(x[first])] or ["parameter"]
 
 
 @dataclass(frozen=True)
@@ -157,9 +174,11 @@ class Learner:
         update = make_update(self.networks, self.config, self.num_trials, self.mesh)
         new_state, metrics = update(state, trajectory, key_update)
         new_state = new_state._replace(key=key)
-        # One scalar stands for all: a NaN or infinity anywhere in the new state reaches their sum.
+        # One scalar stands for all: a NaN or infinity anywhere in the new state reaches their sum. The gradient's need
+        # not: a line search that finds no finite step takes none.
         total = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(new_state._replace(key=())))
         finite = jnp.isfinite(total) & jnp.isfinite(metrics.baseline_loss) & jnp.isfinite(metrics.mean_return)
+        finite = finite & jnp.isfinite(metrics.grad_norm)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, state)
         return kept, metrics._replace(finite=finite.astype(jnp.float32))
 
@@ -251,10 +270,13 @@ def train(
     return run_chunks(learner, learner.init(key) if state is None else learner.place(state), callback)
 
 
-def run_chunks(learner: Program, state: TrainState, callback: Callback) -> tuple[TrainState, Metrics]:
+def run_chunks(
+    learner: Program, state: TrainState, callback: Callback, stopped: Callable[[], bool] = lambda: False
+) -> tuple[TrainState, Metrics]:
     """Trains to the last iteration chunk by chunk, as `train` with a callback; `state` is donated.
 
-    Compiles ahead of time, so that compilation is measured apart.
+    Compiles ahead of time, so that compilation is measured apart. Compiling may take minutes: `stopped` is asked before
+    and after it whether training is to end there.
     """
     config = learner.config
     compiled: dict[int, Iterations] = {}
@@ -267,17 +289,22 @@ def run_chunks(learner: Program, state: TrainState, callback: Callback) -> tuple
         length = min(to_boundary, config.iterations - iteration)
         compile_start = time.perf_counter()
         if length not in compiled:
+            if stopped():
+                break
             compiled[length] = learner.compile(state, length)
+            if stopped():
+                break
         start = time.perf_counter()
         state, metrics = compiled[length](state)
         metrics = jax.tree.map(np.asarray, metrics)  # waits for the device
-        seconds = time.perf_counter() - start
-        if not metrics.finite.all():
-            raise NonFiniteError(state)
+        seconds = max(time.perf_counter() - start, _TICK)
         iteration += length
-        history.append(metrics)
         rate = length * learner.steps_per_iteration / seconds
-        if callback(ChunkReport(state, metrics, seconds, rate, start - compile_start, iteration)):
+        report = ChunkReport(state, metrics, seconds, rate, max(start - compile_start, 0.0), iteration)
+        if not metrics.finite.all():
+            raise NonFiniteError(state, report)
+        history.append(metrics)
+        if callback(report):
             break
     if not history:
         shape = (*state.iteration.shape, 0)
