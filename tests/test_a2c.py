@@ -227,8 +227,15 @@ def test_the_gradient_s_norm_is_clipped_as_one_vector():
 # --- All of it together.
 
 
-@pytest.mark.parametrize("algorithm", ["trpo", "ppo", "a2c"])
-@pytest.mark.parametrize("shared_trunk", [False, True])
+@pytest.mark.parametrize(
+    ("algorithm", "shared_trunk"),
+    [
+        ("trpo", True),
+        ("ppo", False),
+        ("a2c", True),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [("trpo", False), ("ppo", True), ("a2c", False)]),
+    ],
+)
 def test_every_algorithm_trains_every_kind_of_network(algorithm, shared_trunk):
     """LSTM, time, either optimiser; policy and baseline both move, and the loss is finite."""
     config = CONFIG.replace(

@@ -281,6 +281,7 @@ def forbidden(*_, **__):
     raise AssertionError("done already")
 
 
+@pytest.mark.slow
 def test_a_tiny_study(tmp_path, monkeypatch):
     """Stopped while it plays, continued without training again, added to; then nothing is left to do."""
     folder = tmp_path / "results" / "bandit-k2-n4"

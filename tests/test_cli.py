@@ -242,7 +242,7 @@ def test_killed_and_resumed_equals_never_stopped(tmp_path, algorithm):
     assert learned(tmp_path / "killed") == learned(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_exits_cleanly(tmp_path, number):
     folder = tmp_path / "run"
     process = subprocess.Popen(

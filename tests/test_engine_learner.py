@@ -19,7 +19,7 @@ TASK = parse_task("maze:size=3,t=12,mazes=4,n=2")
 CONFIG = TASK.preset("quick").replace(batch_size=96, gru_units=8, iterations=2, policy_minibatch_trials=2)
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "imitation"])
+@pytest.mark.parametrize("algorithm", [pytest.param("ppo", marks=pytest.mark.slow), "imitation"])
 def test_the_engine_plays_the_batch_that_the_device_would(algorithm):
     """Same keys, same mazes; as no frame differs in a way that matters to the policy, same trials."""
     pytest.importorskip("vizdoom")

@@ -93,6 +93,7 @@ def test_only_the_baseline_sees_the_task():
     assert values.shape == unseen.shape == (6,)
 
 
+@pytest.mark.slow
 def test_a_baseline_that_sees_the_task_explains_more():
     """Before its first pull a blind baseline knows nothing of a trial's return; a seeing one learns the arms' part."""
     env = BernoulliBandit(2)

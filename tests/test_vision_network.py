@@ -390,6 +390,7 @@ def test_natural_steps_know_the_values(losses):
 # --- Learning.
 
 
+@pytest.mark.slow
 def test_ppo_learns_what_it_sees():
     """With the auxiliary head too, which infers how bright this task's frames are."""
     config = CONFIG.replace(task_inference_coefficient=1.0)

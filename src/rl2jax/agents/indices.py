@@ -197,7 +197,7 @@ def _gain_of_pulling(prices, gain, offset, offset_below, pulls, weight, discount
       float32 [L, B].
     """
     half = gain.shape[1] // 2
-    places = jnp.arange(gain.shape[1])
+    places = jnp.arange(gain.shape[1])[None]
     mean = jnp.clip((offset[:, None] + places - half + 1.0) / (pulls + 2.0), 0.0, 1.0)
     edge = edge_weight * jnp.maximum((offset_below + half + 1.0) / (pulls + 3.0) - prices, 0.0)
     padded = jnp.concatenate([jnp.zeros_like(gain[:, :1]), gain, edge[:, None]], axis=1)
@@ -211,7 +211,7 @@ def _gain_of_pulling(prices, gain, offset, offset_below, pulls, weight, discount
 def _descend(prices, offsets, top, discount, half):
     """Gain of stopping when best at level `top`, from `len(offsets) - 1` levels below; float32 [L, 2 half]."""
     depth = len(offsets) - 1 + top
-    mean = (jnp.asarray(offsets[-1])[:, None] + jnp.arange(2 * half) - half + 1.0) / (depth + 2.0)
+    mean = (jnp.asarray(offsets[-1])[:, None] + jnp.arange(2 * half)[None] - half + 1.0) / (depth + 2.0)
     gain = jnp.maximum(mean - prices[:, None], 0.0)  # as if nothing more were learned
     weight = 1.0 - discount
 
