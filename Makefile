@@ -8,7 +8,7 @@ PRESET ?=
 # Keep large freed blocks and back them with huge pages: a third of a CPU iteration is page faults otherwise.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: install test test-slow test-faults check format quickstart reproduce-table1 reproduce-table2 reproduce-table3 reproduce-wang imitation extrapolation benchmark candidates agents docs clean
+.PHONY: install test test-slow test-faults check format quickstart reproduce-table1 reproduce-table2 reproduce-table3 reproduce-wang imitation extrapolation benchmark candidates agents docs examples wheel test-versions clean
 
 install: $(STAMP)
 
@@ -81,3 +81,17 @@ $(BIN)/mkdocs: | $(STAMP)
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache
+
+# Each a few minutes on two cores: an agent at work, a task of one's own, what a hidden state knows (docs/howto/examples.md).
+examples: $(STAMP)
+	$(BIN)/python examples/watch_an_agent.py
+	$(BIN)/python examples/guess_the_number.py
+	$(BIN)/python examples/read_its_mind.py
+
+# Builds the last commit's archives into dist/, and tries the wheel in an environment of its own, outside this tree.
+wheel: $(STAMP)
+	$(BIN)/python -m experiments.release
+
+# The suite's core with the oldest dependencies that pyproject.toml allows, and with the newest; continues where it was.
+test-versions: $(STAMP)
+	$(BIN)/python -m experiments.versions

@@ -32,7 +32,7 @@ from rl2jax.trial import Trial
 from rl2jax.tuning import tuned_or_tune
 
 PENALTIES = 10.0 ** np.arange(-7, 1)  # of the ridge; chosen on trials of their own
-RANGES = ((1, 5), (6, 10), (11, 20), (21, 40), (41, 60), (61, 80), (81, 100))  # pulls made so far, both included
+RANGES = ((1, 5), (6, 10), (11, 20), (21, 40), (41, 60), (61, 80), (81, 99))  # pulls made so far, both included
 
 
 class Replay(NamedTuple):
