@@ -87,12 +87,12 @@ def figure_element(content: str, description: str, caption: str = "") -> str:
 def how_made(rows: Iterable[Row]) -> str:
     """Of a figure's rows: over how many tasks, the largest standard error, the commands; HTML."""
     rows = list(rows)
-    tasks = sorted({row["num_tasks"] for row in rows if row.get("num_tasks")})
+    tasks = {row["num_tasks"] for row in rows if row.get("num_tasks")}
     errors = [row["standard_error"] for row in rows if row.get("standard_error")]
     commands = list(dict.fromkeys(row["command"] for row in rows if row.get("command")))
     texts = []
     if tasks:
-        texts.append(f"Means over {' to '.join(f'{count:,}' for count in dict.fromkeys((tasks[0], tasks[-1])))} tasks")
+        texts.append(f"Means over {_range(tasks)} tasks")
     if errors:
         texts.append(f"standard errors of the totals at most {max(errors):.2g}")
     if commands:
@@ -141,22 +141,28 @@ def _score_table(table: Table, caption: str) -> str:
     return wide_table(caption, ["setup", *(table.columns[agent] for agent in agents), "RL², % of limit"], body)
 
 
-def provenance(rows: list[Row]) -> str:
+def provenance(rows: list[Row], name: Callable[[str], str] = agent_name) -> str:
     """How every number was made, one line a row, to be unfolded."""
-    return f"<details><summary>{len(rows)} rows</summary>{rows_table(rows)}</details>"
+    return f"<details><summary>{len(rows)} rows</summary>{rows_table(rows, name=name)}</details>"
 
 
-def rows_table(rows: list[Row], caption: str = "How each row was made") -> str:
-    """Any rows: their scores, and how they were made; the caption is for those who do not see what stands above."""
+def rows_table(rows: list[Row], caption: str = "How each row was made", name: Callable[[str], str] = agent_name) -> str:
+    """Any rows: their scores, and how they were made.
+
+    Args:
+      rows: with task and agent.
+      caption: for those who do not see what stands above.
+      name: an agent's name for people.
+    """
     lines = []
     one_kind = len({row["task"].partition(":")[0] for row in rows}) == 1
     for row in rows:
         task = short(row["task"]) if one_kind else readable_tasks(row["task"])
         settings = json.dumps(row.get("hyperparameters", {}))
         score = score_text(Cell(row["mean"], row.get("standard_error"))) if "mean" in row else ""
-        seeds = ", ".join(str(row[name]) for name in ("seed", "training_seed") if name in row)
+        seeds = ", ".join(str(row[field]) for field in ("seed", "training_seed") if field in row)
         lines.append(
-            f'<tr><th scope="row">{escape(task)}</th><td>{escape(agent_name(row["agent"]))}</td>'
+            f'<tr><th scope="row">{escape(task)}</th><td>{escape(name(row["agent"]))}</td>'
             f"<td>{score}</td><td>{row.get('num_tasks', '')}</td>"
             f"<td>{seeds}</td><td>{escape(str(row.get('commit') or ''))}</td>"
             f"<td>{escape(str(row.get('preset') or ''))}</td>"
@@ -219,7 +225,7 @@ def table_parts(number: int, rows: list[Row], level: int = 2) -> list[str]:
     if not table.lines:
         raise ValueError(f"there is no row of table {number}")
     published = TABLES[number]
-    parts = [_score_table(table, f"{table.title}. {_READING}"), bullets(_fewer_notes(table.notes))]
+    parts = [_score_table(table, f"{table.title}. {_READING}"), bullets(_notes(table))]
     everything = build_table(number, rows, everything=True)
     if set(everything.columns) != set(table.columns):
         beyond = {a: h for a, h in everything.columns.items() if a not in published.columns or a in TRAINED}
@@ -249,13 +255,25 @@ _READING = "± is one standard error, in italics the paper's number."
 _FEWER_TASKS = " tasks, the others "
 
 
-def _fewer_notes(notes: list[str]) -> list[str]:
+def _notes(table: Table) -> list[str]:
     """The notes of a table, those on fewer tasks as one."""
-    fewer = [note.removesuffix(".") for note in notes if _FEWER_TASKS in note]
-    most = sorted({note.partition(_FEWER_TASKS)[2] for note in fewer}, key=int)
-    listed = "; ".join(note.partition(_FEWER_TASKS)[0] for note in fewer)
-    joined = [f"Fewer tasks than the {' or '.join(most)} of the others: {listed}."] if fewer else []
-    return [note for note in notes if _FEWER_TASKS not in note] + joined
+    fewer: dict[str, set[int]] = {}
+    most = set()
+    for note in table.notes:
+        if _FEWER_TASKS in note:
+            told, _, others = note.removesuffix(".").partition(_FEWER_TASKS)
+            place, _, tasks = told.rpartition(": ")
+            agent = next(place.removesuffix(f", {short(task)}") for task in table.lines if place.endswith(short(task)))
+            fewer.setdefault(agent, set()).add(int(tasks))
+            most.add(int(others))
+    listed = "; ".join(f"{agent} {_range(counts)}" for agent, counts in fewer.items())
+    joined = [f"Fewer tasks than the {_range(most)} of the others: {listed}."] if fewer else []
+    return [note for note in table.notes if _FEWER_TASKS not in note] + joined
+
+
+def _range(counts: Iterable[int]) -> str:
+    ordered = sorted(counts)
+    return " to ".join(f"{count:,}" for count in dict.fromkeys((ordered[0], ordered[-1])))
 
 
 def _heading(text: str, level: int) -> str:

@@ -16,7 +16,7 @@ from rl2jax.files import write_atomically
 from rl2jax.published import MAZES
 from rl2jax.report import read_rows, write_rows
 from rl2jax.runs import Run, open_run, read_metrics, trained_agent
-from rl2jax.tables import read_results
+from rl2jax.tables import read_results, readable_tasks
 from rl2jax.tasks import parse_task, slug
 from rl2jax.trial import Trial
 from rl2jax.vision import MazeNavigation, pictures
@@ -199,7 +199,7 @@ def draw(plan: Plan, task: str, runs: list[Run]) -> None:
     pictures.write_gif(paths["film"], mazes.at(first), trajectory, episodes, first)
     curves = [rows for run in runs if (rows := read_metrics(run.folder))]
     if curves:
-        pictures.training_curves({runs[0].task.name: curves}).savefig(paths["curves"], dpi=120)
+        pictures.training_curves({readable_tasks(runs[0].task.name): curves}).savefig(paths["curves"], dpi=120)
 
 
 def write_report(plan: Plan) -> None:

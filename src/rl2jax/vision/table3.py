@@ -250,7 +250,7 @@ def page_parts(rows: Sequence[Row], pictures: Iterable[Picture] = (), level: int
             caption = f"<b>{escape(text)}</b>: {escape(how)} Made by <code>make reproduce-table3</code>."
             parts.append(figure_element(picture, text, caption))
     shown: list[Any] = list(documented(rows).values())
-    return [*parts, f"<h{level}>How every number was made</h{level}>", provenance(shown)]
+    return [*parts, f"<h{level}>How every number was made</h{level}>", provenance(shown, agent_title)]
 
 
 def _html(section: Section) -> str:
