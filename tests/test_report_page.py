@@ -55,23 +55,23 @@ def made_up_row(agent, mean, **more):
     return row | {"commit": "abc", "protocol": "large", "significantly_better": [], "command": "rl2jax <x>"} | more
 
 
-@pytest.fixture
-def results(tmp_path):
+def write_results(folder):
     """A folder as experiments/results, with a row of most things."""
     for name in ("table1", "table3", "wang", "benchmarks"):
-        (tmp_path / name).mkdir()
+        (folder / name).mkdir()
     rows = [made_up_row("random", 5.0), made_up_row("gittins", 6.6), made_up_row("limit", 6.66, method="exact")]
-    write_rows(tmp_path / "table1" / "a.json", [*rows, made_up_row("rl2_best", 6.65, training_seed=0, preset="best")])
-    write_rows(tmp_path / "imitation-x.json", [made_up_row("imitation", 6.5)])
-    write_rows(
-        tmp_path / "wang" / "bandits.json", [{"task": TASK, "agent": "rl2", "num_tasks": 77, "training_seed": 3}]
-    )
-    (tmp_path / "wang" / "bandits.svg").write_text('<svg role="img" aria-label="arms"><path d="M0 0"/></svg>')
-    (tmp_path / "wang.md").write_text(
-        "# W\n\n## Arms (figure 2)\n\n![Arms](wang/bandits.png)\n\n- yes: **all** <good>\n"
-    )
-    (tmp_path / "benchmarks" / "cpu.md").write_text(f"one core\n\n| task | time |\n|---|---:|\n| {TASK}, 5 | 3 s |\n")
-    return tmp_path
+    write_rows(folder / "table1" / "a.json", [*rows, made_up_row("rl2_best", 6.65, training_seed=0, preset="best")])
+    write_rows(folder / "imitation-x.json", [made_up_row("imitation", 6.5)])
+    write_rows(folder / "wang" / "bandits.json", [{"task": TASK, "agent": "rl2", "num_tasks": 77, "training_seed": 3}])
+    (folder / "wang" / "bandits.svg").write_text('<svg role="img" aria-label="arms"><path d="M0 0"/></svg>')
+    (folder / "wang.md").write_text("# W\n\n## Arms (figure 2)\n\n![Arms](wang/bandits.png)\n\n- yes: **all** <good>\n")
+    (folder / "benchmarks" / "cpu.md").write_text(f"one core\n\n| task | time |\n|---|---:|\n| {TASK}, 5 | 3 s |\n")
+    return folder
+
+
+@pytest.fixture
+def results(tmp_path):
+    return write_results(tmp_path)
 
 
 # --- Recorded trials.
@@ -268,6 +268,8 @@ def test_markdown():
     assert html.startswith("<h3>A <code>b</code></h3><p>long line</p>")
     assert '<tr><th scope="row"><strong>1</strong></th><td>a_b</td></tr>' in html
     assert html.endswith("<ul><li><em>i</em> &lt;j&gt;</li></ul>[p|q.png]")
+    with pytest.raises(ValueError, match="equally many cells"):
+        markdown.to_html("| a | b |\n|---|---|\n| c |\n")
     assert readable_tasks("at mdp:s=10,a=5,t=10,n=25, 5") == "at tabular MDP, n=25, 5"
 
 
@@ -301,21 +303,29 @@ def test_the_command_writes_the_page(results, bandits, monkeypatch, capsys):
 # --- In a browser.
 
 
-@pytest.fixture
-def browser(tmp_path):
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
     if chromium.find() is None:
         pytest.skip("no Chromium on this machine")
     if sys.platform == "win32":
         pytest.skip("Chromium's pipe is driven through POSIX file descriptors")
-    with chromium.Chromium(tmp_path / "profile") as page:
+    with chromium.Chromium(tmp_path_factory.mktemp("profile")) as page:
         yield page
 
 
+@pytest.fixture(scope="module")
+def file(tmp_path_factory, bandits, mazes):
+    folder = write_results(tmp_path_factory.mktemp("results"))
+    path = folder / "report.html"
+    path.write_text(build_report(folder, [*bandits, *mazes]).html)
+    return path
+
+
 @pytest.fixture
-def opened(browser, results, bandits, mazes):
-    path = results / "report.html"
-    path.write_text(build_report(results, [*bandits, *mazes]).html)
-    browser.open(path)
+def opened(browser, file):
+    """The report in the browser, without a network; at the end nothing went wrong in it and nothing was asked for."""
+    browser.events.clear()
+    browser.open(file)
     yield browser
     kinds = ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled")
     assert [event for event in browser.events if event["method"] in kinds] == []
@@ -432,9 +442,8 @@ def page_picture(page, clip):
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(result["data"]))).convert("RGB"), int)
 
 
-def test_the_theme_follows_the_system_and_the_button(browser, results, bandits):
-    path = results / "report.html"
-    path.write_text(build_report(results, bandits).html)
+def test_the_theme_follows_the_system_and_the_button(opened, file):
+    browser, path = opened, file
     colour = "getComputedStyle(document.body).backgroundColor"
     axis = "getComputedStyle(document.querySelector('#table1 ~ figure svg text, #table1 ~ details svg text')).fill"
     browser.open(path, dark=True)

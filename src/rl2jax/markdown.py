@@ -21,6 +21,9 @@ def to_html(text: str, level: int = 2, picture: Callable[[str, str], str] = lamb
       text: Markdown; of what this module does not know, the text.
       level: of the HTML headings that the document's second level becomes; its first, the title, is left out.
       picture: (description, file as written) -> HTML.
+
+    Raises:
+      ValueError: for a table whose lines do not fit together.
     """
     parts: list[str] = []
     for kind, lines in groupby(text.splitlines(), _kind):
@@ -59,13 +62,26 @@ def _heading(line: str, level: int) -> str:
     return f"<h{depth}>{inline(text)}</h{depth}>"
 
 
+_LONG = 60  # letters, from which on a cell's words are wrapped in a column of their own width
+
+
 def _table(lines: list[str]) -> str:
-    head, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    heads = "".join(f'<th scope="col">{inline(cell)}</th>' for cell in head)
-    rows = [
-        f'<tr><th scope="row">{inline(first)}</th>{"".join(f"<td>{inline(cell)}</td>" for cell in cells)}</tr>'
-        for first, *cells in body
-    ]
+    rows_of_cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    if len(lines) < 2 or len(set(map(len, rows_of_cells))) > 1:
+        raise ValueError(f"a table's lines must have equally many cells, and a second line of dashes: {lines[0]!r:.80}")
+    head, marks, *body = rows_of_cells
+    words = [not mark.endswith(":") for mark in marks]
+
+    def kind(column: int) -> str:
+        long = any(len(cells[column]) > _LONG for cells in body)
+        return ' class="words long"' if words[column] and long else ' class="words"' if words[column] else ""
+
+    kinds = [kind(column) for column in range(len(head))]
+    heads = "".join(f'<th scope="col"{style}>{inline(cell)}</th>' for style, cell in zip(kinds, head, strict=True))
+    rows = []
+    for first, *cells in body:
+        rest = "".join(f"<td{style}>{inline(cell)}</td>" for style, cell in zip(kinds[1:], cells, strict=True))
+        rows.append(f'<tr><th scope="row">{inline(first)}</th>{rest}</tr>')
     name = escape(f"table by {head[0] or 'line'}")
     return (
         f'<div class="wide" tabindex="0" role="group" aria-label="{name}"><table><thead><tr>{heads}</tr></thead>'

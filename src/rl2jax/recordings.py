@@ -44,8 +44,8 @@ class Wanted(NamedTuple):
 
 
 SHOWN = (
-    Wanted("bandit-k5-n10", "best", 3),
     Wanted("bandit-k5-n100", "best", 3),
+    Wanted("bandit-k5-n10", "best", 3),
     Wanted("maze-size5-t250-n2", "best", 4),
 )
 
