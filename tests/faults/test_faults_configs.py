@@ -1,0 +1,204 @@
+"""Hundreds of drawn configs: each trains two iterations with finite metrics, or is refused by a field's name.
+
+A program is compiled for each static combination in `COMBINATIONS`, ten seconds of a core; numbers that no shape and no
+branch depends on enter it as arguments, so that a config costs milliseconds. A new field of `TrainConfig` is drawn by
+itself; a new number that Python branches on fails here until it is named in `BRANCHED_ON` and in a combination.
+"""
+
+import copy
+import dataclasses
+import math
+from collections import Counter
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rl2jax.agents import Agent
+from rl2jax.config import TrainConfig, field_names
+from rl2jax.learner import init_train_state
+from rl2jax.tasks import parse_task
+from rl2jax.train import Learner, train
+from rl2jax.tuning import teacher_of
+
+NUMBER = 500
+FIELDS = {field.name: type(field.default) for field in dataclasses.fields(TrainConfig)}
+TINY = TrainConfig(
+    algorithm="ppo",
+    num_episodes=3,
+    batch_size=12,
+    iterations=2,
+    gru_units=2,
+    cg_iters=2,
+    policy_epochs=1,
+    policy_minibatch_trials=2,
+    baseline_epochs=1,
+    baseline_minibatch_trials=2,
+)
+BANDIT, MDP = "bandit:k=2,n=3", "mdp:s=2,a=2,t=2,n=3"
+IMITATION = {"algorithm": "imitation", "teacher": "gittins_finite_horizon"}
+# Shapes and branches, with the extremes of the numbers among them. (task, what differs from TINY)
+COMBINATIONS = [
+    (BANDIT, {}),
+    (BANDIT, {"max_kl": math.inf, "entropy_coefficient": 1e6, "entropy_schedule": "linear"}),
+    (BANDIT, {"max_kl": 1e-30, "entropy_coefficient": 1e-30, "entropy_schedule": "cosine", "cell": "lstm"}),
+    (BANDIT, {"max_kl": 1e6, "gradient_norm_clip": 1e-30, "learning_rate_schedule": "linear", "time_input": True}),
+    (BANDIT, {"gradient_norm_clip": 1e30, "optimiser": "rmsprop", "learning_rate_schedule": "cosine"}),
+    (BANDIT, {"task_inference_coefficient": 1e6, "expected_rewards": True, "normalise_advantages": False}),
+    (BANDIT, {"task_inference_coefficient": 1e-30, "baseline_sees_task": True, "normalise_returns": False}),
+    (BANDIT, {"shared_trunk": True, "activation": "tanh", "weight_norm": False, "memory_horizon": 1000}),
+    (BANDIT, {"baseline_warmup_iterations": 1, "policy_minibatch_trials": 1000, "batch_size": 15, "gru_units": 1}),
+    (BANDIT, {"baseline_warmup_iterations": 2**31 - 1, "iterations": 2**31 - 1, "memory_horizon": 2**31 - 1}),
+    (BANDIT, {"algorithm": "trpo"}),
+    (BANDIT, {"algorithm": "trpo", "shared_trunk": True, "fisher_fraction": 1e-30, "cg_iters": 1}),
+    (BANDIT, {"algorithm": "trpo", "cell": "lstm", "entropy_coefficient": 1e6, "normalise_advantages": False}),
+    (BANDIT, {"algorithm": "a2c", "shared_trunk": True, "cell": "lstm", "optimiser": "rmsprop", "time_input": True}),
+    (
+        BANDIT,
+        {"algorithm": "a2c", "normalise_returns": False, "normalise_advantages": False, "matmul_precision": "bfloat16"},
+    ),
+    (BANDIT, IMITATION),
+    (BANDIT, {**IMITATION, "teacher_temperature": 1e-6, "shared_trunk": True}),
+    (BANDIT, {**IMITATION, "teacher_temperature": 1e6, "teacher_acts": False, "max_kl": math.inf}),
+    (MDP, {"task_inference_coefficient": 1.0, "max_kl": math.inf, "matmul_precision": "float32"}),
+    (MDP, {"algorithm": "trpo", "baseline_sees_task": True, "first_step_flag": 1.0}),
+]
+# Numbers on which Python branches, or a shape depends: as the combinations have them.
+BRANCHED_ON = ("max_kl", "entropy_coefficient", "task_inference_coefficient", "gradient_norm_clip", "fisher_fraction")
+BRANCHED_ON += ("teacher_temperature",)
+ARGUMENTS = [name for name, kind in FIELDS.items() if kind is float and name not in BRANCHED_ON]
+NUMBERS = [0.0, -0.0, 5e-324, 1e-45, 1e-30, 1e-6, 0.01, 0.5, 0.999, 1.0, 1.001, 10.0, 1e6, 1e7, 1e30, 3e38, 1e39, 1e308]
+NUMBERS += [math.nan, math.inf, -math.inf, -1.0, -1e-30]
+# Of a kind that the field is not, or beyond what any integer here may be.
+JUNK = {
+    int: [-1, -(2**63), 2**31, 2**63, 10**400, True, 2.0, math.nan, "2", None, [2]],
+    float: ["0.1", None, True, 10**400, -(10**400), [0.5], 1j],
+    str: ["", "TRPO", "adam ", "nonesuch", 3, None, ["adam"]],
+    bool: [None, 1, 0.0, "true"],
+}
+VALID_JUNK = {("teacher", "")}  # which is the default
+
+
+@cache
+def bound(number: int):
+    """(task, config, teacher) of a combination."""
+    name, changes = COMBINATIONS[number]
+    task, config = parse_task(name), TINY.replace(**changes)
+    return task, config, TUTOR if config.teacher_temperature else teacher_of(task, config)
+
+
+# A teacher that gives values to both arms.
+TUTOR = Agent(lambda key: (), lambda key, state, obs: (state, jnp.int32(0), jnp.array([0.3, 0.7])))
+
+
+def two_iterations(number, arguments, key):
+    """What `train` does for two iterations, with some of the config's numbers as arguments of the program."""
+    task, config, teacher = bound(number)
+    config = copy.copy(config)
+    for name, value in arguments.items():
+        object.__setattr__(config, name, value)
+    learner = Learner(task.env, config, teacher)
+    return learner.train_chunk(init_train_state(learner.networks, config, learner.num_trials, key), 2)[1]
+
+
+compiled = jax.jit(two_iterations, static_argnums=0)
+
+drawn = st.fixed_dictionaries(
+    {
+        "number": st.sampled_from(range(len(COMBINATIONS))),
+        "numbers": st.dictionaries(st.sampled_from(ARGUMENTS), st.sampled_from(NUMBERS) | st.floats(), max_size=4),
+        "good": st.booleans(),
+        "junk": st.none()
+        | st.none()
+        | st.sampled_from(field_names()).flatmap(
+            lambda name: st.tuples(st.just(name), st.sampled_from(JUNK[FIELDS[name]]))
+        ),
+        "seed": st.integers(0, 2**32 - 1),
+    }
+)
+
+
+def is_allowed(config, name, value):
+    """Whether a config takes this value of a field."""
+    try:
+        config.replace(**{name: value})
+    except ValueError:
+        return False
+    return True
+
+
+def outcome_of(draw):
+    """ "trained" or "refused"; anything else fails."""
+    task, config, teacher = bound(draw["number"])
+    changes = dict(draw["numbers"])
+    if draw["good"]:  # most sets of four numbers have one that is refused
+        changes = {name: value for name, value in changes.items() if is_allowed(config, name, value)}
+    if draw["junk"] is not None and draw["junk"] not in VALID_JUNK:
+        changes |= dict([draw["junk"]])
+    try:
+        config = config.replace(**changes)
+        Learner(task.env, config, teacher)
+    except ValueError as error:
+        text = str(error)
+        assert any(name in text for name in changes), f"{changes}: {text}"
+        return "refused"
+    assert draw["junk"] is None or draw["junk"] in VALID_JUNK, f"{draw['junk']} was not refused"
+    arguments = {name: np.float32(getattr(config, name)) for name in ARGUMENTS}
+    metrics = compiled(draw["number"], arguments, jax.random.key(draw["seed"]))
+    bad = [name for name, values in metrics._asdict().items() if not np.isfinite(values).all()]
+    assert not bad, f"{COMBINATIONS[draw['number']]}, {changes}: {bad}"
+    assert (np.asarray(metrics.finite) == 1).all(), f"{COMBINATIONS[draw['number']]}, {changes}"
+    return "trained"
+
+
+@pytest.mark.faults
+def test_drawn_configs_train_or_are_refused():
+    seen = Counter()
+
+    @settings(max_examples=NUMBER, suppress_health_check=list(HealthCheck), database=None)
+    @given(drawn)
+    def check(draw):
+        seen[outcome_of(draw)] += 1
+
+    check()
+    print(dict(seen))
+    assert seen.total() >= NUMBER
+    assert min(seen["trained"], seen["refused"]) > NUMBER // 5
+
+
+def test_every_field_refuses_what_is_no_value_of_it():
+    for name in field_names():
+        for value in JUNK[FIELDS[name]]:
+            if (name, value) in [*VALID_JUNK]:
+                continue
+            with pytest.raises(ValueError, match=name):
+                TINY.replace(**{name: value})
+
+
+def test_every_number_is_finite_in_float32():
+    """Nor is any accepted that the device would read as infinite, or a limit as 0."""
+    for name in (name for name, kind in FIELDS.items() if kind is float):
+        for value in NUMBERS:
+            if not is_allowed(TINY, name, value) or math.isinf(value):
+                continue
+            with np.errstate(over="ignore"):
+                assert np.isfinite(np.float32(value)), (name, value)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("extreme", ["least", "greatest"])
+@pytest.mark.parametrize("number", [0, 4, 10, 13])
+def test_extremes_as_constants_of_the_program(number, extreme):
+    """The same through `train` itself, where a config's numbers are constants: every one at its end of the range."""
+    task, config, teacher = bound(number)
+    for name in ARGUMENTS:
+        allowed = [x for x in NUMBERS if is_allowed(config, name, x)]
+        config = config.replace(**{name: (min if extreme == "least" else max)(allowed)})
+    _, metrics = train(task.env, config.replace(iterations=2), jax.random.key(0), teacher=teacher)
+    for name, values in metrics._asdict().items():
+        assert np.isfinite(values).all(), name
+    assert (metrics.finite == 1).all()
