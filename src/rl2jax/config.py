@@ -134,6 +134,8 @@ class TrainConfig:
             require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "finite and >= 0")
         for name in _POSITIVE:
             require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "finite and > 0")
+        for name, most in _AT_MOST.items():
+            require(getattr(self, name) <= most, name, getattr(self, name), f"at most {most:g}")
         for name in _UNIT_INTERVAL:
             require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
         for name, allowed in _CHOICES.items():
@@ -147,6 +149,8 @@ class TrainConfig:
             self.task_inference_coefficient,
             "0 with trpo",
         )
+        temperature = self.teacher_temperature
+        require(temperature == 0 or temperature >= 1e-6, "teacher_temperature", temperature, "0 or at least 1e-06")
         require(self.teacher == "" or self.algorithm == "imitation", "teacher", self.teacher, "empty without imitation")
         require(0 < self.fisher_fraction <= 1, "fisher_fraction", self.fisher_fraction, "in (0, 1]")
         require(0 < self.backtrack_ratio < 1, "backtrack_ratio", self.backtrack_ratio, "in (0, 1)")
@@ -194,6 +198,17 @@ _POSITIVE = (
     "gradient_clip",
     "clip_range",
 )
+# Beyond these the first updates overflow: no training begins so.
+_AT_MOST = {
+    "entropy_coefficient": 1e6,
+    "task_inference_coefficient": 1e6,
+    "baseline_loss_coefficient": 1e6,
+    "cg_damping": 1e6,
+    "clip_range": 1e6,
+    "teacher_temperature": 1e6,
+    "policy_learning_rate": 10.0,
+    "baseline_learning_rate": 10.0,
+}
 _UNIT_INTERVAL = ("discount", "gae_lambda", "first_step_flag", "student_share")
 _CHOICES = {
     "algorithm": ("trpo", "ppo", "a2c", "imitation"),
@@ -214,13 +229,25 @@ def field_names() -> list[str]:
 
 def _checked_type(name: str, annotation: Any, value: Any) -> Any:
     kind = _TYPES[annotation]
+    article = {int: "an integer", float: "a number", str: "a name", bool: "true or false"}[kind]
+    if kind in (int, float) and isinstance(value, int) and not isinstance(value, bool):
+        require(abs(value) < 2**31, name, _shortened(value), f"{article} less than 2^31")
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     right = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
-    article = {int: "an integer", float: "a number", str: "a name", bool: "true or false"}[kind]
     require(right, name, value, article)
-    require(kind is not float or not math.isnan(value), name, value, "a number")
+    if kind is float:
+        require(not math.isnan(value), name, value, "a number")
+        require(math.isinf(value) or abs(value) <= _LARGEST_FLOAT32, name, value, "a number that float32 can hold")
     return value
+
+
+_LARGEST_FLOAT32 = 3.4028234e38
+
+
+def _shortened(value: int) -> int | str:
+    """An integer that can be printed: Python refuses thousands of digits."""
+    return value if abs(value) < 10**20 else "one of more than 20 digits"
 
 
 def parse_overrides(assignments: list[str]) -> dict[str, Any]:
