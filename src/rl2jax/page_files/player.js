@@ -27,7 +27,7 @@
     const whole = element("span", { class: `bar ${kind}` }, element("i", {}, filled), number);
     whole.set = (share) => {
       filled.style.width = `${100 * share}%`;
-      number.textContent = share === null ? "–" : share.toFixed(share < 0.9995 && share > 0 ? 3 : 0);
+      number.textContent = share === null ? "–" : share.toFixed(share < 0.9995 && share > 0.0005 ? 3 : 0);
     };
     return whole;
   }
