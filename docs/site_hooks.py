@@ -71,6 +71,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "vision.wad",
         "vision.engine",
         "vision.workers",
+        "vision.games",
+        "vision.collection",
         "vision.vizdoom",
         "vision.engine_learner",
         "vision.twin_check",

@@ -21,7 +21,8 @@ from rl2jax.agents.random import random_agent
 from rl2jax.rollout import rollout
 from rl2jax.trial import Trial
 from rl2jax.types import Trajectory
-from rl2jax.vision import MazeNavigation, engine, vizdoom, workers
+from rl2jax.vision import MazeNavigation, engine, workers
+from rl2jax.vision.games import settings_of
 from rl2jax.vision.planners import shortest_path
 from rl2jax.vision.vizdoom import VizdoomMazes, drawn_mazes, make_collect
 
@@ -47,13 +48,13 @@ def games(cache):
 
 
 def folder_of(games) -> Path:
-    return games._workers._processes[0]._folder.parent
+    return games._games.workers._processes[0]._folder.parent
 
 
 def processes(games) -> tuple[list[int], list[int]]:
     """(workers, engines)."""
     pids = engine.processes_of(folder_of(games))
-    own = {process._popen.pid for process in games._workers._processes}
+    own = {process._popen.pid for process in games._games.workers._processes}
     return [p for p in pids if p in own], [p for p in pids if p not in own]
 
 
@@ -291,7 +292,7 @@ def test_engines_and_workers_that_fail_leave_no_trace(games, monkeypatch):
         lambda: stop(processes(games)[1][-1]),
         lambda: stop(processes(games)[0][0]),
     ]
-    calls, waits, play = 0, [], games._workers.play
+    calls, waits, play = 0, [], games._games.workers.play
 
     def harmed_play(orders, arguments):
         """Another harm every 25 steps, as soon as all games take one."""
@@ -306,7 +307,7 @@ def test_engines_and_workers_that_fail_leave_no_trace(games, monkeypatch):
         waits.append(time.monotonic() - began)
         return views
 
-    monkeypatch.setattr(games._workers, "play", harmed_play)
+    monkeypatch.setattr(games._games.workers, "play", harmed_play)
     before = games.engines_replaced
     disturbed = games.collect(AGENTS["random"], TRIAL, key, indices)
     jax.tree.map(np.testing.assert_array_equal, disturbed, undisturbed)
@@ -365,7 +366,7 @@ kept = start()
 
 
 def some_wad() -> str:
-    return vizdoom._settings(ENV).wad
+    return settings_of(ENV).wad
 
 
 HOLDER = f"""{WITHOUT_JAX}
