@@ -4,7 +4,7 @@ from pathlib import Path
 
 from experiments.documents import put_table
 from rl2jax.files import write_atomically
-from rl2jax.published import TABLES
+from rl2jax.published import TABLES, agent_name
 from rl2jax.report import format_score
 from rl2jax.tables import LIMIT, Row, best_documented, read_results, short
 
@@ -32,7 +32,7 @@ def summary(number: int, rows: list[Row]) -> str:
             cells.append(_score(max(found, key=lambda r: r["num_tasks"])) if found else "–")
         references = [r for (of, agent), r in chosen.items() if of == task and _is_reference(agent, r)]
         best = max(references, key=lambda r: r["mean"], default=None)
-        cells.append(f"{_score(best)} {best['agent'].replace('_', ' ')}" if best else "–")
+        cells.append(f"{_score(best)} {agent_name(best['agent'])}" if best else "–")
         limit = chosen.get((task, LIMIT))
         cells.append(f"{limit['mean']:.2f}" if limit else "–")
         lines.append(cells)
