@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from rl2jax.agents import Agent
@@ -80,7 +80,7 @@ JUNK = {
     str: ["", "TRPO", "adam ", "nonesuch", 3, None, ["adam"]],
     bool: [None, 1, 0.0, "true"],
 }
-VALID_JUNK = {("teacher", "")}  # which is the default
+VALID_JUNK = [("teacher", "")]  # which is the default
 
 
 @cache
@@ -159,7 +159,7 @@ def outcome_of(draw):
 def test_drawn_configs_train_or_are_refused():
     seen = Counter()
 
-    @settings(max_examples=NUMBER, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=NUMBER, phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None)
     @given(drawn)
     def check(draw):
         seen[outcome_of(draw)] += 1
@@ -173,7 +173,7 @@ def test_drawn_configs_train_or_are_refused():
 def test_every_field_refuses_what_is_no_value_of_it():
     for name in field_names():
         for value in JUNK[FIELDS[name]]:
-            if (name, value) in [*VALID_JUNK]:
+            if (name, value) in VALID_JUNK:
                 continue
             with pytest.raises(ValueError, match=name):
                 TINY.replace(**{name: value})
@@ -191,7 +191,7 @@ def test_every_number_is_finite_in_float32():
 
 @pytest.mark.faults
 @pytest.mark.parametrize("extreme", ["least", "greatest"])
-@pytest.mark.parametrize("number", [0, 4, 10, 13])
+@pytest.mark.parametrize("number", [0, 10, 13])
 def test_extremes_as_constants_of_the_program(number, extreme):
     """The same through `train` itself, where a config's numbers are constants: every one at its end of the range."""
     task, config, teacher = bound(number)

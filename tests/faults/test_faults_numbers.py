@@ -118,6 +118,9 @@ def test_a_task_that_gives_no_numbers(tmp_path, algorithm, where, value):
     check_poison(tmp_path, algorithm, where, float(value))
 
 
+PARTS = ["baseline_loss", "grad_norm", "param_norm", "kl", "parameter"]
+
+
 def breaks_at(steps, value):
     """An optimiser whose update is `value` from this many steps on."""
 
@@ -142,9 +145,9 @@ def test_an_update_that_is_no_number(tmp_path, monkeypatch, algorithm, value):
     )
     jax.clear_caches()
     run = create_run(tmp_path / "run", Task("bandit:k=2,n=4", "bandit", BernoulliBandit(2), EPISODES), config, seed=1)
-    kept = stops_well(run, ["baseline_loss", "param_norm", "kl", "parameter"])
+    kept = stops_well(run, PARTS)
     assert 0 < kept < CONFIG.iterations - 1
-    assert stops_well(run, ["baseline_loss", "param_norm", "kl", "parameter"]) == kept
+    assert stops_well(run, PARTS) == kept
     jax.clear_caches()
 
 
