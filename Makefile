@@ -28,13 +28,13 @@ test-faults: $(STAMP)
 	$(BIN)/python -m pytest -m faults -n auto --maxprocesses 4 --dist loadfile
 
 check: $(STAMP)
-	$(BIN)/ruff check src experiments tests docs
-	$(BIN)/ruff format --check src experiments tests docs
+	$(BIN)/ruff check src experiments examples tests docs
+	$(BIN)/ruff format --check src experiments examples tests docs
 	$(BIN)/mypy
 
 format: $(STAMP)
-	$(BIN)/ruff check --fix src experiments tests docs
-	$(BIN)/ruff format src experiments tests docs
+	$(BIN)/ruff check --fix src experiments examples tests docs
+	$(BIN)/ruff format src experiments examples tests docs
 
 quickstart: $(STAMP)
 	$(BIN)/python -m experiments.quickstart
