@@ -222,7 +222,8 @@ def main(arguments=None):
         print_table(f"R2 of an arm's {target}, held out", scores[target], num_steps)
     a.out.mkdir(parents=True, exist_ok=True)
     path = a.out / f"mind_{a.recipe}.png"
-    draw(*readings["posterior mean"]["trained"], scores, f"{name}, {a.recipe}: linear in the hidden state", path)
+    decoded, exact = readings["posterior mean"]["trained"]
+    draw(decoded, exact, scores, f"{name}, {a.recipe}: linear in the hidden state", path)
     print(f"\n{path}")
 
 
