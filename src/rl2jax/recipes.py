@@ -36,7 +36,7 @@ _IMITATION = {
     "task_inference_coefficient": 0.0,
 }
 _EXPLORER_STEPS_PER_CELL = 2.4  # about twice what it needs in an episode
-_SHORT, _LONG, _MANY_ARMS = 20, 100, 20  # pulls, pulls, arms
+_SHORT, _LONG, _FEW_ARMS, _MANY_ARMS = 20, 100, 5, 20  # pulls, pulls, arms, arms
 # The gradient of a rectified GRU explodes now and then, and Adam would take small steps for long; over hundreds of
 # steps the network itself does.
 _CLIPPED, _BOUNDED = {"gradient_clip": 0.1}, {"activation": "tanh"}
@@ -58,7 +58,8 @@ def stages(recipe: str, task: Task) -> tuple[Stage, ...]:
 def _imitated_bandit(task: Task) -> tuple[Stage, ...]:
     """The teacher is within 0.05% of the optimum where that is known: there is nothing left to reinforce."""
     short, long = task.num_episodes <= _SHORT, task.num_episodes > _LONG
-    demanding = long or (not short and task.env.action_space(None).n > _MANY_ARMS)
+    arms = task.env.action_space(None).n
+    demanding = long or (not short and arms > _MANY_ARMS)
     iterations = 300 if short else 700 if demanding else 400
     config = task.preset("cpu").replace(**_IMITATION, teacher=TEACHERS["bandit"], iterations=iterations)
     if demanding:
@@ -66,13 +67,17 @@ def _imitated_bandit(task: Task) -> tuple[Stage, ...]:
     if long:
         config = config.replace(**_BOUNDED)
     first = Stage("1-imitation", task, config)
-    if not (long and task.env.action_space(None).n > _MANY_ARMS):
+    if not long or arms <= _FEW_ARMS:
         return (first,)
-    # Many arms over many pulls: four times as many trials in a batch, twice, each time with smaller steps.
+    # Many pulls of more than a few arms: four times as many trials in a batch, with smaller steps, and again.
     trials = {"batch_size": 128 * task.num_episodes, "policy_minibatch_trials": 8, "learning_rate_schedule": "cosine"}
     second = config.replace(**trials, iterations=300, policy_learning_rate=1e-3)
+    begun = first, Stage("2-imitation", task, second)
+    if arms <= _MANY_ARMS:
+        return begun
     third = second.replace(iterations=350, policy_learning_rate=7e-4)
-    return first, Stage("2-imitation", task, second), Stage("3-imitation", task, third)
+    fourth = third.replace(iterations=200, batch_size=256 * task.num_episodes)
+    return *begun, Stage("3-imitation", task, third), Stage("4-imitation", task, fourth)
 
 
 def _imitated_mdp(task: Task) -> tuple[Stage, ...]:
