@@ -1,10 +1,12 @@
 """The command line in a process whose clocks jump by a day, there and back: odd_clocks.py PERIOD ARGUMENTS...
 
-Each of `time`, `monotonic` and `perf_counter` jumps after every PERIOD readings.
+Each jumps after every PERIOD readings: `time.time` for everybody, `monotonic` and `perf_counter` for our modules and
+the progress bar. (The standard library waits by `monotonic`: set back for all, a wait of a second may take a day.)
 """
 
 import sys
 import time
+from types import SimpleNamespace
 
 DAY = 86400.0
 
@@ -21,8 +23,16 @@ def jumping(clock, period):
 
 
 if __name__ == "__main__":
-    for name in ("time", "monotonic", "perf_counter"):
-        setattr(time, name, jumping(getattr(time, name), int(sys.argv[1])))
-    from rl2jax.cli import main
+    period = int(sys.argv[1])
+    monotonic, perf_counter = (jumping(clock, period) for clock in (time.monotonic, time.perf_counter))
+    time.time = jumping(time.time, period)
 
-    main(sys.argv[2:])
+    import rich.console
+
+    rich.console.monotonic = monotonic  # before ours is made
+    import rl2jax.cli
+    import rl2jax.runs
+
+    for module in (rl2jax.runs, sys.modules["rl2jax.train"]):
+        module.time = SimpleNamespace(monotonic=monotonic, perf_counter=perf_counter)
+    rl2jax.cli.main(sys.argv[2:])
