@@ -109,7 +109,8 @@ def check_poison(folder, algorithm, where, value):
 
 
 def test_an_observation_that_is_no_number(tmp_path):
-    check_poison(tmp_path, "ppo", "observation", jnp.nan)
+    """One of the cases below, without what comes after: each program takes seconds to compile."""
+    assert stops_well(poisoned_run(tmp_path / "run", "a2c", "observation", float("nan")), NAMES["observation"]) == 7
 
 
 @pytest.mark.faults
