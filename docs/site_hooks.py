@@ -80,7 +80,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "vision.table3",
         "vision.reproduce",
     ),
-    "Runs and trained agents": ("runs", "checkpoint", "shipped", "seed_runs", "files"),
+    "Runs and trained agents": ("runs", "sessions", "checkpoint", "shipped", "seed_runs", "files"),
     "Devices and processes": ("devices", "processes", "host", "cost"),
     "Tables and figures": (
         "published",

@@ -15,7 +15,7 @@ from rl2jax.experiment import Interrupted, run_cell
 from rl2jax.limits import bayes_optimal_value
 from rl2jax.published import TABLES
 from rl2jax.report import format_score
-from rl2jax.runs import read_metrics
+from rl2jax.sessions import read_metrics
 
 TASK = "bandit:k=5,n=10"
 PRESET = "quick"

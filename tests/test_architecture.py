@@ -54,6 +54,7 @@ LAYERS = [
     ["checkpoint", "evaluate", "behaviour", "tasks", "stats", "published"],
     ["tuning", "cost"],
     ["recipes", "runs"],
+    ["sessions"],
     ["report", "shipped"],
     ["compare", "tables"],
     ["limit_rows", "figures"],

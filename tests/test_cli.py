@@ -220,7 +220,7 @@ def test_killed_and_resumed_equals_never_stopped(tmp_path, algorithm):
     assert run([*options, "--out", tmp_path / "whole"]) == 0
     killed = [*map(str, options), "--checkpoint-minutes", "0", "--out", str(tmp_path / "killed")]
     # Slowed down at each chunk, so that the kill lands in the middle.
-    slowed = "import time, rl2jax.runs as r; rows = r.metric_rows\n"
+    slowed = "import time, rl2jax.sessions as r; rows = r.metric_rows\n"
     slowed += "r.metric_rows = lambda report: (time.sleep(0.2), rows(report))[1]\n"
     process = subprocess.Popen(
         [sys.executable, "-c", slowed + "from rl2jax.cli import main; main()", *killed],

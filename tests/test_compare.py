@@ -13,7 +13,8 @@ from rl2jax.compare import Contender, compare, run_contender, select_agents
 from rl2jax.config import TrainConfig
 from rl2jax.envs import BernoulliBandit
 from rl2jax.evaluate import evaluate, evaluation_key
-from rl2jax.runs import create_run, train_run
+from rl2jax.runs import create_run
+from rl2jax.sessions import train_run
 from rl2jax.tasks import Task, parse_task
 from rl2jax.trial import Trial
 

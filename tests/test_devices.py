@@ -19,7 +19,8 @@ from rl2jax.checkpoint import iterations_on_disk
 from rl2jax.cli import main
 from rl2jax.devices import choose_mesh, describe
 from rl2jax.processes import ProcessError, together
-from rl2jax.runs import load_state, open_run, read_metrics, train_run
+from rl2jax.runs import load_state, open_run
+from rl2jax.sessions import read_metrics, train_run
 from rl2jax.train import Learner, train_chunk
 
 HERE = Path(__file__).parent

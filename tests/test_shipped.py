@@ -22,8 +22,8 @@ from rl2jax.compare import compare, shipped_contender
 from rl2jax.config import TrainConfig
 from rl2jax.report import write_rows
 from rl2jax.rollout import rollout
-from rl2jax.runs import create_run, load_state, parameters_digest
-from rl2jax.shipped import ShippedAgentError, describe, list_agents, load_agent, ship
+from rl2jax.runs import ancestry, create_run, described, load_state, parameters_digest
+from rl2jax.shipped import ShippedAgentError, describe, list_agents, load_agent, ship, start_of_agent
 from rl2jax.tables import opponents
 from rl2jax.tasks import parse_task
 from rl2jax.trial import Trial
@@ -58,6 +58,28 @@ def written(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("written")
     ship(run, "best", ROW, folder)
     return folder
+
+
+def test_a_training_starts_from_it(run, written, tmp_path):
+    """With its parameters, a baseline of its own, and the trainings that led to it."""
+    start = start_of_agent(NAME, folder=written)
+    begun = create_run(tmp_path / "run", TASK, CONFIG, seed=0, start=start)
+    state = load_state(begun)
+    fresh = begun.learner.init(jax.random.key(0))
+    assert parameters_digest(state.params["policy"]) == describe(NAME, folder=written).parameters_sha256
+    assert parameters_digest(state.params["baseline"]) == parameters_digest(fresh.params["baseline"])
+    assert ancestry(begun) == [described(run)]
+
+
+def test_what_a_training_cannot_start_from_is_named(tmp_path, capsys):
+    out = ["--preset", "quick", "--out", str(tmp_path / "run")]
+    for start, part in {
+        "best/bandit-k5-n10": "cannot start from best/bandit-k5-n10: ['params']['gru_bias']",
+        "best/bandit-k7-n10": "one of bandit-k5-n10",
+        "best": "best holds no run",
+    }.items():
+        refused(capsys, ["train", "bandit:k=5,n=10", "--set", "gru_units=64", "--start", start, *out], part)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from rl2jax.config import TrainConfig
-from rl2jax.runs import RunError, ancestry, create_run, load_state, open_run, parameters_digest, train_run
+from rl2jax.runs import RunError, ancestry, create_run, load_state, open_run, parameters_digest
+from rl2jax.sessions import train_run
 from rl2jax.tasks import parse_task
 
 CONFIG = TrainConfig(

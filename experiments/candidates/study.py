@@ -18,7 +18,8 @@ from rl2jax.experiment import progress_bar, train_stage
 from rl2jax.files import git_commit
 from rl2jax.recipes import Stage
 from rl2jax.report import evaluation_row, read_rows, write_rows
-from rl2jax.runs import Run, read_metrics
+from rl2jax.runs import Run
+from rl2jax.sessions import read_metrics
 from rl2jax.tasks import Task, slug
 from rl2jax.train import Learner, NonFiniteError
 from rl2jax.tuning import teacher_of

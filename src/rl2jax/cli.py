@@ -42,7 +42,10 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of everything random (default 0).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out to the same result.")] = False,
     start: Annotated[
-        Path | None, typer.Option(help="Folder of a run whose parameters the new one starts from.")
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Run whose parameters the new one starts from; or RECIPE/NAME of a shipped agent."
+        ),
     ] = None,
     engine: Annotated[str, typer.Option(help=ENGINE_HELP + " A resumed run may change it.")] = "twin",
     checkpoint_minutes: Annotated[float, typer.Option(help="Minutes between checkpoints.")] = 5.0,
@@ -160,7 +163,7 @@ def _train_recipe(task: str, out: Path, recipe: str, seed: int, resume: bool, ch
 def _new_runs(task, out, preset, changes, seed, devices, num_seeds, start) -> tuple[list[Any], Any]:
     """The run in `out`, or one for each of several seeds, and the devices that share its trials, or the seeds."""
     from rl2jax.devices import SEEDS, TRIALS, choose_mesh
-    from rl2jax.runs import Run, create_run, open_run
+    from rl2jax.runs import Run, create_run
     from rl2jax.seed_runs import create_seed_runs
     from rl2jax.tasks import parse_task
 
@@ -172,8 +175,19 @@ def _new_runs(task, out, preset, changes, seed, devices, num_seeds, start) -> tu
         mesh = choose_mesh(num_seeds, SEEDS, devices)
         return create_seed_runs(out, parsed, config, seed, num_seeds, mesh), mesh
     mesh = choose_mesh(Run(out, parsed, config, seed).learner.num_trials, TRIALS, devices)
-    started_from = None if start is None else open_run(start)
+    started_from = None if start is None else _start(start)
     return [create_run(out, parsed, config, seed, mesh, started_from)], mesh
+
+
+def _start(text: str) -> Any:
+    """The parameters of a run's folder, or else those of a shipped agent."""
+    from rl2jax.runs import open_run, start_of
+    from rl2jax.shipped import RECIPES, start_of_agent
+
+    recipe, _, name = text.partition("/")
+    if name and recipe in RECIPES and not Path(text).exists():
+        return start_of_agent(name, recipe)
+    return start_of(open_run(Path(text)))
 
 
 def _earlier_runs(task, out, preset, changes, seed, devices, num_seeds) -> tuple[list[Any], Any]:

@@ -16,7 +16,8 @@ from rl2jax.envs.base import require
 from rl2jax.evaluate import Evaluation, evaluate, evaluation_key, nothing
 from rl2jax.limits import bayes_optimal_agent, is_exact
 from rl2jax.report import evaluation_row
-from rl2jax.runs import Run, read_metrics, trained_agent
+from rl2jax.runs import Run, trained_agent
+from rl2jax.sessions import read_metrics
 from rl2jax.shipped import agent_name, describe, load_agent
 from rl2jax.stats import PairTest, not_below_best, pairwise_tests, significantly_better
 from rl2jax.tasks import Task

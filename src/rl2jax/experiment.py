@@ -23,7 +23,8 @@ from rl2jax.devices import TRIALS, choose_mesh
 from rl2jax.evaluate import evaluate, evaluation_key
 from rl2jax.recipes import Stage, stages
 from rl2jax.report import evaluation_row, read_rows, write_rows
-from rl2jax.runs import Run, create_run, last_iteration, open_run, train_run, trained_agent
+from rl2jax.runs import Run, create_run, last_iteration, open_run, trained_agent
+from rl2jax.sessions import train_run
 from rl2jax.tasks import Task, parse_task
 from rl2jax.train import ChunkReport
 from rl2jax.tuning import find_tuned, tuned_or_tune

@@ -69,10 +69,15 @@ def read_regular(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def sha256(content: bytes) -> str:
+    """Its digest in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def sealed(description: dict[str, Any]) -> str:
     """JSON that begins with its own SHA-256, as `file_sha256`: of the same text with zeros in its place."""
     text = json.dumps({"file_sha256": _NO_DIGEST, **description}, indent=2) + "\n"
-    return text.replace(_NO_DIGEST, hashlib.sha256(text.encode()).hexdigest(), 1)
+    return text.replace(_NO_DIGEST, sha256(text.encode()), 1)
 
 
 def is_sealed(content: bytes) -> bool:
@@ -90,7 +95,7 @@ def unsealed(content: bytes) -> dict[str, Any]:
     if seal is None:
         raise ValueError("its digest is missing")
     zeros = content[: seal.start(1)] + _NO_DIGEST.encode() + content[seal.end(1) :]
-    if hashlib.sha256(zeros).hexdigest() != seal[1].decode():
+    if sha256(zeros) != seal[1].decode():
         raise ValueError("it was truncated or changed since it was written")
     return json.loads(content)
 

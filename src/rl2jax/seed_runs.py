@@ -16,8 +16,9 @@ from rl2jax.config import TrainConfig
 from rl2jax.experiment import progress_bar
 from rl2jax.learner import TrainState
 from rl2jax.processes import stop_signals
-from rl2jax.runs import Recorder, Run, RunError, create_run, load_state, lock, open_run, record
+from rl2jax.runs import Run, RunError, create_run, load_state, lock, open_run
 from rl2jax.seeds import SeedLearner
+from rl2jax.sessions import Recorder, record
 from rl2jax.tasks import Task
 from rl2jax.train import ChunkReport
 from rl2jax.types import PyTree

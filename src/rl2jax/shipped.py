@@ -21,7 +21,8 @@ from rl2jax.config import PRESETS, TrainConfig
 from rl2jax.envs.base import require
 from rl2jax.files import read_regular, write_atomically
 from rl2jax.learner import make_networks, make_trial, num_trials_in_batch
-from rl2jax.runs import Run, ancestry, described, load_state, parameters_digest
+from rl2jax.networks import Networks
+from rl2jax.runs import Run, Start, ancestry, described, load_state, parameters_digest
 from rl2jax.tasks import KINDS, Task, parse_task, slug
 from rl2jax.types import PyTree
 
@@ -107,6 +108,20 @@ def load_agent(name: str, recipe: str = "best", folder: Path | None = None) -> A
       ValueError: for a name or recipe that there is not, listing those that there are.
       ShippedAgentError: if its file is damaged or of another version.
     """
+    shipped, networks, params = _load(name, recipe, folder)
+    return networks.agent(params, deterministic=shipped.action_selection == "mode")
+
+
+def start_of_agent(name: str, recipe: str = "best", folder: Path | None = None) -> Start:
+    """Its parameters, for a training that starts from them; arguments and errors as of `load_agent`."""
+    shipped, _, params = _load(name, recipe, folder)
+    kept = ("task", "seed", "commit", "jax", "config", "parameters_sha256")
+    trainings = [{name: s[name] for name in kept} | {"iteration": s["iterations"]} for s in shipped.stages]
+    return Start(f"{recipe}/{name}", params, None, trainings)
+
+
+def _load(name: str, recipe: str, folder: Path | None) -> tuple[ShippedAgent, Networks, PyTree]:
+    """(what is known of an agent, its networks, its policy's parameters); as `load_agent`."""
     path = _find(name, recipe, folder)
     shipped, arrays = _read(path, name, recipe)
     networks = make_networks(parse_task(shipped.task).env, shipped.config)
@@ -115,7 +130,7 @@ def load_agent(name: str, recipe: str = "best", folder: Path | None = None) -> A
     params = jax.tree_util.tree_map_with_path(lambda at, _: jnp.asarray(arrays[_flat_name(at)]), template)
     if parameters_digest(params) != shipped.parameters_sha256:
         raise ShippedAgentError(f"{path} holds other parameters than those that it says were evaluated; {_MEND}")
-    return networks.agent(params, deterministic=shipped.action_selection == "mode")
+    return shipped, networks, params
 
 
 def require_shippable(run: Run, recipe: str, folder: Path | None = None) -> None:

@@ -31,8 +31,8 @@ if __name__ == "__main__":
 
     rich.console.monotonic = monotonic  # before ours is made
     import rl2jax.cli
-    import rl2jax.runs
+    import rl2jax.sessions
 
-    for module in (rl2jax.runs, sys.modules["rl2jax.train"]):
+    for module in (rl2jax.sessions, sys.modules["rl2jax.train"]):
         module.time = SimpleNamespace(monotonic=monotonic, perf_counter=perf_counter)
     rl2jax.cli.main(sys.argv[2:])

@@ -13,7 +13,8 @@ from test_shipped import CONFIG, ROW, TASK, untrained_run
 
 from rl2jax import checkpoint, runs
 from rl2jax.checkpoint import CheckpointError, iterations_on_disk
-from rl2jax.runs import RunError, create_run, load_state, open_run, read_metrics, train_run
+from rl2jax.runs import RunError, create_run, load_state, open_run
+from rl2jax.sessions import read_metrics, train_run
 from rl2jax.shipped import describe, ship
 
 pytestmark = pytest.mark.faults

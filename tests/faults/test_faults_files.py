@@ -17,7 +17,8 @@ from test_shipped import CONFIG, ROW, TASK, untrained_run
 import rl2jax
 from rl2jax import checkpoint, runs, shipped
 from rl2jax.files import read_regular, sealed, unsealed
-from rl2jax.runs import Recorder, RunError, create_run, load_state, open_run, read_metrics
+from rl2jax.runs import RunError, create_run, load_state, open_run
+from rl2jax.sessions import Recorder, read_metrics
 from rl2jax.shipped import ShippedAgentError, load_agent, ship
 from rl2jax.tasks import parse_task
 

@@ -13,7 +13,8 @@ from rl2jax import learner as learners
 from rl2jax.checkpoint import iterations_on_disk
 from rl2jax.config import TrainConfig
 from rl2jax.envs import BernoulliBandit, spaces
-from rl2jax.runs import create_run, load_state, read_metrics, train_run
+from rl2jax.runs import create_run, load_state
+from rl2jax.sessions import read_metrics, train_run
 from rl2jax.tasks import Task
 from rl2jax.train import NonFiniteError
 

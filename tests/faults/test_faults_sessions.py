@@ -14,9 +14,10 @@ import pytest
 from test_cli import COMMAND, TRAIN, compilation_cache, final_state, refused, run, wait_for_rows  # noqa: F401
 from test_shipped import CONFIG, TASK
 
-from rl2jax import checkpoint, runs
+from rl2jax import checkpoint, runs, sessions
 from rl2jax.checkpoint import CheckpointError, iterations_on_disk
-from rl2jax.runs import RunError, create_run, load_state, open_run, parameters_digest, train_run
+from rl2jax.runs import RunError, create_run, load_state, open_run, parameters_digest
+from rl2jax.sessions import train_run
 from rl2jax.types import Metrics
 
 HERE = Path(__file__).parent
@@ -25,7 +26,7 @@ ITERATIONS = 9
 SHORT = [*map(str, TRAIN), "--set", "iterations_per_chunk=2", "--iterations", str(ITERATIONS)]
 SHORT += ["--checkpoint-minutes", "0"]
 # The same, slower at each chunk, so that a kill from outside lands anywhere.
-SLOWED = "import time, rl2jax.runs as r; rows = r.metric_rows\n"
+SLOWED = "import time, rl2jax.sessions as r; rows = r.metric_rows\n"
 SLOWED += "r.metric_rows = lambda report: (time.sleep(0.2), rows(report))[1]\n"
 SLOW = [sys.executable, "-c", SLOWED + "from rl2jax.cli import main; main()"]
 
@@ -143,11 +144,11 @@ def test_checkpoints_follow_a_clock_that_is_set_back(tmp_path, monkeypatch):
     """Ten minutes are ten minutes by the monotonic clock; set back, it saves rather than wait for a day."""
     moments = [0.0, 300.0, 601.0, 602.0, 700.0, -86400.0, -86399.0, -86000.0]  # once at the start, once at each save
     clock = SimpleNamespace(monotonic=lambda: moments.pop(0))
-    monkeypatch.setattr(runs, "time", clock)
+    monkeypatch.setattr(sessions, "time", clock)
     run = create_run(tmp_path / "run", TASK, CONFIG.replace(iterations=5), seed=0)
     saved = []
-    monkeypatch.setattr(runs.Recorder, "save", lambda self, state: saved.append(int(state.iteration)))
-    monkeypatch.setattr(runs, "run_chunks", fake_chunks(5))
+    monkeypatch.setattr(sessions.Recorder, "save", lambda self, state: saved.append(int(state.iteration)))
+    monkeypatch.setattr(sessions, "run_chunks", fake_chunks(5))
     train_run(run, checkpoint_minutes=10)
     assert saved == [2, 4, 5]  # 601 s; set back; the end
 
@@ -160,7 +161,7 @@ def fake_chunks(number):
         for iteration in range(1, number + 1):
             state = state._replace(iteration=np.int32(iteration))
             metrics = Metrics._make(np.ones(1, np.float32) for _ in Metrics._fields)
-            callback(runs.ChunkReport(state, metrics, 1.0, 1.0, 0.0, iteration))
+            callback(sessions.ChunkReport(state, metrics, 1.0, 1.0, 0.0, iteration))
         return state, None
 
     return chunks
@@ -223,7 +224,7 @@ def test_what_killed_sessions_left_is_cleared(tmp_path):
     run = create_run(folder, TASK, CONFIG, seed=1)
     (folder / ".metrics.jsonl.1234.tmp").write_text("{")
     (run.checkpoints / "tmp-2-1234" / "state").mkdir(parents=True)
-    with runs.Recorder(run, 0) as recorder:
+    with sessions.Recorder(run, 0) as recorder:
         recorder.save(run.learner.init(jax.random.key(0))._replace(iteration=np.int32(2)))
     assert {path.name for path in folder.iterdir()} <= {"run.json", "metrics.jsonl", "checkpoints", ".lock"}
     assert [path.name for path in run.checkpoints.iterdir()] == ["2"]

@@ -215,7 +215,7 @@ def training_curves(
     """Figure 5: training of several seeds; a thin line each, their mean, and the band from the worst to the best.
 
     Args:
-      groups: name -> for each seed its rows, as from `runs.read_metrics`.
+      groups: name -> for each seed its rows, as from `sessions.read_metrics`.
       metric: what is drawn.
       label: what that is.
       references: name -> level to be marked, such as what agents without training reach.

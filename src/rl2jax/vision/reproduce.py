@@ -15,7 +15,8 @@ from rl2jax.experiment import progress_bar, train_cell, train_recipe
 from rl2jax.files import write_atomically
 from rl2jax.published import MAZES
 from rl2jax.report import read_rows, write_rows
-from rl2jax.runs import Run, open_run, read_metrics, trained_agent
+from rl2jax.runs import Run, open_run, trained_agent
+from rl2jax.sessions import read_metrics
 from rl2jax.tables import read_results, readable_tasks
 from rl2jax.tasks import parse_task, slug
 from rl2jax.trial import Trial
