@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import pytest
 from helpers import change_config, continue_to
 
@@ -150,18 +149,6 @@ def test_a_checkpoint_of_another_architecture_is_named(capsys, trained, tmp_path
     shutil.copytree(trained, copy)
     change_config(copy, gru_units=6)
     refused(capsys, ["evaluate", copy, "--num-tasks", 10], "another architecture")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compilation_cache(tmp_path_factory):
-    """These tests compile the same few programs in many processes: once is enough, in a cache of their own."""
-    folder = str(tmp_path_factory.mktemp("xla"))
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
-    previous = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", folder)
-    yield
-    del os.environ["JAX_COMPILATION_CACHE_DIR"]
-    jax.config.update("jax_compilation_cache_dir", previous)
 
 
 @pytest.fixture

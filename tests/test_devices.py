@@ -45,17 +45,6 @@ def params_of(folder):
     return load_state(open_run(folder)).params
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compilation_cache(tmp_path_factory):
-    """Several processes compile the same programs."""
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        yield
-        return
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("xla"))
-    yield
-    del os.environ["JAX_COMPILATION_CACHE_DIR"]
-
-
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory):
     """Parameters after 5 iterations on one device: PPO's by seed, TRPO's; and the operations of TRPO's iteration."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rl2jax.vision import MazeNavigation, twin_check
+from rl2jax.vision import MazeNavigation, games, twin_check
 from rl2jax.vision.twin_check import TwinReport
 
 pytest.importorskip("vizdoom")
@@ -25,7 +25,7 @@ def test_a_few_hundred_steps():
 @pytest.mark.parametrize("difference", ["pose", "frame"])
 def test_a_difference_is_found(monkeypatch, difference):
     """An engine that turns twice as far, or whose pixels are next to ours."""
-    settings = twin_check.vizdoom._settings
+    settings = games.settings_of
 
     def changed(env):
         right = settings(env)
@@ -33,7 +33,7 @@ def test_a_difference_is_found(monkeypatch, difference):
             return right._replace(offset=0)
         return right._replace(buttons=[[forward, 2 * turn] for forward, turn in right.buttons])
 
-    monkeypatch.setattr(twin_check.vizdoom, "_settings", changed)
+    monkeypatch.setattr(games, "settings_of", changed)
     report = twin_check.twin_check(
         MazeNavigation(size=5, num_mazes=6, episode_length=40), 60, num_workers=1, games_per_worker=2
     )

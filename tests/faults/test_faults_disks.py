@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_cli import TRAIN, compilation_cache, mounted, refused, run  # noqa: F401
+from test_cli import TRAIN, mounted, refused, run  # noqa: F401
 from test_faults_sessions import outcome
 from test_shipped import CONFIG, ROW, TASK, untrained_run
 
@@ -52,7 +52,7 @@ def test_full_while_rows_are_written(disk, whole):
 
     def at_iteration_three(report):
         if report.iteration == 3:
-            checkpoint.save(created.checkpoints, 3, report.state, {"run.json": runs._run_digest(created.folder)})
+            checkpoint.save(created.checkpoints, 3, report.state, {"run.json": runs.run_digest(created.folder)})
             fill(disk)
 
     with pytest.raises(RunError, match=rf"cannot write to .*run: {NO_SPACE}"):

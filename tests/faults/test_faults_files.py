@@ -15,7 +15,7 @@ from test_cli import refused
 from test_shipped import CONFIG, ROW, TASK, untrained_run
 
 import rl2jax
-from rl2jax import checkpoint, runs, shipped
+from rl2jax import checkpoint, sessions, shipped
 from rl2jax.files import read_regular, sealed, unsealed
 from rl2jax.runs import RunError, create_run, load_state, open_run
 from rl2jax.sessions import Recorder, read_metrics
@@ -86,7 +86,7 @@ def fuzzed(tmp_path_factory):
         "agent": Fuzzed([agent], [stranger.read_bytes()], load_ours, absent=(ValueError,)),
         "checkpoint": Fuzzed(saved, strangers, lambda: checkpoint.restore(ours.checkpoints, 3, template)),
         "run.json": Fuzzed([ours.folder / "run.json"], [(other.folder / "run.json").read_bytes()], run_json),
-        "metrics.jsonl": Fuzzed([metrics], [], lambda: runs._rows_until(ours, 3), kept),
+        "metrics.jsonl": Fuzzed([metrics], [], lambda: sessions._rows_until(ours, 3), kept),
     }
 
 
