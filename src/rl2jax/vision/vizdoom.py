@@ -32,7 +32,7 @@ class VizdoomMazes:
     autoreset): `step` returns the first frame of the new episode, the last one of the old is in the infos.
     """
 
-    def __init__(self, env: MazeNavigation, num_workers: int = 2, games_per_worker: int = 8, timeout_s: float = 30.0):
+    def __init__(self, env: MazeNavigation, num_workers: int = 2, games_per_worker: int = 16, timeout_s: float = 30.0):
         """Writes the mazes' WAD into the cache, if it is not there, and starts the games.
 
         Args:
