@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from rl2jax import figures
+from rl2jax import experiment, figures
 from rl2jax.page import build_page
 from rl2jax.published import TABLES
 from rl2jax.report import write_rows
@@ -65,11 +65,21 @@ def test_rows_are_read_from_every_file_but_tests(tmp_path):
     write_rows(tmp_path / "b.json", ROWS[2:])
     (tmp_path / "other.json").write_text('{"not": "a list"}')
     assert read_results(tmp_path) == ROWS
-    (tmp_path / "broken.json").write_text("[")
-    with pytest.raises(ValueError, match=r"broken\.json is not JSON"):
-        read_results(tmp_path)
+    for broken in (b"[", b"[" * 100_000, b"\xff"):
+        (tmp_path / "broken.json").write_bytes(broken)
+        with pytest.raises(ValueError, match=r"--results: .*broken\.json is not JSON"):
+            read_results(tmp_path)
     with pytest.raises(ValueError, match="--results must be a folder"):
         read_results(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("content", "message"), [("[]", "does not hold one row"), ("[", "is not JSON")])
+def test_a_cells_damaged_row_is_named(tmp_path, monkeypatch, content, message):
+    monkeypatch.setattr(experiment, "train_cell", lambda *_, **__: None)
+    (tmp_path / "row.json").write_text(content)
+    settings = {"training_seed": 0, "num_tasks": 10, "seed": 1, "console": None}
+    with pytest.raises(ValueError, match=rf"row\.json {message}.*move it away"):
+        experiment.run_cell(tmp_path, "bandit:k=2,n=4", "quick", **settings)
 
 
 def test_the_row_over_most_tasks_counts_and_then_the_first_seed():

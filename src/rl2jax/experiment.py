@@ -232,14 +232,16 @@ def run_cell(
 
     Raises:
       Interrupted: if a signal stopped it; what was done is saved.
-      ValueError: if the folder holds a run of other settings.
+      ValueError: if the folder holds a run of other settings, or its row was damaged.
     """
     run = train_cell(folder, task_name, preset_name, training_seed=training_seed, console=console)
     row_file = folder / "row.json"
     if row_file.exists():
-        (row,) = read_rows(row_file)
-        if (row["num_tasks"], row["seed"]) == (num_tasks, seed):
-            return row
+        rows = read_rows(row_file)
+        if len(rows) != 1 or not {"num_tasks", "seed", "mean"} <= set(rows[0]):
+            raise ValueError(f"{row_file} does not hold one row; move it away, and it is made again")
+        if (rows[0]["num_tasks"], rows[0]["seed"]) == (num_tasks, seed):
+            return rows[0]
     row = evaluate_run(run, console, num_tasks=num_tasks, seed=seed)
     row |= {"preset": preset_name, "command": cell_command(run, preset_name, num_tasks, seed)}
     write_rows(row_file, [row])

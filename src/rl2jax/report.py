@@ -34,8 +34,15 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Reads such a list back."""
-    return json.loads(path.read_text())
+    """Reads such a list back.
+
+    Raises:
+      ValueError: if the file is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:  # also text that is not UTF-8
+        raise ValueError(f"{path} is not JSON ({error}); move it away") from None
 
 
 def format_score(row: dict[str, Any]) -> str:

@@ -71,7 +71,7 @@ def read_file(path: Path) -> list[Row]:
     try:
         content = read_rows(path)
     except ValueError as error:
-        raise ValueError(f"--results: {path} is not JSON ({error}); move it away") from None
+        raise ValueError(f"--results: {error}") from None
     if not isinstance(content, list):
         return []
     rows = [row for row in content if isinstance(row, dict) and {"task", "agent", "mean"} <= row.keys()]
