@@ -74,7 +74,7 @@ def test_a_training_starts_from_it(run, written, tmp_path):
 def test_what_a_training_cannot_start_from_is_named(tmp_path, capsys):
     out = ["--preset", "quick", "--out", str(tmp_path / "run")]
     for start, part in {
-        "best/bandit-k5-n10": "cannot start from best/bandit-k5-n10: ['params']['gru_bias']",
+        "best/bandit-k5-n10": "here; it has --set gru_units=128",
         "best/bandit-k7-n10": "one of bandit-k5-n10",
         "best": "best holds no run",
     }.items():

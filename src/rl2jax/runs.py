@@ -39,6 +39,7 @@ from rl2jax.types import PyTree
 
 _FORMAT = 2  # 1 had no digest of itself
 RUN_FILE = "run.json"
+_SHAPING = ("cell", "gru_units", "weight_norm", "shared_trunk", "time_input", "task_inference_coefficient")
 _CHECKPOINTS, _LOCK = "checkpoints", ".lock"
 
 
@@ -246,11 +247,19 @@ def started_from(run: Run, start: Start) -> TrainState:
             raise RunError(
                 f"{run.folder} cannot start from {start.name}: {jax.tree_util.keystr(path)} of the policy is "
                 f"{shapes[1].get(path, 'absent')} there and {shapes[0].get(path, 'absent')} here"
+                f"{_settings_there(run, start)}"
             )
     baseline, known = fresh.params["baseline"], start.baseline
     if known is not None and jax.tree.map(jnp.shape, baseline) == jax.tree.map(jnp.shape, known):
         baseline = known
     return fresh._replace(params={"policy": start.policy, "baseline": baseline})
+
+
+def _settings_there(run: Run, start: Start) -> str:
+    """The settings of the last training behind `start` that shape a network, where this run's are others."""
+    there, here = start.trainings[-1]["config"], run.config.to_json()
+    others = [f"--set {name}={there[name]}" for name in _SHAPING if there.get(name, here[name]) != here[name]]
+    return f"; it has {' '.join(others)}" if others else ""
 
 
 def last_iteration(run: Run) -> int:
