@@ -16,6 +16,11 @@ class TrainConfig:
       num_episodes: n, episodes in a trial.
       iterations: policy iterations, one batch each.
       batch_size: time steps in a batch; batch_size // (steps in a trial) whole trials are collected.
+      lane_steps: 0: each trial has its own row of a batch, as long as a trial can last, and what remains after its end
+        is wasted. Above: rows ("lanes") of so many steps, in which the next trial, on a fresh task, follows as soon as
+        one has ended: batch_size // lane_steps of them, which count where minibatches, devices and shares of the batch
+        count trials. For trials of varying length; a lane's end cuts the last one. At least about the steps of a long
+        trial, for what comes later in a trial than a lane is long is never learned.
       algorithm: "trpo" (natural gradient), "ppo" (the paper's first-order form), "a2c" (one gradient step on the policy
         gradient of the whole batch: Mnih et al. 2016, Wang et al. 2016) or "imitation" (supervised learning of a
         teacher's actions, section 3.1; needs a teacher).
@@ -64,6 +69,9 @@ class TrainConfig:
       baseline_loss_coefficient: with a shared trunk, in place of the baseline's epochs, minibatches and learning rate:
         weight of the values' squared error in the joint loss (Wang et al. 2016: 0.05). Where a source writes the
         gradient as the error times that of the value, its weight is twice this one.
+      network: "recurrent", the paper's (with a convolutional trunk for frames), or "planner": counts of what was seen
+        in each state, and value iteration on them with learned bonuses, for Discrete observations and actions
+        (`planning_network`). Beyond the paper.
       cell: the recurrent layer, "gru" or "lstm".
       gru_units: hidden units of the recurrent layer, in policy and baseline.
       activation: of the GRU's candidate, or the LSTM's candidate and output: "relu" or "tanh".
@@ -81,6 +89,7 @@ class TrainConfig:
     num_episodes: int = 10
     iterations: int = 1000
     batch_size: int = 250_000
+    lane_steps: int = 0
     algorithm: str = "trpo"
     teacher: str = ""
     teacher_acts: bool = True
@@ -114,6 +123,7 @@ class TrainConfig:
     baseline_learning_rate: float = 1e-3
     shared_trunk: bool = False
     baseline_loss_coefficient: float = 0.5
+    network: str = "recurrent"
     cell: str = "gru"
     gru_units: int = 256
     activation: str = "relu"
@@ -152,6 +162,9 @@ class TrainConfig:
         temperature = self.teacher_temperature
         require(temperature == 0 or temperature >= 1e-6, "teacher_temperature", temperature, "0 or at least 1e-06")
         require(self.teacher == "" or self.algorithm == "imitation", "teacher", self.teacher, "empty without imitation")
+        lane_steps = self.lane_steps
+        require(lane_steps == 0 or lane_steps >= 2, "lane_steps", lane_steps, "0 or at least 2")
+        require(lane_steps == 0 or not self.baseline_sees_task, "baseline_sees_task", True, "false with lane_steps")
         require(0 < self.fisher_fraction <= 1, "fisher_fraction", self.fisher_fraction, "in (0, 1]")
         require(0 < self.backtrack_ratio < 1, "backtrack_ratio", self.backtrack_ratio, "in (0, 1)")
 
@@ -213,6 +226,7 @@ _UNIT_INTERVAL = ("discount", "gae_lambda", "first_step_flag", "student_share")
 _CHOICES = {
     "algorithm": ("trpo", "ppo", "a2c", "imitation"),
     "optimiser": ("adam", "rmsprop"),
+    "network": ("recurrent", "planner", "per_arm"),
     "cell": ("gru", "lstm"),
     "activation": ("relu", "tanh"),
     "matmul_precision": ("default", "float32", "bfloat16"),

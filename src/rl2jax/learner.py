@@ -15,16 +15,18 @@ from rl2jax.advantages import discounted_returns, generalised_advantages, standa
 from rl2jax.agents.base import AgentOf
 from rl2jax.config import TrainConfig
 from rl2jax.devices import vmap_trials
-from rl2jax.envs.base import require
+from rl2jax.envs.base import require, spaces
 from rl2jax.imitation import ImitationInfo
 from rl2jax.moments import Moments, masked_mean, masked_variance, standardise_columns, update_moments
 from rl2jax.networks import Networks, PolicyAndBaseline, distribution_for, encoding_for
+from rl2jax.per_arm_network import PerArmNetworks, is_constant
+from rl2jax.planning_network import PlanningNetwork
 from rl2jax.policy_step import POLICY_STEPS, PolicyBatch, schedule
-from rl2jax.rollout import rollout
+from rl2jax.rollout import rollout, rollout_lane
 from rl2jax.sgd import minibatch_epoch, num_minibatches
 from rl2jax.shared_network import SharedVectorNetwork
 from rl2jax.trial import Trial
-from rl2jax.types import Metrics, PyTree, Trajectory
+from rl2jax.types import TRIALS_AXIS, Metrics, PyTree, Trajectory
 from rl2jax.vision_network import SharedVisionNetwork, frames_for, shows_frames
 
 Collect = Callable[[chex.PRNGKey, PyTree], Trajectory]
@@ -53,7 +55,7 @@ class TrainState(NamedTuple):
 class BaselineBatch(NamedTuple):
     """What fitting the baseline needs of a batch; leaves [num_steps, num_trials, ...].
 
-    `task_features` is [1, num_trials, num_task_features], as in `PolicyBatch`.
+    `task_features` is [1, num_trials, num_task_features], or has all steps in lanes, as in `PolicyBatch`.
     """
 
     trial_obs: Any
@@ -95,6 +97,10 @@ def make_networks(env: Any, config: TrainConfig) -> Networks:
         "cell": config.cell,
         "trial_steps": make_trial(env, config).num_steps if config.time_input else 0,
     }
+    if config.network == "planner":
+        return _planning_network(env, config, common)
+    if config.network == "per_arm":
+        return _per_arm_networks(env, config, common, num_task_features)
     frames = shows_frames(observation_space)
     if frames or config.shared_trunk:
         shared = f"for {env.name}, whose policy and baseline share a network"
@@ -111,17 +117,63 @@ def make_networks(env: Any, config: TrainConfig) -> Networks:
     )
 
 
+def _planning_network(env: Any, config: TrainConfig, common: dict[str, Any]) -> PlanningNetwork:
+    """The network that plans.
+
+    Raises:
+      ValueError: if the environment's spaces are not tables, or the config asks for what it does not have.
+    """
+    for what, space in ("observation space", env.observation_space(None)), ("action space", env.action_space(None)):
+        require(isinstance(space, spaces.Discrete), what, space, "Discrete for network planner")
+    for field in "task_inference_coefficient", "baseline_sees_task", "shared_trunk":
+        value = getattr(config, field)
+        require(not value, field, value, "0 or false with network planner")
+    changes = {"trial_steps": make_trial(env, config).num_steps, "horizon": env.episode_length}
+    return PlanningNetwork(observation=encoding_for(env.observation_space(None), ""), **common | changes)
+
+
+def _per_arm_networks(
+    env: Any, config: TrainConfig, common: dict[str, Any], num_task_features: int
+) -> PerArmNetworks:
+    """The networks with a memory for each arm.
+
+    Raises:
+      ValueError: if actions are not Discrete, observations are frames, task features are not one for each action, or the
+        config asks for what these networks do not have.
+    """
+    space, observation_space = env.action_space(None), env.observation_space(None)
+    require(isinstance(space, spaces.Discrete), "action space", space, "Discrete for network per_arm")
+    require(config.cell == "gru", "cell", config.cell, "gru for network per_arm")
+    require(not config.shared_trunk, "shared_trunk", config.shared_trunk, "false for network per_arm")
+    allowed = f"{space.n} for network per_arm, one for each action of {env.name}, or 0"
+    require(num_task_features in (0, space.n), "number of task features", num_task_features, allowed)
+    return PerArmNetworks(
+        observation=encoding_for(observation_space, "observation space"),
+        sees_observation=not is_constant(observation_space),
+        baseline_sees_task=config.baseline_sees_task,
+        **common | {"trial_steps": make_trial(env, config).num_steps},
+    )
+
+
 def _count_task_features(env: Any) -> int:
     features = jax.eval_shape(lambda key: env.task_features(env.sample_params(key)), jax.random.key(0))
     return features.shape[0]
 
 
+def steps_in_lane(trial: Trial, config: TrainConfig) -> int:
+    """Steps along a batch's axis of time: of a lane, or the most of a trial, where each has a lane of its own."""
+    return config.lane_steps or trial.num_steps
+
+
 def num_trials_in_batch(trial: Trial, config: TrainConfig) -> int:
-    """Whole trials in a batch.
+    """Whole trials in a batch; with `TrainConfig.lane_steps` lanes.
 
     Raises:
-      ValueError: if a batch is smaller than one trial.
+      ValueError: if a batch is smaller than one trial, or lane.
     """
+    if config.lane_steps:
+        require(config.batch_size >= config.lane_steps, "batch_size", config.batch_size, "at least lane_steps")
+        return config.batch_size // config.lane_steps
     if config.batch_size < trial.num_steps:
         raise ValueError(
             f"batch_size must be at least one trial ({trial.num_steps} steps: {trial.num_episodes} episodes of "
@@ -130,7 +182,9 @@ def num_trials_in_batch(trial: Trial, config: TrainConfig) -> int:
     return config.batch_size // trial.num_steps
 
 
-def make_collect(trial: Trial, agent_of: AgentOf, num_trials: int, mesh: Mesh | None = None) -> Collect:
+def make_collect(
+    trial: Trial, agent_of: AgentOf, num_trials: int, mesh: Mesh | None = None, lane_steps: int = 0
+) -> Collect:
     """Returns collect(key, params) -> a batch of trials on freshly drawn tasks, one task a trial.
 
     Each device of a mesh plays its share of the trials, the same ones as one device would.
@@ -138,10 +192,19 @@ def make_collect(trial: Trial, agent_of: AgentOf, num_trials: int, mesh: Mesh | 
     Args:
       trial: what is played.
       agent_of: from the params of a train state to who plays.
-      num_trials: in a batch.
-      mesh: devices that share the trials.
+      num_trials: in a batch; or lanes.
+      mesh: devices that share them.
+      lane_steps: as `TrainConfig.lane_steps`.
     """
-    out_axes: Any = Trajectory._make([1] * 7 + [0])  # time-major; task features have no time
+    if lane_steps:
+
+        def play_lane(key: chex.PRNGKey, params: PyTree) -> Trajectory:
+            return rollout_lane(key, agent_of(params), trial, lane_steps)
+
+        def collect_lanes(key: chex.PRNGKey, params: PyTree) -> Trajectory:
+            return vmap_trials(play_lane, mesh, (0, None), 1)(jax.random.split(key, num_trials), params)
+
+        return collect_lanes
 
     def play(key: chex.PRNGKey, task: PyTree, params: PyTree) -> Trajectory:
         return rollout(key, agent_of(params), trial, task)
@@ -150,7 +213,7 @@ def make_collect(trial: Trial, agent_of: AgentOf, num_trials: int, mesh: Mesh | 
         key_tasks, key_rollouts = jax.random.split(key)
         draw_tasks = vmap_trials(trial.env.sample_params, mesh, (0,), 0)
         tasks = draw_tasks(jax.random.split(key_tasks, num_trials))
-        play_trials = vmap_trials(play, mesh, (0, 0, None), out_axes)
+        play_trials = vmap_trials(play, mesh, (0, 0, None), TRIALS_AXIS)
         return play_trials(jax.random.split(key_rollouts, num_trials), tasks, params)
 
     return collect
@@ -207,14 +270,17 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
     # Nobody who imitates asks what a state is worth; but a shared network learns it by the way.
     estimates = shared or not imitates
     values_of = vmap_trials(networks.values, mesh, (None, 1, 0), 1)
-    per_trial = (1, None)
+    per_trial = (1, None, 1)
+    in_lanes = config.lane_steps > 0
 
     def update(state: TrainState, trajectory: Trajectory, key: chex.PRNGKey) -> tuple[TrainState, Metrics]:
         key_policy, key_baseline = jax.random.split(key)
         mask = trajectory.mask
         rewards = trajectory.expected_reward if config.expected_rewards else trajectory.reward
         task_features = standardise_columns(trajectory.task_features)
-        returns = jax.vmap(discounted_returns, per_trial, 1)(rewards, config.discount)
+        by_trial = task_features[0] if in_lanes else task_features  # no baseline sees it in lanes
+        trial_done = trajectory.trial_done if in_lanes else None
+        returns = jax.vmap(discounted_returns, per_trial, 1)(rewards, config.discount, trial_done)
 
         # The first batch has no scale yet: its own moments serve.
         new_moments = update_moments(state.return_moments, returns, mask)
@@ -224,15 +290,20 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
         mean, scale = _baseline_scale(config, moments)
         if estimates:
             value_params = state.params["policy" if shared else "baseline"]
-            output = values_of(value_params, trajectory.trial_obs, task_features)
-            values = (mean + scale * output) * mask
+            output = values_of(value_params, trajectory.trial_obs, by_trial)
+            values = (mean + scale * output) * (1.0 if in_lanes else mask)
         else:
             values = jnp.zeros_like(mask)
+        if in_lanes:  # where a lane's end cuts a trial, its value stands for all that would have followed
+            rewards = jnp.where(mask > 0, rewards, values)
+            returns = jax.vmap(discounted_returns, per_trial, 1)(rewards, config.discount, trial_done)
+            new_moments = update_moments(state.return_moments, returns, mask)
         new_mean, new_scale = _baseline_scale(config, new_moments)
         target = (returns - new_mean) / new_scale
-        advantages = jax.vmap(generalised_advantages, (1, 1, None, None), 1)(
-            rewards, values, config.discount, config.gae_lambda
+        advantages = jax.vmap(generalised_advantages, (1, 1, None, None, 1), 1)(
+            rewards, values, config.discount, config.gae_lambda, trial_done
         )
+        by_step = task_features if in_lanes else task_features[None]
         acted = trajectory.agent_info
         batch = PolicyBatch(
             trajectory.trial_obs,
@@ -241,7 +312,7 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
             acted.dist_params,
             standardise(advantages, mask) if config.normalise_advantages else advantages * mask,
             mask,
-            task_features[None],
+            by_step,
             target if shared else None,
         )
         policy_params, policy_opt_state, info = policy_step(
@@ -254,13 +325,13 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
 
         baseline = state.params["baseline"], state.baseline_opt_state
         if shared:  # was fitted with the policy
-            fitted = values_of(policy_params, trajectory.trial_obs, task_features)
+            fitted = values_of(policy_params, trajectory.trial_obs, by_trial)
             baseline_params, baseline_opt_state = baseline
             baseline_loss = masked_mean(jnp.square(fitted - target), mask)
         elif not estimates:  # the baseline stays as it is
             baseline_params, baseline_opt_state, baseline_loss = *baseline, jnp.zeros(())
         else:
-            targets = BaselineBatch(trajectory.trial_obs, target, mask, task_features[None])
+            targets = BaselineBatch(trajectory.trial_obs, target, mask, by_step)
             baseline_params, baseline_opt_state, baseline_loss = fit_baseline(
                 key_baseline, networks, config, baseline_optimiser, *baseline, targets, mesh
             )
@@ -273,11 +344,11 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
             key=state.key,
             iteration=state.iteration + 1,
         )
-        total_reward = jnp.sum(trajectory.reward, axis=0)
+        mean_return, return_standard_error = (lane_returns if in_lanes else trial_returns)(trajectory)
         residual_variance = masked_variance(returns - values, mask)
         metrics = Metrics(
-            mean_return=jnp.mean(total_reward),
-            return_standard_error=jnp.std(total_reward) / math.sqrt(total_reward.shape[0]),
+            mean_return=mean_return,
+            return_standard_error=return_standard_error,
             kl=info.kl,
             entropy=masked_mean(networks.distribution(batch.old_dist_params).entropy(), mask),
             surrogate_gain=info.surrogate_gain,
@@ -291,6 +362,24 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
         return new_state, metrics
 
     return update
+
+
+def trial_returns(trajectory: Trajectory) -> tuple[chex.Array, chex.Array]:
+    """Mean total reward of a batch's trials, and its standard error; float32 []."""
+    total_reward = jnp.sum(trajectory.reward, axis=0)
+    return jnp.mean(total_reward), jnp.std(total_reward) / math.sqrt(total_reward.shape[0])
+
+
+def lane_returns(trajectory: Trajectory) -> tuple[chex.Array, chex.Array]:
+    """The same of the trials that ended in a batch's lanes; if none did, of all as far as they went."""
+    first: Any
+    done: Any
+    first, done = trajectory.trial_obs.first, trajectory.trial_done
+    to_go = jax.vmap(discounted_returns, (1, None, 1), 1)(trajectory.reward, 1.0, done)
+    ended = first * jax.lax.cummax(done, axis=0, reverse=True)
+    counted = jnp.where(jnp.sum(ended) > 0, ended, first)
+    error = jnp.sqrt(masked_variance(to_go, counted) / jnp.sum(counted))
+    return masked_mean(to_go, counted), error
 
 
 def _baseline_scale(config: TrainConfig, moments: Moments) -> tuple[chex.Array, chex.Array]:
