@@ -20,7 +20,7 @@ from rl2jax.agents.base import Agent
 from rl2jax.agents.random import random_agent
 from rl2jax.rollout import rollout
 from rl2jax.trial import Trial
-from rl2jax.types import Trajectory
+from rl2jax.types import TRIALS_AXIS, Trajectory
 from rl2jax.vision import MazeNavigation, engine, workers
 from rl2jax.vision.games import settings_of
 from rl2jax.vision.planners import shortest_path
@@ -80,7 +80,7 @@ def eventually(condition, seconds=20.0):
 
 def on_device(agent, trial, key, indices, num_steps=None) -> Trajectory:
     params = jax.vmap(ENV.params_of)(ENV.mazes.at(np.asarray(indices)))
-    out_axes = Trajectory._make([1] * 7 + [0])
+    out_axes = TRIALS_AXIS
     play = partial(rollout, agent=agent, trial=trial, num_steps=num_steps)
     keys = jax.random.split(key, len(indices))
     return jax.jit(jax.vmap(lambda key, task: play(key, params=task), out_axes=out_axes))(keys, params)

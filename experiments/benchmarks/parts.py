@@ -21,7 +21,7 @@ from rl2jax.rollout import rollout
 from rl2jax.tasks import parse_task
 from rl2jax.train import Learner
 from rl2jax.trpo import conjugate_gradient, fisher_vector_product
-from rl2jax.types import PyTree, Trajectory
+from rl2jax.types import TRIALS_AXIS, PyTree, Trajectory
 
 FISHER_PRODUCTS = 2  # in the timed part; an iteration has `cg_iters`
 
@@ -94,9 +94,7 @@ def random_play(learner: Learner) -> Callable[[jax.Array], Trajectory]:
         key_task, key_rollout = jax.random.split(key)
         return rollout(key_rollout, agent, learner.trial, learner.trial.env.sample_params(key_task))
 
-    return lambda key: jax.vmap(play, out_axes=Trajectory._make([1] * 7 + [0]))(
-        jax.random.split(key, learner.num_trials)
-    )
+    return lambda key: jax.vmap(play, out_axes=TRIALS_AXIS)(jax.random.split(key, learner.num_trials))
 
 
 def policy_batch(trajectory: Trajectory) -> PolicyBatch:

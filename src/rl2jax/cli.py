@@ -110,12 +110,13 @@ def train(
             runs, mesh = _new_runs(task, out, preset, changes, seed or 0, devices, num_seeds, start)
         learner, config = runs[0].learner, runs[0].config
     shown = console if processes.is_first() else Console(quiet=True)
+    rows = "lanes" if config.lane_steps else TRIALS
     seeds = f"seed {runs[0].seed}" if num_seeds is None else f"seeds {runs[0].seed} to {runs[-1].seed}"
     shown.print(
-        f"{runs[0].task.name}  {config.algorithm}, {config.iterations} iterations of {learner.num_trials} trials "
-        f"x {learner.trial.num_steps} steps, {config.cell.upper()}-{config.gru_units}, {seeds}, in {out}"
+        f"{runs[0].task.name}  {config.algorithm}, {config.iterations} iterations of {learner.num_trials} {rows} "
+        f"x {learner.lane_steps} steps, {config.cell.upper()}-{config.gru_units}, {seeds}, in {out}"
     )
-    shared = (learner.num_trials, TRIALS) if num_seeds is None else (num_seeds, SEEDS)
+    shared = (learner.num_trials, rows) if num_seeds is None else (num_seeds, SEEDS)
     used = describe(mesh, *shared)
     if used:
         shown.print(used)

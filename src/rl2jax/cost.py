@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from rl2jax.agents.random import random_agent
 from rl2jax.networks import Encoding, PolicyAndBaseline
 from rl2jax.recurrent import CELLS, RecurrentNetwork
-from rl2jax.rollout import rollout
+from rl2jax.rollout import rollout, rollout_lane
 from rl2jax.sgd import num_minibatches
 from rl2jax.tasks import parse_task
 from rl2jax.train import Learner
@@ -143,11 +143,13 @@ def _shared_passes(network: SharedRecurrentNetwork) -> _Passes:
     )
 
 
-def environment_cost(trial: Trial, num_trials: int = 1) -> Cost:
-    """Playing trials without a network: the random numbers that are drawn, and writing down what happened."""
+def environment_cost(trial: Trial, num_trials: int = 1, lane_steps: int = 0) -> Cost:
+    """Playing trials, or lanes, without a network: the random numbers drawn, and writing down what happened."""
     agent = random_agent(trial.env.action_space(None))
 
     def play(key):
+        if lane_steps:
+            return rollout_lane(key, agent, trial, lane_steps)
         key_task, key_rollout = jax.random.split(key)
         return rollout(key_rollout, agent, trial, trial.env.sample_params(key_task))
 
@@ -208,7 +210,7 @@ def phase_costs(learner: Learner) -> dict[str, Cost]:
 
     acting = phase(policy.forward, 1 + outputs)  # what the policy adds to the record: log_prob, dist_params
     costs = {
-        "collect": total([acting, environment_cost(learner.trial, learner.num_trials)]),
+        "collect": total([acting, environment_cost(learner.trial, learner.num_trials, config.lane_steps)]),
         "values": phase(baseline.forward, seen + 1),
         "gradient": phase(policy.gradient, 2 * (seen + kept), gradients),
     }
@@ -223,7 +225,7 @@ def phase_costs(learner: Learner) -> dict[str, Cost]:
 
 
 def _steps(learner: Learner) -> int:
-    return learner.num_trials * learner.trial.num_steps
+    return learner.steps_per_iteration
 
 
 def _kept(learner: Learner) -> int:
@@ -262,7 +264,7 @@ def sequential_steps(learner: Learner) -> int:
         loops += 1  # values, after the update
     elif config.algorithm != "imitation":
         loops += 2 * config.baseline_epochs * num_minibatches(learner.num_trials, config.baseline_minibatch_trials)
-    return loops * learner.trial.num_steps
+    return loops * learner.lane_steps
 
 
 def iteration_seconds(learner: Learner, peak: Peak, devices: int = 1, step_seconds: float = 0.0) -> float:

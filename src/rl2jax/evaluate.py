@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import chex
 import jax
@@ -15,7 +15,7 @@ from rl2jax.agents.base import Agent
 from rl2jax.envs.base import require
 from rl2jax.rollout import rollout
 from rl2jax.trial import Trial
-from rl2jax.types import PyTree, Trajectory
+from rl2jax.types import TRIALS_AXIS, PyTree, Trajectory
 
 # Evaluation draws from a stream of its own, so that no seed repeats a task of a training run.
 _EVALUATION_STREAM = 0x52EA1
@@ -23,7 +23,6 @@ _EVALUATION_STREAM = 0x52EA1
 _TASKS_AT_ONCE = {"cpu": 2000}
 _TASKS_AT_ONCE_ON_ACCELERATORS = 20_000
 _MOST_STEPS_ON_DEVICE = 2_000_000
-_BY_TRIAL: Any = Trajectory._make([1] * 7 + [0])  # axis of the trials: time comes first, but for task features
 
 
 class Evaluation(NamedTuple):
@@ -70,7 +69,7 @@ class Played(NamedTuple):
 
     def each(self, statistic: Callable[[Trajectory, PyTree], PyTree]) -> PyTree:
         """What a statistic of `evaluate` says of each trial; numpy leaves [num_tasks, ...]."""
-        return jax.device_get(jax.jit(jax.vmap(statistic, (_BY_TRIAL, 0)))(*self))
+        return jax.device_get(jax.jit(jax.vmap(statistic, (TRIALS_AXIS, 0)))(*self))
 
 
 def evaluation_key(seed: int) -> chex.PRNGKey:
@@ -155,7 +154,7 @@ def play_tasks(agent: Agent, trial: Trial, num_tasks: int, key: chex.PRNGKey, *,
 
     @partial(jax.jit, compiler_options=_compiler_options())
     def play_batch(indices):
-        trajectory, params = jax.vmap(partial(_play_one, agent, trial, key), out_axes=(_BY_TRIAL, 0))(indices)
+        trajectory, params = jax.vmap(partial(_play_one, agent, trial, key), out_axes=(TRIALS_AXIS, 0))(indices)
         return trajectory if agent_info else trajectory._replace(agent_info=()), params
 
     starts = range(0, num_tasks, batch_tasks)
@@ -164,7 +163,7 @@ def play_tasks(agent: Agent, trial: Trial, num_tasks: int, key: chex.PRNGKey, *,
     def join(axis, *leaves):  # the last batch is played whole
         return np.take(np.concatenate(leaves, axis), np.arange(num_tasks), axis)
 
-    return Played(*jax.tree.map(join, jax.tree.broadcast((_BY_TRIAL, 0), parts[0]), *parts))
+    return Played(*jax.tree.map(join, jax.tree.broadcast((TRIALS_AXIS, 0), parts[0]), *parts))
 
 
 def _held_out(trial: Trial) -> Trial:

@@ -17,8 +17,9 @@ def masked_variance(x: chex.Array, mask: chex.Array) -> chex.Array:
 
 
 def standardise_columns(x: chex.Array) -> chex.Array:
-    """Each column of [rows, columns] with mean 0 and standard deviation 1 (0 where it is constant)."""
-    return (x - jnp.mean(x, axis=0)) / (jnp.std(x, axis=0) + 1e-6)
+    """Each column of [..., columns] with mean 0 and standard deviation 1 over all rows (0 where it is constant)."""
+    rows = tuple(range(x.ndim - 1))
+    return (x - jnp.mean(x, axis=rows)) / (jnp.std(x, axis=rows) + 1e-6)
 
 
 class Moments(NamedTuple):

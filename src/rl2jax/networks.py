@@ -246,18 +246,26 @@ class Networks:
     def unroll(
         self, weights: NetworkWeights, trial_obs: TrialObservation, task_inputs: chex.Array | None = None
     ) -> chex.Array:
-        """Outputs over a whole trial from a fresh hidden state; float32 [num_steps, outputs]."""
+        """Outputs over a whole trial from a fresh hidden state, or over a lane; float32 [num_steps, outputs]."""
         cell = weights.cell if task_inputs is None else weights.cell_for(task_inputs)
 
-        def step(state, x):
+        def step(state, inputs):
+            x, first = inputs
+            if first is not None:
+                state = jax.tree.map(lambda new, old: jnp.where(first > 0, new, old), fresh, state)
             state = self._advance(cell, state, x)
             return state, CELLS[self.cell].output(state)
 
         # Embedding and head stay outside the scan (one large product each); the input product is
         # cheaper inside, where its result stays in cache.
         embedded = self.embed_trial(weights, trial_obs)
-        inputs = self._join_time(embedded, jnp.arange(embedded.shape[0]))
-        _, hidden = jax.lax.scan(step, CELLS[self.cell].initial_state(self.units), inputs)
+        index = jnp.arange(embedded.shape[0])
+        first = None if isinstance(trial_obs.first, tuple) else trial_obs.first
+        if first is not None:
+            index = index - jax.lax.cummax(jnp.where(first > 0, index, 0))
+        inputs = self._join_time(embedded, index)
+        fresh = CELLS[self.cell].initial_state(self.units)
+        _, hidden = jax.lax.scan(step, fresh, (inputs, first))
         return head_outputs(weights, hidden)
 
     def dist_params(self, policy_params: PyTree, trial_obs: TrialObservation) -> chex.Array:

@@ -22,11 +22,12 @@ from rl2jax.types import PyTree
 
 
 class PolicyBatch(NamedTuple):
-    """What the surrogate needs of a batch; leaves [num_steps, num_trials, ...].
+    """What the surrogate needs of a batch of trials, or lanes; leaves [num_steps, num_trials, ...].
 
     `action` is what was done, or with a teacher what it would do: its action, or the probabilities of all of them.
 
-    `task_features` is [1, num_trials, num_task_features], each feature with mean 0 and variance 1 over trials.
+    `task_features` is [1, num_trials, num_task_features], each feature with mean 0 and variance 1 over trials; in
+    lanes [num_steps, num_trials, num_task_features], over steps and lanes.
 
     `target` is the returns, normalised or not, where policy and baseline share a network; otherwise None.
     """

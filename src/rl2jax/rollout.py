@@ -1,5 +1,6 @@
-"""One trial by `lax.scan`; `jax.vmap` over trials stays outside."""
+"""One trial by `lax.scan`, or one after another in a lane; `jax.vmap` over trials or lanes stays outside."""
 
+from functools import partial
 from typing import NamedTuple
 
 import chex
@@ -18,6 +19,13 @@ class RolloutCarry(NamedTuple):
     trial_obs: TrialObservation
     trial_state: TrialState
     trial_done: chex.Array
+
+
+class LaneCarry(NamedTuple):
+    """The same in a lane: the present trial's task, from `TaskDistribution.sample_params`, and its carry."""
+
+    params: PyTree
+    rollout: RolloutCarry
 
 
 def rollout(key: chex.PRNGKey, agent: Agent, trial: Trial, params: PyTree, num_steps: int | None = None) -> Trajectory:
@@ -42,6 +50,52 @@ def rollout(key: chex.PRNGKey, agent: Agent, trial: Trial, params: PyTree, num_s
 
     _, transitions = jax.lax.scan(step, start, keys)
     return transitions._replace(task_features=trial.env.task_features(params))
+
+
+def rollout_lane(key: chex.PRNGKey, agent: Agent, trial: Trial, num_steps: int) -> Trajectory:
+    """Plays trial after trial, each of a task of its own, for `num_steps` steps in all.
+
+    The step after a trial's last is the first of the next, whose agent's state `agent.init` makes anew. The lane's end
+    cuts the last trial, unless that ends there.
+
+    Args:
+      key: randomness of tasks, agent and environment.
+      agent: who acts.
+      trial: the task distribution and the number of episodes.
+      num_steps: static length.
+
+    Returns:
+      A trajectory with leaves [num_steps, ...], task features too. If a trial is cut, its last step has mask 0 and
+      reward 0; every other step counts.
+    """
+    key_first, key_steps = jax.random.split(key)
+
+    def new_trial(key_trial: chex.PRNGKey) -> LaneCarry:
+        key_task, key_rollout = jax.random.split(key_trial)
+        params = trial.env.sample_params(key_task)
+        return LaneCarry(params, begin(key_rollout, agent, trial, params, 1)[0])  # the keys of steps are the lane's
+
+    def step(lane: LaneCarry, keys: chex.PRNGKey):
+        carry, transition = advance(keys[0], agent, trial, lane.params, lane.rollout)
+        done = carry.trial_done
+        transition = transition._replace(
+            task_features=trial.env.task_features(lane.params),
+            trial_done=done.astype(jnp.float32),
+        )
+        lane = jax.tree.map(partial(jnp.where, done), new_trial(keys[1]), LaneCarry(lane.params, carry))
+        return lane, transition
+
+    keys = jax.random.split(key_steps, (num_steps, 2))
+    _, transitions = jax.lax.scan(step, new_trial(key_first), keys)
+    first = jnp.append(1.0, transitions.trial_done[:-1])
+    mask = jnp.ones(num_steps).at[-1].set(transitions.trial_done[-1])
+    return transitions._replace(
+        trial_obs=transitions.trial_obs._replace(first=first),
+        reward=jnp.where(mask > 0, transitions.reward, 0.0),
+        episode_done=transitions.episode_done * mask,
+        mask=mask,
+        expected_reward=jnp.where(mask > 0, transitions.expected_reward, 0.0),
+    )
 
 
 def begin(

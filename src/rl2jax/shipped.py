@@ -20,7 +20,7 @@ from rl2jax.agents import Agent
 from rl2jax.config import PRESETS, TrainConfig
 from rl2jax.envs.base import require
 from rl2jax.files import read_regular, write_atomically
-from rl2jax.learner import make_networks, make_trial, num_trials_in_batch
+from rl2jax.learner import make_networks, make_trial, num_trials_in_batch, steps_in_lane
 from rl2jax.networks import Networks
 from rl2jax.runs import Run, Start, ancestry, described, load_state, parameters_digest
 from rl2jax.tasks import KINDS, Task, parse_task, slug
@@ -204,6 +204,7 @@ def _stage(shipped_for: Task, recipe: str, description: dict[str, Any]) -> dict[
     """One training, from what `runs.described` says of its run."""
     task, config = parse_task(description["task"]), TrainConfig.from_json(description["config"])
     trial = make_trial(task.env, config)
+    steps_in_batch = num_trials_in_batch(trial, config) * steps_in_lane(trial, config)
     known = {name: (task.name, task.preset(name)) for name in PRESETS}
     if recipe in recipes.RECIPES and shipped_for.kind in recipes.TEACHERS:
         known |= {f"{recipe}/{s.name}": (s.task.name, s.config) for s in recipes.stages(recipe, shipped_for)}
@@ -212,7 +213,7 @@ def _stage(shipped_for: Task, recipe: str, description: dict[str, Any]) -> dict[
         "algorithm": config.algorithm,
         "preset": next((name for name, trained in known.items() if trained == (task.name, config)), None),
         "iterations": description["iteration"],
-        "environment_steps": description["iteration"] * num_trials_in_batch(trial, config) * trial.num_steps,
+        "environment_steps": description["iteration"] * steps_in_batch,
         **{name: description[name] for name in ("seed", "config", "commit", "jax", "parameters_sha256")},
     }
 

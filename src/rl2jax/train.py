@@ -25,6 +25,7 @@ from rl2jax.learner import (
     make_trial,
     make_update,
     num_trials_in_batch,
+    steps_in_lane,
 )
 from rl2jax.networks import Networks
 from rl2jax.trial import Trial
@@ -94,8 +95,8 @@ class Learner:
       env: the task distribution.
       config: all settings.
       teacher: who is imitated, with algorithm "imitation".
-      mesh: devices with one axis, "trials", that share the trials of a batch; None: the default device. States and
-        metrics are whole on each of them.
+      mesh: devices with one axis, "trials", that share the trials, or lanes, of a batch; None: the default device.
+        States and metrics are whole on each of them.
 
     Raises:
       ValueError: at construction, if the config does not fit the environment or the mesh.
@@ -117,12 +118,13 @@ class Learner:
             self._require_equal_shares(self.mesh.size)
 
     def _require_equal_shares(self, num_devices: int) -> None:
-        steps, share = self.trial.num_steps, self.num_trials // num_devices
+        steps, share = self.lane_steps, self.num_trials // num_devices
+        what = "lanes" if self.config.lane_steps else "trials"
         near = [str(shares * num_devices * steps) for shares in (share, share + 1) if shares]
         if self.num_trials % num_devices:
             raise ValueError(
-                f"batch_size must hold a multiple of {num_devices} trials ({steps} steps each) on {num_devices} "
-                f"devices, such as {' or '.join(near)}, got {self.config.batch_size} ({self.num_trials} trials)"
+                f"batch_size must hold a multiple of {num_devices} {what} ({steps} steps each) on {num_devices} "
+                f"devices, such as {' or '.join(near)}, got {self.config.batch_size} ({self.num_trials} {what})"
             )
 
     @cached_property
@@ -137,13 +139,18 @@ class Learner:
 
     @cached_property
     def num_trials(self) -> int:
-        """Trials in a batch."""
+        """Trials in a batch; with `TrainConfig.lane_steps` lanes."""
         return num_trials_in_batch(self.trial, self.config)
+
+    @property
+    def lane_steps(self) -> int:
+        """Steps of each of them: of a lane, or the most of a trial."""
+        return steps_in_lane(self.trial, self.config)
 
     @property
     def steps_per_iteration(self) -> int:
         """Environment steps that an iteration collects and learns from."""
-        return self.num_trials * self.trial.num_steps
+        return self.num_trials * self.lane_steps
 
     def init(self, key: chex.PRNGKey) -> TrainState:
         """A fresh train state."""
@@ -163,7 +170,7 @@ class Learner:
     def train_step(self, state: TrainState) -> tuple[TrainState, Metrics]:
         """One iteration: collect a batch, update on it."""
         key, key_collect, key_update = jax.random.split(state.key, 3)
-        collect = make_collect(self.trial, self.agent_of, self.num_trials, self.mesh)
+        collect = make_collect(self.trial, self.agent_of, self.num_trials, self.mesh, self.config.lane_steps)
         trajectory = collect(key_collect, state.params)
         return self.learn(state, trajectory, key, key_update)
 

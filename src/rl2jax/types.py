@@ -16,6 +16,8 @@ class TrialObservation(NamedTuple):
       prev_reward: the reward of the previous step; float32 [].
       prev_done: 1.0 if the previous step ended an *episode* (not the trial); float32 [].
       privileged: `TaskDistribution.privileged`, what planners and teachers may look at; networks never do.
+      first: in a lane (`rollout_lane`), where trial follows trial, 1.0 at a trial's first step: there memory starts
+        anew; float32 []. Elsewhere empty, and in what agents are shown.
 
     At the first step of a trial `prev_action` and `prev_reward` are zero and `prev_done` is
     `Trial.first_step_flag` (appendix A; 0 by default).
@@ -26,20 +28,26 @@ class TrialObservation(NamedTuple):
     prev_reward: chex.Array
     prev_done: chex.Array
     privileged: PyTree = ()
+    first: chex.Array | tuple[()] = ()
 
 
 class Trajectory(NamedTuple):
     """One trial, or, time-major, a batch of them: leaves [num_steps, ...] or [num_steps, num_trials, ...].
+
+    Of a lane, in which trial follows trial (`rollout_lane`), and of a batch of lanes, likewise.
 
     Attributes:
       trial_obs: the inputs the agent acted on.
       action: the actions it took.
       reward: float32; zero where `mask` is zero.
       episode_done: float32; 1.0 at the last step of each episode.
-      mask: float32; 1.0 while the trial was running, 0.0 after its last episode ended.
+      mask: float32; 1.0 while the trial was running, 0.0 after its last episode ended. In a lane 0.0 at the last step
+        of a trial that the lane's end cuts: what is seen there tells what would have followed.
       expected_reward: float32; `TaskDistribution.expected_reward`, the reward itself where that is not known.
       agent_info: whatever the agent's `step` returned as info (a policy: `PolicyInfo`).
-      task_features: `TaskDistribution.task_features(params)`, without a time axis.
+      task_features: `TaskDistribution.task_features(params)`, without a time axis; in a lane, whose tasks change, at
+        each step.
+      trial_done: in a lane float32; 1.0 at the last step of each trial. Otherwise empty.
     """
 
     trial_obs: TrialObservation
@@ -50,6 +58,11 @@ class Trajectory(NamedTuple):
     expected_reward: chex.Array
     agent_info: PyTree
     task_features: chex.Array
+    trial_done: chex.Array | tuple[()] = ()
+
+
+# The axis of trials in a batch of them: time comes first, but for task features. In a batch of lanes it is 1 in all.
+TRIALS_AXIS: Any = Trajectory(1, 1, 1, 1, 1, 1, 1, task_features=0, trial_done=1)  # type: ignore[arg-type]
 
 
 class PolicyInfo(NamedTuple):
@@ -68,8 +81,10 @@ class Metrics(NamedTuple):
     """Diagnostics of one training iteration; every field a float32 scalar.
 
     Attributes:
-      mean_return: undiscounted total reward of a trial, averaged over the batch.
-      return_standard_error: its standard error over the trials of the batch.
+      mean_return: undiscounted total reward of a trial, averaged over the batch. In lanes over the trials that ended
+        there: the longer a trial, the likelier a lane's end cuts it, so that long ones are under-represented; if none
+        ended, over all as far as they went.
+      return_standard_error: its standard error over those trials.
       kl: mean KL divergence from the old policy to the new one, per step.
       entropy: mean entropy of the action distribution before the update, per step, in nats.
       surrogate_gain: surrogate objective after the update minus before; TRPO's over a shared network includes the

@@ -241,7 +241,7 @@ class SharedVisionNetwork(SharedNetwork):
             filled = jnp.pad(x, [(0, count * size - num_steps)] + [(0, 0)] * (x.ndim - 1))
             return filled.reshape(count, size, *x.shape[1:])
 
-        inputs = jax.tree.map(chunks, trial_obs._replace(privileged=()))
+        inputs = jax.tree.map(chunks, trial_obs._replace(privileged=(), first=()))
         embedded = jax.lax.map(jax.checkpoint(partial(embed, weights), prevent_cse=False), inputs)
         return embedded.reshape(count * size, -1)[:num_steps]
 
