@@ -164,7 +164,9 @@ class TrainConfig:
         require(self.teacher == "" or self.algorithm == "imitation", "teacher", self.teacher, "empty without imitation")
         lane_steps = self.lane_steps
         require(lane_steps == 0 or lane_steps >= 2, "lane_steps", lane_steps, "0 or at least 2")
-        require(lane_steps == 0 or not self.baseline_sees_task, "baseline_sees_task", True, "false with lane_steps")
+        if lane_steps:
+            require(not self.baseline_sees_task, "baseline_sees_task", self.baseline_sees_task, "false with lane_steps")
+            require(self.network == "recurrent", "network", self.network, "recurrent with lane_steps")
         require(0 < self.fisher_fraction <= 1, "fisher_fraction", self.fisher_fraction, "in (0, 1]")
         require(0 < self.backtrack_ratio < 1, "backtrack_ratio", self.backtrack_ratio, "in (0, 1)")
 
