@@ -1,0 +1,286 @@
+"""A policy with a memory for each arm: all arms share one recurrent cell, and one readout.
+
+The arms of a bandit are exchangeable: what is learned of one holds for all. The cell is applied to the memory of the
+action just taken and to no other; a readout that is the same for all actions makes a logit of each memory, of the mean
+of all, and of the time that is left. Permuted actions therefore permute the logits (Zaheer et al. 2017, "Deep Sets",
+section 2). For Discrete actions; beyond the paper, whose one GRU must learn everything for each arm anew.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rl2jax.envs.base import spaces
+from rl2jax.networks import Encoding, Networks, PolicyOutputs
+from rl2jax.recurrent import ACTIVATIONS, NetworkWeights, RecurrentNetwork, gru_step, product, weight_normalised
+from rl2jax.types import PyTree, TrialObservation
+
+_NUM_TIMES = 2  # the time left as a share, and its logarithm
+_NUM_VALUES = 2  # a level, and a rate that the time left multiplies
+
+
+class ArmsState(NamedTuple):
+    """The memory of an agent with a memory for each arm.
+
+    Attributes:
+      memory: of each arm, float32 [num_arms, units]; all start at zero.
+      total: sum of the memories over arms; float32 [units].
+      read: memory @ arm.head of `ArmWeights`, of which a step changes one row; float32 [num_arms, hidden + num_inferred].
+      step: index in the trial of the step to come; int32 [].
+    """
+
+    memory: chex.Array
+    total: chex.Array
+    read: chex.Array
+    step: chex.Array
+
+
+class ArmWeights(NamedTuple):
+    """Effective weights of one network with a memory for each arm.
+
+    Attributes:
+      arm: the recurrent layer; its head reads one arm's memory: first for the readout's hidden layer, before the
+        activation, float32 [units, hidden], then what is inferred of the arm, float32 [units, num_inferred].
+      context: of what all arms share to the hidden layer; float32 [num_context, hidden].
+      feature: of an arm's feature, which a baseline may be told, to the hidden layer; float32 [hidden], or [0].
+      pooled: a baseline's second layer; float32 [2 * hidden + 2, units], or [2 * hidden + 2, 0].
+      pooled_bias: float32 [units], or [0].
+      output: float32 [hidden, 1] to an arm's logit; float32 [units, 2] to a baseline's level and rate.
+      output_bias: float32 [2], or [0]: one of a logit would be the same for all arms.
+    """
+
+    arm: NetworkWeights
+    context: chex.Array
+    feature: chex.Array
+    pooled: chex.Array
+    pooled_bias: chex.Array
+    output: chex.Array
+    output_bias: chex.Array
+
+
+class ArmNetwork(nn.Module):
+    """Declares the parameters of one network; calling it returns the effective `ArmWeights`.
+
+    Every matrix is weight-normalised and initialised as those of `RecurrentNetwork`.
+
+    Attributes:
+      input_size: of the recurrent layer.
+      num_context: numbers that all arms share.
+      units: of the recurrent layer, and of a baseline's second hidden layer.
+      num_inferred: outputs of the auxiliary head for each arm, 0 or 1.
+      is_baseline: whether it ends in a value, pooled over arms; otherwise in a logit for each.
+      sees_task: whether it is told a feature of each arm.
+      weight_norm: as `TrainConfig.weight_norm`.
+      memory_horizon: as `TrainConfig.memory_horizon`, in an arm's own steps.
+    """
+
+    input_size: int
+    num_context: int
+    units: int
+    num_inferred: int = 0
+    is_baseline: bool = False
+    sees_task: bool = False
+    weight_norm: bool = True
+    memory_horizon: int = 0
+
+    @property
+    def hidden(self) -> int:
+        """Units of the readout's hidden layer, which is computed anew for every arm at every step: half of `units`."""
+        return -(-self.units // 2)
+
+    @nn.compact
+    def __call__(self) -> ArmWeights:
+        """Returns the effective weights."""
+        xavier, zeros = nn.initializers.xavier_uniform(), nn.initializers.zeros_init()
+
+        second, num_outputs = (self.units, _NUM_VALUES) if self.is_baseline else (0, 1)
+
+        def bias(name: str, size: int) -> chex.Array:
+            return self.param(name, zeros, (size,)) if size else jnp.zeros((0,))
+
+        def matrix(name: str, rows: int, columns: int) -> chex.Array:
+            if not columns:
+                return jnp.zeros((rows, 0))
+            return weight_normalised(self, name, xavier, (rows, columns), self.weight_norm)
+
+        arm = RecurrentNetwork(
+            self.input_size,
+            self.units,
+            self.hidden + self.num_inferred,
+            weight_norm=self.weight_norm,
+            memory_horizon=self.memory_horizon,
+            name="arm",
+        )
+        return ArmWeights(
+            arm=arm(),
+            context=matrix("context", self.num_context, self.hidden),
+            feature=self.param("feature", zeros, (self.hidden,)) if self.sees_task else jnp.zeros((0,)),
+            pooled=matrix("pooled", 2 * self.hidden + _NUM_TIMES, self.units)
+            if self.is_baseline
+            else jnp.zeros((0, 0)),
+            pooled_bias=self.param("pooled_bias", zeros, (self.units,)) if self.is_baseline else jnp.zeros((0,)),
+            output=matrix("output", *((self.units, _NUM_VALUES) if self.is_baseline else (self.hidden, 1))),
+            output_bias=self.param("output_bias", zeros, (_NUM_VALUES,)) if self.is_baseline else jnp.zeros((0,)),
+        )
+
+
+def is_constant(space: Any) -> bool:
+    """Whether an observation space has one element only, as a bandit's."""
+    if isinstance(space, spaces.Discrete):
+        return space.n == 1
+    return isinstance(space, spaces.Box) and bool(np.all(np.asarray(space.low) == np.asarray(space.high)))
+
+
+def over_arms(x: chex.Array) -> chex.Array:
+    """Mean and maximum over the arms; float32 [num_arms, size] to [2 * size]."""
+    return jnp.concatenate([jnp.mean(x, axis=0), jnp.max(x, axis=0)])
+
+
+@dataclass(frozen=True)
+class PerArmNetworks(Networks):
+    """Policy and baseline, separate networks, each with a memory for each arm.
+
+    At a step the recurrent layer sees reward, flag and time, and changes the memory of the previous action; before a
+    trial's first step there was none. Both networks always see the time that is left of a trial of `trial_steps`: what
+    happened to one arm cannot tell it. After the trial's end it stays at one step.
+
+    The policy's outputs are what is inferred of each arm, where it is, and the logits. The parts of `Networks` that
+    embed one vector and advance one cell are not used.
+
+    Attributes:
+      sees_observation: whether the observation enters the recurrent layer and the readout; a constant need not.
+      baseline_sees_task: the baseline is told a feature of each arm; the policy never is.
+    """
+
+    observation: Encoding
+    sees_observation: bool = True
+    baseline_sees_task: bool = False
+
+    @property
+    def num_arms(self) -> int:
+        """Number of actions."""
+        return self.distribution.num_outputs
+
+    @property
+    def policy_network(self) -> ArmNetwork:
+        """Declaration of the policy's parameters."""
+        return self._network(num_inferred=int(self.num_task_features > 0))
+
+    @property
+    def baseline_network(self) -> ArmNetwork:
+        """Declaration of the baseline's parameters."""
+        return self._network(is_baseline=True, sees_task=self.baseline_sees_task)
+
+    def _network(self, **kind: Any) -> ArmNetwork:
+        observed = self.observation.size if self.sees_observation else 0
+        return ArmNetwork(
+            input_size=2 + _NUM_TIMES + observed,
+            num_context=self.units + _NUM_TIMES + observed,
+            units=self.units,
+            weight_norm=self.weight_norm,
+            memory_horizon=self.memory_horizon,
+            **kind,
+        )
+
+    def init(self, key: chex.PRNGKey) -> dict[str, PyTree]:
+        """Draws initial parameters."""
+        key_policy, key_baseline = jax.random.split(key)
+        return {"policy": self.policy_network.init(key_policy), "baseline": self.baseline_network.init(key_baseline)}
+
+    def initial_state(self, network: ArmNetwork | None = None) -> ArmsState:
+        """The state at the start of a trial; the policy's, unless told whose."""
+        network = network or self.policy_network
+        return ArmsState(
+            memory=jnp.zeros((self.num_arms, self.units), jnp.float32),
+            total=jnp.zeros((self.units,), jnp.float32),
+            read=jnp.zeros((self.num_arms, network.hidden + network.num_inferred), jnp.float32),
+            step=jnp.zeros((), jnp.int32),
+        )
+
+    def time_left(self, step: chex.Array) -> chex.Array:
+        """The time left at steps with these indices, int32 [...], as a share and on a logarithmic scale.
+
+        Returns:
+          float32 [..., 2]: 1 at a trial's first step; 1 / trial_steps and 0 at its last, and after it.
+        """
+        left = jnp.maximum(self.trial_steps - step, 1).astype(jnp.float32)
+        # Of a trial of one step the logarithm is 0 throughout.
+        scale = jnp.log(jnp.maximum(self.trial_steps, 2).astype(jnp.float32))
+        return jnp.stack([left / self.trial_steps, jnp.log(left) / scale], axis=-1)
+
+    def _observed(self, trial_obs: TrialObservation) -> chex.Array:
+        return self.observation(trial_obs.obs) if self.sees_observation else jnp.zeros((0,))
+
+    def remember(self, weights: ArmWeights, state: ArmsState, trial_obs: TrialObservation) -> ArmsState:
+        """The state with what the previous action led to, in that arm's memory; all others stay as they are."""
+        arm = trial_obs.prev_action
+        before = state.memory[arm]
+        told = jnp.stack([trial_obs.prev_reward, trial_obs.prev_done])
+        x = jnp.concatenate([told, self.time_left(state.step), self._observed(trial_obs)])
+        after = gru_step(weights.arm.cell, ACTIVATIONS[self.activation], before, x, self.matmul_precision)
+        after = jnp.where(state.step > 0, after, before)  # at the first step there was no action
+        return ArmsState(
+            memory=state.memory.at[arm].set(after),
+            total=state.total + (after - before),
+            read=state.read.at[arm].set(product(after, weights.arm.head, self.matmul_precision)),
+            step=state.step + 1,
+        )
+
+    def _hidden(self, weights: ArmWeights, state: ArmsState, trial_obs: TrialObservation) -> chex.Array:
+        """The hidden layer before its activation, at the step that `remember` led to; float32 [num_arms, hidden]."""
+        shared = [state.total / self.num_arms, self.time_left(state.step - 1), self._observed(trial_obs)]
+        context = product(jnp.concatenate(shared), weights.context, self.matmul_precision)
+        hidden = context.shape[0]
+        return state.read[:, :hidden] + (context + weights.arm.head_bias[:hidden])
+
+    def step(self, weights: Any, state: ArmsState, trial_obs: TrialObservation) -> tuple[ArmsState, chex.Array]:
+        """One step of the policy: (new state, outputs [num_task_features + num_arms])."""
+        state = self.remember(weights, state, trial_obs)
+        hidden = ACTIVATIONS[self.activation](self._hidden(weights, state, trial_obs))
+        inferred = state.read[:, hidden.shape[1] :] + weights.arm.head_bias[hidden.shape[1] :]
+        return state, jnp.concatenate([inferred.ravel(), hidden @ weights.output[:, 0]])
+
+    def unroll(self, weights: Any, trial_obs: TrialObservation, task_inputs: chex.Array | None = None) -> chex.Array:
+        """The policy's outputs over a whole trial; float32 [num_steps, num_task_features + num_arms]."""
+        del task_inputs
+
+        def step(state, trial_obs):
+            return self.step(weights, state, trial_obs)
+
+        return jax.lax.scan(step, self.initial_state(), trial_obs)[1]
+
+    def _split(self, outputs: chex.Array) -> PolicyOutputs:
+        return PolicyOutputs(outputs[..., self.num_task_features :], outputs[..., : self.num_task_features], None)
+
+    def values(
+        self, value_params: PyTree, trial_obs: TrialObservation, task_features: chex.Array | None = None
+    ) -> chex.Array:
+        """The baseline's output over a trial, on the scale of normalised returns; float32 [num_steps].
+
+        Args:
+          value_params: params["baseline"].
+          trial_obs: of the trial.
+          task_features: float32 [num_arms]; ignored by a baseline that does not see the task.
+        """
+        weights: Any = self.baseline_network.apply(value_params)
+        activation = ACTIVATIONS[self.activation]
+        told = 0.0
+        if self.baseline_sees_task:
+            assert task_features is not None
+            told = task_features[:, None] * weights.feature
+
+        def step(state, trial_obs):
+            state = self.remember(weights, state, trial_obs)
+            hidden = activation(self._hidden(weights, state, trial_obs) + told)
+            left = self.time_left(state.step - 1)
+            pooled = jnp.concatenate([over_arms(hidden), left])
+            last = activation(product(pooled, weights.pooled, self.matmul_precision) + weights.pooled_bias)
+            level, rate = last @ weights.output + weights.output_bias
+            return state, level + left[0] * rate
+
+        return jax.lax.scan(step, self.initial_state(self.baseline_network), trial_obs)[1]
