@@ -1,7 +1,7 @@
 """A policy with a memory for each arm: all arms share one recurrent cell, and one readout.
 
 The arms of a bandit are exchangeable: what is learned of one holds for all. The cell is applied to the memory of the
-action just taken and to no other; a readout that is the same for all actions makes a logit of each memory, of the mean
+action just taken and to no other; a rectified readout that is the same for all actions makes a logit of each memory, of the mean
 of all, and of the time that is left. Permuted actions therefore permute the logits (Zaheer et al. 2017, "Deep Sets",
 section 2). For Discrete actions; beyond the paper, whose one GRU must learn everything for each arm anew.
 """
@@ -30,7 +30,7 @@ class ArmsState(NamedTuple):
     Attributes:
       memory: of each arm, float32 [num_arms, units]; all start at zero.
       total: sum of the memories over arms; float32 [units].
-      read: memory @ arm.head of `ArmWeights`, of which a step changes one row; float32 [num_arms, hidden + num_inferred].
+      read: memory @ arm.head of `ArmWeights`; a step changes one row. float32 [num_arms, hidden + num_inferred].
       step: index in the trial of the step to come; int32 [].
     """
 
@@ -97,7 +97,6 @@ class ArmNetwork(nn.Module):
     def __call__(self) -> ArmWeights:
         """Returns the effective weights."""
         xavier, zeros = nn.initializers.xavier_uniform(), nn.initializers.zeros_init()
-
         second, num_outputs = (self.units, _NUM_VALUES) if self.is_baseline else (0, 1)
 
         def bias(name: str, size: int) -> chex.Array:
@@ -119,13 +118,11 @@ class ArmNetwork(nn.Module):
         return ArmWeights(
             arm=arm(),
             context=matrix("context", self.num_context, self.hidden),
-            feature=self.param("feature", zeros, (self.hidden,)) if self.sees_task else jnp.zeros((0,)),
-            pooled=matrix("pooled", 2 * self.hidden + _NUM_TIMES, self.units)
-            if self.is_baseline
-            else jnp.zeros((0, 0)),
-            pooled_bias=self.param("pooled_bias", zeros, (self.units,)) if self.is_baseline else jnp.zeros((0,)),
-            output=matrix("output", *((self.units, _NUM_VALUES) if self.is_baseline else (self.hidden, 1))),
-            output_bias=self.param("output_bias", zeros, (_NUM_VALUES,)) if self.is_baseline else jnp.zeros((0,)),
+            feature=bias("feature", self.hidden if self.sees_task else 0),
+            pooled=matrix("pooled", 2 * self.hidden + _NUM_TIMES, second),
+            pooled_bias=bias("pooled_bias", second),
+            output=matrix("output", second or self.hidden, num_outputs),
+            output_bias=bias("output_bias", num_outputs if self.is_baseline else 0),
         )
 
 
@@ -241,7 +238,7 @@ class PerArmNetworks(Networks):
     def step(self, weights: Any, state: ArmsState, trial_obs: TrialObservation) -> tuple[ArmsState, chex.Array]:
         """One step of the policy: (new state, outputs [num_task_features + num_arms])."""
         state = self.remember(weights, state, trial_obs)
-        hidden = ACTIVATIONS[self.activation](self._hidden(weights, state, trial_obs))
+        hidden = jax.nn.relu(self._hidden(weights, state, trial_obs))
         inferred = state.read[:, hidden.shape[1] :] + weights.arm.head_bias[hidden.shape[1] :]
         return state, jnp.concatenate([inferred.ravel(), hidden @ weights.output[:, 0]])
 
@@ -268,7 +265,6 @@ class PerArmNetworks(Networks):
           task_features: float32 [num_arms]; ignored by a baseline that does not see the task.
         """
         weights: Any = self.baseline_network.apply(value_params)
-        activation = ACTIVATIONS[self.activation]
         told = 0.0
         if self.baseline_sees_task:
             assert task_features is not None
@@ -276,10 +272,10 @@ class PerArmNetworks(Networks):
 
         def step(state, trial_obs):
             state = self.remember(weights, state, trial_obs)
-            hidden = activation(self._hidden(weights, state, trial_obs) + told)
+            hidden = jax.nn.relu(self._hidden(weights, state, trial_obs) + told)
             left = self.time_left(state.step - 1)
             pooled = jnp.concatenate([over_arms(hidden), left])
-            last = activation(product(pooled, weights.pooled, self.matmul_precision) + weights.pooled_bias)
+            last = jax.nn.relu(product(pooled, weights.pooled, self.matmul_precision) + weights.pooled_bias)
             level, rate = last @ weights.output + weights.output_bias
             return state, level + left[0] * rate
 
