@@ -1,10 +1,10 @@
 """A policy with a memory for each arm: all arms share one recurrent cell, and one readout.
 
 The arms of a bandit are exchangeable: what is learned of one holds for all. The cell is applied to the memory of the
-action just taken and to no other; a readout that is the same for all actions, one rectified layer, makes a logit of each
-memory, of the mean of all, and of the time that is left. Permuted actions therefore permute the logits (Zaheer et al.
-2017, "Deep Sets", section 2). For Discrete actions; beyond the paper, whose one GRU must learn everything for each arm
-anew.
+action just taken and to no other. A readout that is the same for all actions, one rectified layer, makes a logit of
+each memory, of the mean of all, and of the time that is left. Permuted actions therefore permute the logits (Zaheer et
+al. 2017, "Deep Sets", section 2). For Discrete actions; beyond the paper, whose one GRU must learn everything for each
+arm anew.
 """
 
 from dataclasses import dataclass
