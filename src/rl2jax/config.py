@@ -69,11 +69,12 @@ class TrainConfig:
       baseline_loss_coefficient: with a shared trunk, in place of the baseline's epochs, minibatches and learning rate:
         weight of the values' squared error in the joint loss (Wang et al. 2016: 0.05). Where a source writes the
         gradient as the error times that of the value, its weight is twice this one.
-      network: "recurrent", the paper's (with a convolutional trunk for frames), or "planner": counts of what was seen
-        in each state, and value iteration on them with learned bonuses, for Discrete observations and actions
-        (`planning_network`). Beyond the paper.
+      network: "recurrent", the paper's (with a convolutional trunk for frames), "planner": counts of what was seen in
+        each state, and value iteration on them with learned bonuses, for Discrete observations and actions
+        (`planning_network`), or "per_arm": a memory for each action, all with one cell, for bandits
+        (`per_arm_network`; it is always told the time that is left). The last two are beyond the paper.
       cell: the recurrent layer, "gru" or "lstm".
-      gru_units: hidden units of the recurrent layer, in policy and baseline.
+      gru_units: hidden units of the recurrent layer, in policy and baseline; with network "per_arm" of each arm's memory.
       activation: of the GRU's candidate, or the LSTM's candidate and output: "relu" or "tanh".
       weight_norm: weight normalisation on every matrix.
       memory_horizon: steps over which the GRU's update gates, or the LSTM's forget and input gates, are initialised to
