@@ -102,6 +102,8 @@ def train(
     with processes.together("preparing the run"):
         changes: dict[str, Any] = parse_overrides(set_ or [])
         changes |= {k: v for k, v in {"algorithm": algorithm, "iterations": iterations}.items() if v is not None}
+        if engine != "twin" and changes.get("lane_steps"):  # before a folder is made; EngineLearner has the rule
+            raise ValueError(f"lane_steps must be 0 with --engine {engine}, got {changes['lane_steps']}")
         if start is not None and (resume or num_seeds is not None):
             raise ValueError("--start is for one new run: it cannot be combined with --resume or --num-seeds")
         if resume:

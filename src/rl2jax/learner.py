@@ -172,7 +172,8 @@ def num_trials_in_batch(trial: Trial, config: TrainConfig) -> int:
       ValueError: if a batch is smaller than one trial, or lane.
     """
     if config.lane_steps:
-        require(config.batch_size >= config.lane_steps, "batch_size", config.batch_size, "at least lane_steps")
+        allowed = f"at least one lane (lane_steps, {config.lane_steps})"
+        require(config.batch_size >= config.lane_steps, "batch_size", config.batch_size, allowed)
         return config.batch_size // config.lane_steps
     if config.batch_size < trial.num_steps:
         raise ValueError(
