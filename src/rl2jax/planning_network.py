@@ -1,7 +1,8 @@
 """A network with a table for its memory, which plans on what the table holds.
 
 Beyond the paper, whose memory is a GRU. Visits, rewards and moves are counted exactly; what is learned is how to use
-them: the prior, bonuses for what is little known, and what to make of the plans. Value iteration inside a network is
+them: the prior, bonuses for what is little known, and what to make of the plans. It starts as a planner with a constant
+bonus, drawn from rather than maximised, and learns from reward. Value iteration inside a network is
 that of Tamar et al. 2016 (value iteration networks); bonuses in the plan those of Kolter & Ng 2009, here learned from
 reward as functions of the counts and of the time that is left; action values of the task as inputs of the policy those
 of Bhatia et al. 2023 (RL³).
@@ -18,7 +19,11 @@ import jax.numpy as jnp
 from rl2jax.networks import Networks, PolicyOutputs
 from rl2jax.types import PyTree, TrialObservation
 
-PLANS = 4  # value iterations side by side, each with bonuses of its own
+# Value iterations side by side. Each starts with a bonus of so much over 2 + visits, the first as the reference agent
+# "beb_true_prior" does, and learns bonuses of its own.
+INITIAL_BONUSES = (1.5, 0.0, 4.0, 10.0)
+PLANS = len(INITIAL_BONUSES)
+_INITIAL_SCALE = 5.0  # nats of logit for a unit of value
 _PAIR_INPUTS, _TIME_INPUTS = 4, 3
 
 
@@ -56,12 +61,15 @@ class PlannerWeights(NamedTuple):
 
     Attributes:
       prior: mean reward, logarithm of its weight in visits, logarithm of the weight of each next state in moves; [3].
-      bonus: two layers, from what is known of a pair of state and action to its bonus in each plan.
+        It starts as that of the paper's distribution of MDPs.
+      optimism: of each plan's bonus, that of Kolter & Ng; [PLANS].
+      bonus: two layers, from what is known of a pair of state and action to what is added to its bonus in each plan.
       readout: two layers, to the logit of an action, or to the value.
       scale: logarithm of how many nats of logit a unit of the first plan's value is; [].
     """
 
     prior: chex.Array
+    optimism: chex.Array
     bonus: tuple[Layer, Layer]
     readout: tuple[Layer, Layer]
     scale: chex.Array
@@ -128,10 +136,11 @@ class Planner(nn.Module):
             return Layer(self.param(name, init, (inputs, outputs)), self.param(f"{name}_bias", zeros, (outputs,)))
 
         return PlannerWeights(
-            self.param("prior", zeros, (3,)),
-            (layer("bonus1", _PAIR_INPUTS + _TIME_INPUTS, self.hidden), layer("bonus2", self.hidden, PLANS)),
+            self.param("prior", lambda key: jnp.array([1.0, 0.0, 0.0])),
+            self.param("optimism", lambda key: jnp.array(INITIAL_BONUSES)),
+            (layer("bonus1", _PAIR_INPUTS + _TIME_INPUTS, self.hidden), layer("bonus2", self.hidden, PLANS, zeros)),
             (layer("readout1", self.readout_inputs, self.hidden), layer("readout2", self.hidden, 1, zeros)),
-            self.param("scale", zeros, ()),
+            self.param("scale", lambda key: jnp.log(_INITIAL_SCALE)),
         )
 
 
@@ -188,7 +197,9 @@ def know_pairs(weights: PlannerWeights, counts: Counts, time: chex.Array) -> Pai
     time = time.reshape(len(time), *[1] * (reward.ndim - 1), -1)
     timed = jnp.concatenate([inputs, jnp.broadcast_to(time, (len(time), *reward.shape))])
     share = 1.0 / (num_states * move_weight + moves_seen)
-    return Pairs(reward, _two_layers(weights.bonus, timed), share, inputs)
+    optimism = weights.optimism.reshape(-1, *[1] * reward.ndim)
+    bonus = optimism * unknown / (1.0 + unknown) + _two_layers(weights.bonus, timed)
+    return Pairs(reward, bonus, share, inputs)
 
 
 def make_plan(weights: PlannerWeights, counts: Counts, horizon: int, trial_steps: int) -> Plan:
