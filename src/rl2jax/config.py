@@ -74,7 +74,7 @@ class TrainConfig:
         (`planning_network`), or "per_arm": a memory for each action, all with one cell, for bandits
         (`per_arm_network`; it is always told the time that is left). The last two are beyond the paper.
       cell: the recurrent layer, "gru" or "lstm".
-      gru_units: hidden units of the recurrent layer, in policy and baseline; with network "per_arm" of each arm's memory.
+      gru_units: hidden units of the recurrent layer, in policy and baseline; with network "per_arm" those of each arm.
       activation: of the GRU's candidate, or the LSTM's candidate and output: "relu" or "tanh".
       weight_norm: weight normalisation on every matrix.
       memory_horizon: steps over which the GRU's update gates, or the LSTM's forget and input gates, are initialised to

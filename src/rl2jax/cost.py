@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from rl2jax.agents.random import random_agent
 from rl2jax.networks import Encoding, PolicyAndBaseline
+from rl2jax.per_arm_network import ArmNetwork, PerArmNetworks
 from rl2jax.recurrent import CELLS, RecurrentNetwork
 from rl2jax.rollout import rollout, rollout_lane
 from rl2jax.sgd import num_minibatches
@@ -41,6 +42,7 @@ _OPERATIONS_PER_HASH = 120
 # states, three gates, candidate and the activation of c.
 _KEPT = {"gru": 5, "lstm": 7}
 _FLOAT = 4  # bytes
+_SEPARATE = (PolicyAndBaseline, PerArmNetworks)
 
 
 class Cost(NamedTuple):
@@ -117,7 +119,9 @@ class _Passes(NamedTuple):
     product: float
 
 
-def _passes(network: RecurrentNetwork | SharedRecurrentNetwork) -> _Passes:
+def _passes(network: RecurrentNetwork | SharedRecurrentNetwork | ArmNetwork) -> _Passes:
+    if isinstance(network, ArmNetwork):
+        return _arm_passes(network)
     if isinstance(network, SharedRecurrentNetwork):
         return _shared_passes(network)
     gates = CELLS[network.cell].num_gates * network.units
@@ -125,6 +129,25 @@ def _passes(network: RecurrentNetwork | SharedRecurrentNetwork) -> _Passes:
     from_input = 2.0 * network.input_size * gates
     derivative = 2.0 * recurrent + from_input
     return _Passes(recurrent + from_input, recurrent + from_input + derivative, 2.0 * derivative)
+
+
+def _arm_passes(network: ArmNetwork) -> _Passes:
+    """Of the network with a memory for each arm: one of them is stepped and read anew, all go through the readout.
+
+    The readout's hidden layer is no matrix product but counts here: with many arms it is most of the work. Per number:
+    adding what all share, the rectifier, and a product with the output, or mean and maximum.
+    """
+    core = _passes(RecurrentNetwork(network.input_size, network.units, network.hidden + network.num_inferred))
+    of_all = 2.0 * network.num_context * network.hidden
+    per_number = 4.0
+    if network.is_baseline:
+        of_all += 2.0 * (2 * network.hidden + 4) * network.units
+        per_number = 6.0
+    readout = per_number * network.num_arms * network.hidden
+    derivative = 2.0 * of_all + 1.75 * readout
+    return _Passes(
+        core.forward + of_all + readout, core.gradient + of_all + readout + derivative, core.product + 2.0 * derivative
+    )
 
 
 def _shared_passes(network: SharedRecurrentNetwork) -> _Passes:
@@ -198,7 +221,7 @@ def phase_costs(learner: Learner) -> dict[str, Cost]:
     """
     config, networks, steps = learner.config, learner.networks, _steps(learner)
     policy = _passes(networks.policy_network)
-    baseline = _passes(networks.baseline_network) if isinstance(networks, PolicyAndBaseline) else policy
+    baseline = _passes(networks.baseline_network) if isinstance(networks, _SEPARATE) else policy
     outputs = networks.policy_network.num_outputs + networks.distribution.num_constants
     seen, kept = _seen(learner), _kept(learner)
     trpo, once = config.algorithm == "trpo", config.algorithm in ("trpo", "a2c")
@@ -229,8 +252,12 @@ def _steps(learner: Learner) -> int:
 
 
 def _kept(learner: Learner) -> int:
-    """Numbers that a backward pass needs of one step in the recurrent layer."""
-    return _KEPT[learner.networks.cell] * learner.networks.units
+    """Numbers that a backward pass needs of one step: in the recurrent layer, and of every arm's hidden layer."""
+    networks = learner.networks
+    kept = _KEPT[networks.cell] * networks.units
+    if isinstance(networks, PerArmNetworks):
+        kept += networks.num_arms * networks.policy_network.hidden
+    return kept
 
 
 def _seen(learner: Learner) -> int:

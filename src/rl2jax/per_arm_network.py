@@ -70,6 +70,7 @@ class ArmNetwork(nn.Module):
     Every matrix is weight-normalised and initialised as those of `RecurrentNetwork`.
 
     Attributes:
+      num_arms: actions; no parameter depends on it.
       input_size: of the recurrent layer.
       num_context: numbers that all arms share.
       units: of the recurrent layer, and of a baseline's second hidden layer.
@@ -80,6 +81,7 @@ class ArmNetwork(nn.Module):
       memory_horizon: as `TrainConfig.memory_horizon`, in an arm's own steps.
     """
 
+    num_arms: int
     input_size: int
     num_context: int
     units: int
@@ -93,6 +95,11 @@ class ArmNetwork(nn.Module):
     def hidden(self) -> int:
         """Units of the readout's hidden layer, which is computed anew for every arm at every step: half of `units`."""
         return -(-self.units // 2)
+
+    @property
+    def num_outputs(self) -> int:
+        """Numbers in all: a logit for each arm and what is inferred of it, or one value."""
+        return 1 if self.is_baseline else self.num_arms * (1 + self.num_inferred)
 
     @nn.compact
     def __call__(self) -> ArmWeights:
@@ -177,6 +184,7 @@ class PerArmNetworks(Networks):
     def _network(self, **kind: Any) -> ArmNetwork:
         observed = self.observation.size if self.sees_observation else 0
         return ArmNetwork(
+            num_arms=self.num_arms,
             input_size=2 + _NUM_TIMES + observed,
             num_context=self.units + _NUM_TIMES + observed,
             units=self.units,
