@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from rl2jax.agents.random import random_agent
 from rl2jax.networks import Encoding, PolicyAndBaseline
 from rl2jax.per_arm_network import ArmNetwork, PerArmNetworks
+from rl2jax.planning_network import PLANS, Planner, PlanningNetwork
 from rl2jax.recurrent import CELLS, RecurrentNetwork
 from rl2jax.rollout import rollout, rollout_lane
 from rl2jax.sgd import num_minibatches
@@ -42,7 +43,7 @@ _OPERATIONS_PER_HASH = 120
 # states, three gates, candidate and the activation of c.
 _KEPT = {"gru": 5, "lstm": 7}
 _FLOAT = 4  # bytes
-_SEPARATE = (PolicyAndBaseline, PerArmNetworks)
+_SEPARATE = (PolicyAndBaseline, PerArmNetworks, PlanningNetwork)
 
 
 class Cost(NamedTuple):
@@ -119,7 +120,11 @@ class _Passes(NamedTuple):
     product: float
 
 
-def _passes(network: RecurrentNetwork | SharedRecurrentNetwork | ArmNetwork) -> _Passes:
+def _passes(network: RecurrentNetwork | SharedRecurrentNetwork | ArmNetwork | Planner) -> _Passes:
+    if isinstance(network, Planner):
+        plans, layers = (2.0 * number for number in network.multiplications)
+        derivative = plans + 2.0 * layers  # counts need none
+        return _Passes(plans + layers, plans + layers + derivative, 2.0 * derivative)
     if isinstance(network, ArmNetwork):
         return _arm_passes(network)
     if isinstance(network, SharedRecurrentNetwork):
@@ -252,8 +257,11 @@ def _steps(learner: Learner) -> int:
 
 
 def _kept(learner: Learner) -> int:
-    """Numbers that a backward pass needs of one step: in the recurrent layer, and of every arm's hidden layer."""
+    """Numbers that a backward pass needs of one step: in the recurrent layer, of every arm's hidden layer, of plans."""
     networks = learner.networks
+    if isinstance(networks, PlanningNetwork):
+        states, actions = networks.observation.size, networks.action.size
+        return PLANS * states * (1 + actions) + actions * (states + networks.units)
     kept = _KEPT[networks.cell] * networks.units
     if isinstance(networks, PerArmNetworks):
         kept += networks.num_arms * networks.policy_network.hidden

@@ -132,14 +132,12 @@ def _planning_network(env: Any, config: TrainConfig, common: dict[str, Any]) -> 
     return PlanningNetwork(observation=encoding_for(env.observation_space(None), ""), **common | changes)
 
 
-def _per_arm_networks(
-    env: Any, config: TrainConfig, common: dict[str, Any], num_task_features: int
-) -> PerArmNetworks:
+def _per_arm_networks(env: Any, config: TrainConfig, common: dict[str, Any], num_task_features: int) -> PerArmNetworks:
     """The networks with a memory for each arm.
 
     Raises:
-      ValueError: if actions are not Discrete, observations are frames, task features are not one for each action, or the
-        config asks for what these networks do not have.
+      ValueError: if actions are not Discrete, observations are frames, task features are not one for each action, or
+        the config asks for what these networks do not have.
     """
     space, observation_space = env.action_space(None), env.observation_space(None)
     require(isinstance(space, spaces.Discrete), "action space", space, "Discrete for network per_arm")

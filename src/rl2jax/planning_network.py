@@ -25,6 +25,8 @@ INITIAL_BONUSES = (1.5, 0.0, 4.0, 10.0)
 PLANS = len(INITIAL_BONUSES)
 _INITIAL_SCALE = 5.0  # nats of logit for a unit of value
 _PAIR_INPUTS, _TIME_INPUTS = 4, 3
+_POLICY_INPUTS = 2 * PLANS + _PAIR_INPUTS + _TIME_INPUTS + 1
+_VALUE_INPUTS = 3 * PLANS + _TIME_INPUTS + 1
 
 
 class Counts(NamedTuple):
@@ -122,10 +124,30 @@ class Outlook(NamedTuple):
 
 
 class Planner(nn.Module):
-    """Declares the parameters of one network; calling it returns them as `PlannerWeights`."""
+    """Declares the parameters of one network; calling it returns them as `PlannerWeights`.
+
+    Their shapes depend neither on states and actions nor on the horizon, which say what a step costs.
+    """
 
     hidden: int
     readout_inputs: int
+    num_states: int
+    num_actions: int
+    horizon: int
+
+    @property
+    def num_outputs(self) -> int:
+        """A logit for each action, or a value."""
+        return self.num_actions if self.readout_inputs == _POLICY_INPUTS else 1
+
+    @property
+    def multiplications(self) -> tuple[int, int]:
+        """Of one step: in plans, whose factors are counts and values; and in layers."""
+        pairs = self.num_states * self.num_actions
+        plans = PLANS * self.num_states * (pairs + self.num_actions)
+        bonus = self.hidden * (_PAIR_INPUTS + _TIME_INPUTS + PLANS)
+        readout = self.num_outputs * self.hidden * (self.readout_inputs + 1)
+        return plans, bonus * (self.num_actions + pairs // self.horizon) + readout
 
     @nn.compact
     def __call__(self) -> PlannerWeights:
@@ -259,10 +281,6 @@ def state_value(weights: PlannerWeights, outlook: Outlook, horizon: int) -> chex
     return _two_layers(weights.readout, inputs)[0]
 
 
-_POLICY_INPUTS = 2 * PLANS + _PAIR_INPUTS + _TIME_INPUTS + 1
-_VALUE_INPUTS = 3 * PLANS + _TIME_INPUTS + 1
-
-
 class PlannerState(NamedTuple):
     """What one step of the policy hands to the next: what it has seen, and what it made of it."""
 
@@ -286,12 +304,15 @@ class PlanningNetwork(Networks):
     @property
     def policy_network(self) -> Planner:
         """Declaration of the policy's parameters."""
-        return Planner(self.units, _POLICY_INPUTS)
+        return self._network(_POLICY_INPUTS)
 
     @property
     def baseline_network(self) -> Planner:
         """Declaration of the baseline's parameters."""
-        return Planner(self.units, _VALUE_INPUTS)
+        return self._network(_VALUE_INPUTS)
+
+    def _network(self, readout_inputs: int) -> Planner:
+        return Planner(self.units, readout_inputs, self.observation.size, self.action.size, self.horizon)
 
     def init(self, key: chex.PRNGKey) -> dict[str, PyTree]:
         """Draws initial parameters."""

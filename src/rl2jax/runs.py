@@ -39,7 +39,7 @@ from rl2jax.types import PyTree
 
 _FORMAT = 2  # 1 had no digest of itself
 RUN_FILE = "run.json"
-_SHAPING = ("cell", "gru_units", "weight_norm", "shared_trunk", "time_input", "task_inference_coefficient")
+_SHAPING = ("network", "cell", "gru_units", "weight_norm", "shared_trunk", "time_input", "task_inference_coefficient")
 _CHECKPOINTS, _LOCK = "checkpoints", ".lock"
 
 
