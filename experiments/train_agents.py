@@ -13,7 +13,7 @@ from rl2jax.compare import command_line, run_contender, select_agents
 from rl2jax.envs.base import require
 from rl2jax.experiment import compare_with_progress, train_recipe
 from rl2jax.published import TABLES
-from rl2jax.recipes import RECIPES, TEACHERS
+from rl2jax.recipes import RECIPES, TEACHERS, takes_most_likely
 from rl2jax.report import format_score, read_rows, write_comparison
 from rl2jax.reproduce import write_report
 from rl2jax.runs import Run, load_state, parameters_digest
@@ -45,7 +45,7 @@ def make_agent(
     file = results / f"table{number}" / f"{slug(task.name)}-{recipe}-seed{seed}.json"
     name = f"rl2_{recipe.replace('-', '_')}"
     if not is_evaluated(file, run, num_tasks):
-        contender = run_contender(run, task, name)
+        contender = run_contender(run, task, name, takes_most_likely(recipe, task))
         teacher = select_agents(task, [TEACHERS[task.kind]])
         result = compare_with_progress(task, teacher, [contender], num_tasks, EVALUATION_SEED, "large", console)
         command = command_line(task, num_tasks, EVALUATION_SEED, list(teacher), [recipe])

@@ -9,7 +9,7 @@ from rich.console import Console
 from rl2jax import cli, experiment
 from rl2jax.config import TrainConfig
 from rl2jax.published import TABLES
-from rl2jax.recipes import RECIPES, Stage, stages
+from rl2jax.recipes import RECIPES, Stage, stages, takes_most_likely
 from rl2jax.runs import RunError, ancestry, last_iteration, load_state, open_run, parameters_digest
 from rl2jax.tasks import parse_task
 from rl2jax.train import Learner
@@ -50,10 +50,34 @@ def test_from_scratch_knows_no_teacher(name):
     assert all(stage.config.algorithm in ("ppo", "trpo") for stage in stages("best-scratch", parse_task(name)))
 
 
-@pytest.mark.parametrize("name", ["bandit:k=5,n=10", "mdp:s=10,a=5,t=10,n=10", "maze:size=5"])
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [
+        ("bandit:k=50,n=10", "recurrent"),
+        ("bandit:k=5,n=100", "recurrent"),
+        ("bandit:k=10,n=100", "per_arm"),
+        ("bandit:k=5,n=500", "per_arm"),
+        ("mdp:s=10,a=5,t=10,n=10", "recurrent"),
+    ],
+)
+def test_bandits_of_many_pulls_get_a_memory_for_each_arm(name, network):
+    """The others keep the preset, by which their agents were trained."""
+    task = parse_task(name)
+    ((_, _, config),) = stages("best-scratch", task)
+    assert config.network == network
+    assert (config == task.preset("cpu")) == (network == "recurrent")
+
+
+@pytest.mark.parametrize("name", ["bandit:k=5,n=10", "maze:size=5"])
 def test_the_teacher_exists(name):
     first = stages("best", parse_task(name))[0]
     assert teacher_of(first.task, first.config) is not None
+
+
+def test_only_planners_take_the_most_likely_action():
+    """One that samples must explore by chance."""
+    chosen = {(recipe, name) for recipe in RECIPES for name in TASKS if takes_most_likely(recipe, parse_task(name))}
+    assert chosen == {("best", name) for name in TABLES[2].scores}
 
 
 @pytest.mark.parametrize(("recipe", "name"), [("bestest", "bandit:k=2,n=4"), ("best", "cartpole:n=2")])

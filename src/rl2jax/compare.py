@@ -102,15 +102,15 @@ def learning_curve(run: Run) -> dict[str, list[float]]:
     }
 
 
-def run_contender(run: Run, task: Task, name: str = "rl2") -> Contender:
-    """A trained run's newest checkpoint.
+def run_contender(run: Run, task: Task, name: str = "rl2", deterministic: bool = False) -> Contender:
+    """A trained run's newest checkpoint; `deterministic`: it takes the most likely action.
 
     Raises:
       ValueError: if it was trained on another task distribution.
       checkpoint.CheckpointError, runs.RunError: if it cannot be loaded.
     """
     require(run.task.env == task.env, f"--run {run.folder}: task", run.task.name, f"of the kind of {task.name}")
-    agent, context = trained_agent(run)
+    agent, context = trained_agent(run, deterministic)
     if run.task.name == task.name:  # another number of episodes has another scale
         context["learning_curve"] = learning_curve(run)
     return Contender(name, agent, context, first_step_flag=run.config.first_step_flag)

@@ -1,7 +1,7 @@
 """Recipes beyond the paper's: stages, each a run that starts from the one before it (docs/recipes.md).
 
 "best-scratch" is reinforcement learning alone, from random weights, as the paper has it; "best" may do anything,
-and begins by imitating a reference agent.
+and begins by imitating a reference agent, or in MDPs with a network that plans as one does.
 """
 
 from typing import NamedTuple
@@ -45,6 +45,7 @@ _PER_ARM = {
     "expected_rewards": True,
     "baseline_sees_task": True,
 }
+_STEPS_OF_PLANNERS, _FEWEST_TRIALS = 40_000, 100  # in a batch
 _EXPLORER_STEPS_PER_CELL = 2.4  # about twice what it needs in an episode
 _SHORT, _LONG, _FEW_ARMS, _MANY_ARMS = 20, 100, 5, 20  # pulls, pulls, arms, arms
 # The gradient of a rectified GRU explodes now and then, and Adam would take small steps for long; over hundreds of
@@ -63,7 +64,12 @@ def stages(recipe: str, task: Task) -> tuple[Stage, ...]:
     if recipe == "best-scratch":
         config = _reinforced_bandit(task) if task.kind == "bandit" else task.preset("cpu")
         return (Stage("1-reinforcement", task, config),)
-    return {"bandit": _imitated_bandit, "mdp": _imitated_mdp, "maze": _imitated_maze}[task.kind](task)
+    return {"bandit": _imitated_bandit, "mdp": _planned_mdp, "maze": _imitated_maze}[task.kind](task)
+
+
+def takes_most_likely(recipe: str, task: Task) -> bool:
+    """Whether a recipe's agents take the most likely action: planners explore by their bonuses, not by chance."""
+    return stages(recipe, task)[-1].config.network == "planner"
 
 
 def _reinforced_bandit(task: Task) -> TrainConfig:
@@ -107,19 +113,28 @@ def _imitated_bandit(task: Task) -> tuple[Stage, ...]:
     return *begun, Stage("3-imitation", task, third), Stage("4-imitation", task, fourth)
 
 
-def _imitated_mdp(task: Task) -> tuple[Stage, ...]:
-    """The teacher is not optimal: reinforcement learning takes over from it."""
-    base = task.preset("cpu")
-    imitation = base.replace(
-        **_IMITATION | {"task_inference_coefficient": 1.0},
-        teacher=TEACHERS["mdp"],
-        teacher_temperature=0.1,
-        student_share=0.2,
+def _planned_mdp(task: Task) -> tuple[Stage, ...]:
+    """A network that plans knows from the start what took one with a recurrent layer a teacher; rewards do the rest.
+
+    The longer the trial, the later exploring pays.
+    """
+    steps = task.num_episodes * task.env.episode_length
+    trials = max(_FEWEST_TRIALS, _STEPS_OF_PLANNERS // steps)
+    config = task.preset("cpu").replace(
+        network="planner",
+        gru_units=32,
+        task_inference_coefficient=0.0,
+        entropy_coefficient=0.0,
+        expected_rewards=True,
+        batch_size=trials * steps,
+        gae_lambda=max(0.9, 1.0 - 2.0 / steps) if task.num_episodes > _SHORT else 0.9,
+        iterations=120 if task.num_episodes <= _SHORT else 60,
+        policy_epochs=2,
+        policy_learning_rate=2e-3 if task.num_episodes <= _SHORT else 7e-4,
+        policy_minibatch_trials=trials // 10,
+        baseline_minibatch_trials=trials // 10,
     )
-    reinforcement = base.replace(
-        policy_learning_rate=3e-4, expected_rewards=True, baseline_sees_task=True, baseline_warmup_iterations=20
-    )
-    return Stage("1-imitation", task, imitation), Stage("2-reinforcement", task, reinforcement)
+    return (Stage("1-reinforcement", task, config),)
 
 
 def _imitated_maze(task: Task) -> tuple[Stage, ...]:
