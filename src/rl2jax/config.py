@@ -73,6 +73,7 @@ class TrainConfig:
         each state, and value iteration on them with learned bonuses, for Discrete observations and actions
         (`planning_network`), or "per_arm": a memory for each action, all with one cell, for bandits
         (`per_arm_network`; it is always told the time that is left). The last two are beyond the paper.
+      initial_bonus: "planner": what its plan adds at first, divided by 2 + visits, to the reward of each action.
       cell: the recurrent layer, "gru" or "lstm".
       gru_units: hidden units of the recurrent layer, in policy and baseline; with network "per_arm" those of each arm.
       activation: of the GRU's candidate, or the LSTM's candidate and output: "relu" or "tanh".
@@ -125,6 +126,7 @@ class TrainConfig:
     shared_trunk: bool = False
     baseline_loss_coefficient: float = 0.5
     network: str = "recurrent"
+    initial_bonus: float = 1.5
     cell: str = "gru"
     gru_units: int = 256
     activation: str = "relu"
@@ -200,6 +202,7 @@ _AT_LEAST_ONE = (
     "iterations_per_chunk",
 )
 _AT_LEAST_ZERO = (
+    "initial_bonus",
     "entropy_coefficient",
     "task_inference_coefficient",
     "cg_damping",

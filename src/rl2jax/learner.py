@@ -128,7 +128,11 @@ def _planning_network(env: Any, config: TrainConfig, common: dict[str, Any]) -> 
     for field in "task_inference_coefficient", "baseline_sees_task", "shared_trunk":
         value = getattr(config, field)
         require(not value, field, value, "0 or false with network planner")
-    changes = {"trial_steps": make_trial(env, config).num_steps, "horizon": env.episode_length}
+    changes = {
+        "trial_steps": make_trial(env, config).num_steps,
+        "horizon": env.episode_length,
+        "initial_bonus": config.initial_bonus,
+    }
     return PlanningNetwork(observation=encoding_for(env.observation_space(None), ""), **common | changes)
 
 

@@ -19,11 +19,11 @@ import jax.numpy as jnp
 from rl2jax.networks import Networks, PolicyOutputs
 from rl2jax.types import PyTree, TrialObservation
 
-# Value iterations side by side. Each starts with a bonus of so much over 2 + visits, the first as the reference agent
-# "beb_true_prior" does, and learns bonuses of its own.
-INITIAL_BONUSES = (1.5, 0.0, 4.0, 10.0)
-PLANS = len(INITIAL_BONUSES)
-_INITIAL_SCALE = 5.0  # nats of logit for a unit of value
+# Value iterations side by side. The first starts with a bonus of `PlanningNetwork.initial_bonus` over 2 + visits, as
+# the reference agent "beb_true_prior" has it, the others with these; all learn bonuses of their own.
+_OTHER_BONUSES = (0.0, 4.0, 10.0)
+PLANS = 1 + len(_OTHER_BONUSES)
+_INITIAL_SCALE = 10.0  # nats of logit for a unit of value
 _PAIR_INPUTS, _TIME_INPUTS = 4, 3
 _POLICY_INPUTS = 2 * PLANS + _PAIR_INPUTS + _TIME_INPUTS + 1
 _VALUE_INPUTS = 3 * PLANS + _TIME_INPUTS + 1
@@ -134,6 +134,7 @@ class Planner(nn.Module):
     num_states: int
     num_actions: int
     horizon: int
+    initial_bonus: float
 
     @property
     def num_outputs(self) -> int:
@@ -159,7 +160,7 @@ class Planner(nn.Module):
 
         return PlannerWeights(
             self.param("prior", lambda key: jnp.array([1.0, 0.0, 0.0])),
-            self.param("optimism", lambda key: jnp.array(INITIAL_BONUSES)),
+            self.param("optimism", lambda key: jnp.array([self.initial_bonus, *_OTHER_BONUSES])),
             (layer("bonus1", _PAIR_INPUTS + _TIME_INPUTS, self.hidden), layer("bonus2", self.hidden, PLANS, zeros)),
             (layer("readout1", self.readout_inputs, self.hidden), layer("readout2", self.hidden, 1, zeros)),
             self.param("scale", lambda key: jnp.log(_INITIAL_SCALE)),
@@ -297,9 +298,11 @@ class PlanningNetwork(Networks):
 
     Attributes:
       horizon: steps in an episode.
+      initial_bonus: as `TrainConfig.initial_bonus`.
     """
 
     horizon: int = 0
+    initial_bonus: float = 1.5
 
     @property
     def policy_network(self) -> Planner:
@@ -312,7 +315,9 @@ class PlanningNetwork(Networks):
         return self._network(_VALUE_INPUTS)
 
     def _network(self, readout_inputs: int) -> Planner:
-        return Planner(self.units, readout_inputs, self.observation.size, self.action.size, self.horizon)
+        return Planner(
+            self.units, readout_inputs, self.observation.size, self.action.size, self.horizon, self.initial_bonus
+        )
 
     def init(self, key: chex.PRNGKey) -> dict[str, PyTree]:
         """Draws initial parameters."""
