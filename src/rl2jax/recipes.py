@@ -4,6 +4,7 @@
 and begins by imitating a reference agent, or in MDPs with a network that plans as one does.
 """
 
+import math
 from typing import NamedTuple
 
 from rl2jax.config import TrainConfig
@@ -114,23 +115,25 @@ def _imitated_bandit(task: Task) -> tuple[Stage, ...]:
 
 
 def _planned_mdp(task: Task) -> tuple[Stage, ...]:
-    """A network that plans knows from the start what took one with a recurrent layer a teacher; rewards do the rest.
+    """A network that plans begins above the teacher, and reinforcement goes on from there.
 
-    The longer the trial, the later exploring pays.
+    The longer the trial, the more exploring is worth, and the later it pays: a larger bonus, and returns to the trial's
+    end in place of a baseline that does not know what exploring is worth.
     """
-    steps = task.num_episodes * task.env.episode_length
+    short, steps = task.num_episodes <= _SHORT, task.num_episodes * task.env.episode_length
     trials = max(_FEWEST_TRIALS, _STEPS_OF_PLANNERS // steps)
     config = task.preset("cpu").replace(
         network="planner",
+        initial_bonus=0.5 + math.log10(task.num_episodes) if task.num_episodes > 1 else 0.0,
         gru_units=32,
         task_inference_coefficient=0.0,
         entropy_coefficient=0.0,
         expected_rewards=True,
         batch_size=trials * steps,
-        gae_lambda=max(0.9, 1.0 - 2.0 / steps) if task.num_episodes > _SHORT else 0.9,
-        iterations=120 if task.num_episodes <= _SHORT else 60,
-        policy_epochs=2,
-        policy_learning_rate=2e-3 if task.num_episodes <= _SHORT else 7e-4,
+        gae_lambda=0.9 if short else 1.0,
+        iterations=60 if short else 20,
+        policy_epochs=3 if short else 2,
+        policy_learning_rate=2e-3 if short else 3e-4,
         policy_minibatch_trials=trials // 10,
         baseline_minibatch_trials=trials // 10,
     )
