@@ -124,7 +124,7 @@ def _planned_mdp(task: Task) -> tuple[Stage, ...]:
     trials = max(_FEWEST_TRIALS, _STEPS_OF_PLANNERS // steps)
     config = task.preset("cpu").replace(
         network="planner",
-        initial_bonus=0.5 + math.log10(task.num_episodes) if task.num_episodes > 1 else 0.0,
+        initial_bonus=0.5 + math.log10(task.num_episodes),
         gru_units=32,
         task_inference_coefficient=0.0,
         entropy_coefficient=0.0,
