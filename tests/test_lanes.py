@@ -221,14 +221,15 @@ def observations(rng, networks, num_steps):
 
 
 @pytest.mark.parametrize(
-    ("family", "observation"),
-    [(PolicyAndBaseline, Encoding(4, True)), (SharedVectorNetwork, Encoding(4, True)), (SharedVisionNetwork, None)],
+    ("family", "observation", "cell"),
+    [
+        (PolicyAndBaseline, Encoding(4, True), "gru"),
+        (SharedVectorNetwork, Encoding(4, True), "lstm"),
+        (SharedVisionNetwork, Frames((13, 14, 3)), "gru"),
+    ],
 )
-@pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_an_unroll_over_a_lane_is_that_of_its_trials(family, observation, cell):
     """Memory and time start anew with each trial, in policy and baseline."""
-    if observation is None:
-        observation = Frames((13, 14, 3))
     networks = family(observation, Encoding(3, True), Categorical(3), units=4, cell=cell, trial_steps=5)
     rng, params = np.random.default_rng(0), random_params(networks, 1)
     trials = [observations(rng, networks, length) for length in (3, 1, 5)]
@@ -308,11 +309,12 @@ LEARNS = TrainConfig(
     algorithm="ppo",
     num_episodes=2,
     iterations=40,
-    batch_size=1600,
+    batch_size=800,
     lane_steps=40,
-    policy_minibatch_trials=10,
-    baseline_minibatch_trials=10,
-    policy_epochs=4,
+    policy_minibatch_trials=5,
+    baseline_minibatch_trials=5,
+    policy_epochs=3,
+    baseline_epochs=3,
     max_kl=np.inf,
     clip_range=0.2,
     gae_lambda=0.9,
@@ -370,16 +372,19 @@ def test_games_of_an_engine_play_no_lanes():
         EngineLearner(learner, SimpleNamespace(env=learner.env))
 
 
+SETTINGS = ["--preset", "quick", "--iterations", "1", "--set", "lane_steps=30", "--set", "batch_size=65"]
+
+
 def test_the_command_line_says_lanes(tmp_path, capsys):
-    """And refuses them with an engine before it makes a folder."""
-    settings = ["--preset", "quick", "--iterations", "1", "--set", "lane_steps=30", "--set", "batch_size=65"]
-    out = tmp_path / "run"
+    assert run(["train", "bandit:k=2,n=4", *SETTINGS, "--set", "gru_units=4", "--out", tmp_path]) == 0
+    assert "1 iterations of 2 lanes x 30 steps" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_engine_is_refused_before_a_folder_is_made(tmp_path, capsys):
     pytest.importorskip("vizdoom")
-    message = "lane_steps must be 0 with --engine vizdoom, got 30"
-    refused(capsys, ["train", "maze:size=3,t=12,n=2", *settings, "--engine", "vizdoom", "--out", out], message)
+    out, message = tmp_path / "run", "lane_steps must be 0 with --engine vizdoom, got 30"
+    refused(capsys, ["train", "maze:size=3,t=12,n=2", *SETTINGS, "--engine", "vizdoom", "--out", out], message)
     assert not out.exists()
-    assert run(["train", "bandit:k=2,n=4", *settings, "--set", "gru_units=4", "--out", out]) == 0
-    assert "1 iterations of 2 lanes x 30 steps" in " ".join(capsys.readouterr().out.split())
 
 
 def test_costs_count_the_steps_of_lanes():
