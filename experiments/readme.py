@@ -11,7 +11,7 @@ from rl2jax.tables import LIMIT, Row, best_documented, read_results, short
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 RESULTS = ROOT / "experiments" / "results"
-# Column -> (agent, preset) of its rows. The preset cpu is what best-scratch trains with.
+# Column -> (agent, preset) of its rows. The preset cpu is reinforcement learning from random weights too.
 COLUMNS = {
     "ours, the paper's recipe": [("rl2", "paper")],
     "ours, best-scratch": [("rl2_best_scratch", "best-scratch"), ("rl2", "cpu")],
