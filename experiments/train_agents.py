@@ -42,6 +42,7 @@ def make_agent(
     """One agent: trained, evaluated and shipped, or as much of that as is not done yet."""
     task, number = parse_task(task_name), table_of(task_name)
     run = train_recipe(runs / recipe / slug(task.name), task.name, recipe, training_seed=seed, console=console)
+    (results / f"table{number}").mkdir(parents=True, exist_ok=True)
     file = results / f"table{number}" / f"{slug(task.name)}-{recipe}-seed{seed}.json"
     name = f"rl2_{recipe.replace('-', '_')}"
     if not is_evaluated(file, run, num_tasks):
