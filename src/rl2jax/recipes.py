@@ -131,7 +131,7 @@ def _planned_mdp(task: Task) -> tuple[Stage, ...]:
         expected_rewards=True,
         batch_size=trials * steps,
         gae_lambda=0.9 if short else 1.0,
-        iterations=60 if short else 20,
+        iterations=60 if short else 10,
         policy_epochs=3 if short else 2,
         policy_learning_rate=2e-3 if short else 3e-4,
         policy_minibatch_trials=trials // 10,
