@@ -41,7 +41,6 @@ _PER_ARM = {
     "network": "per_arm",
     "gru_units": 32,
     "iterations": 100,
-    "gae_lambda": 0.7,
     "baseline_epochs": 2,
     "expected_rewards": True,
     "baseline_sees_task": True,
@@ -82,13 +81,13 @@ def _reinforced_bandit(task: Task) -> TrainConfig:
     arms = task.env.action_space(None).n
     if task.num_episodes <= _SHORT or (task.num_episodes <= _LONG and arms <= _FEW_ARMS):
         return config
-    config = config.replace(**_PER_ARM)
-    if task.num_episodes <= _LONG:
+    # At 0.7 what exploring is worth was unlearned in these cells, and not in the others.
+    many, long = arms > _MANY_ARMS, task.num_episodes > _LONG
+    config = config.replace(**_PER_ARM, gae_lambda=0.97 if many == long else 0.7)
+    if not long:
         return config
-    trials = {"policy_minibatch_trials": 10, "baseline_minibatch_trials": 20}
-    config = config.replace(**_CLIPPED, **_BOUNDED, **trials, iterations=80, batch_size=80 * task.num_episodes)
-    # What trying one of many arms is worth shows after many pulls: at 0.7 this is unlearned after 18 iterations.
-    return config.replace(gae_lambda=0.97, iterations=60) if arms > _MANY_ARMS else config
+    trials = {"policy_minibatch_trials": 10, "baseline_minibatch_trials": 20, "batch_size": 80 * task.num_episodes}
+    return config.replace(**_CLIPPED, **_BOUNDED, **trials, iterations=60 if many else 80)
 
 
 def _imitated_bandit(task: Task) -> tuple[Stage, ...]:
