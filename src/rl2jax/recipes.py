@@ -173,19 +173,19 @@ def _imitated_maze(task: Task) -> tuple[Stage, ...]:
         policy_minibatch_trials=5,
         policy_learning_rate=8e-4,
     )
-    reinforcement = longer.preset("cpu").replace(
+    # For reward trial follows trial, at the whole horizon: no step is played after a trial's end.
+    reinforcement = task.preset("cpu").replace(
         **memory,
         entropy_coefficient=0.0,
         iterations=300,
         policy_epochs=3,
-        batch_size=trials(longer, 100),
-        policy_minibatch_trials=20,
+        lane_steps=trials(task, 1),
+        batch_size=trials(task, 60),
+        policy_minibatch_trials=10,
         policy_learning_rate=3e-4,
     )
-    whole = reinforcement.replace(iterations=100, batch_size=trials(task, 60), policy_learning_rate=1e-4)
     return (
         Stage("1-imitation", short, imitation),
         Stage("2-imitation", longer, second),
-        Stage("3-reinforcement", longer, reinforcement),
-        Stage("4-reinforcement", task, whole),
+        Stage("3-reinforcement", task, reinforcement),
     )
