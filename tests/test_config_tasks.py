@@ -165,6 +165,8 @@ def configs(draw):
         )
         for field in dataclasses.fields(TrainConfig)
     }
+    if settings["network"] != "recurrent" or settings["baseline_sees_task"]:
+        settings["lane_steps"] = 0
     try:
         return TrainConfig(**settings)
     except ValueError:
