@@ -177,3 +177,13 @@ def test_its_updates_raise_the_surrogate():
     assert (metrics.kl > 0).all()
     assert metrics.explained_variance[-1] > metrics.explained_variance[0]
     assert (metrics.finite == 1).all()
+
+
+def test_it_plays_on_after_a_trial_of_its_length():
+    """An agent of few episodes may be tried in trials of more."""
+    params = weights_of(jax.random.key(8))["policy"]
+    longer = make_trial(ENV, CONFIG.replace(num_episodes=5))
+    task = ENV.sample_params(jax.random.key(9))
+    trajectory = jax.jit(lambda p: rollout(jax.random.key(10), NETWORKS.agent(p), longer, task))(params)
+    assert np.isfinite(trajectory.agent_info.dist_params).all()
+    assert int(trajectory.mask.sum()) == 25

@@ -113,10 +113,12 @@ def train(
         learner, config = runs[0].learner, runs[0].config
     shown = console if processes.is_first() else Console(quiet=True)
     rows = "lanes" if config.lane_steps else TRIALS
+    kind = config.cell.upper() if config.network == "recurrent" else config.network
+    network = f"{kind}-{config.gru_units}"
     seeds = f"seed {runs[0].seed}" if num_seeds is None else f"seeds {runs[0].seed} to {runs[-1].seed}"
     shown.print(
         f"{runs[0].task.name}  {config.algorithm}, {config.iterations} iterations of {learner.num_trials} {rows} "
-        f"x {learner.lane_steps} steps, {config.cell.upper()}-{config.gru_units}, {seeds}, in {out}"
+        f"x {learner.lane_steps} steps, {network}, {seeds}, in {out}"
     )
     shared = (learner.num_trials, rows) if num_seeds is None else (num_seeds, SEEDS)
     used = describe(mesh, *shared)

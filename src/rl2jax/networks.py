@@ -151,7 +151,8 @@ class Networks:
 
     Parameters are a dict {"policy": ..., "baseline": ...}. All methods take one trial; `jax.vmap` stays outside. The
     policy's network has outputs for an auxiliary head (`TrainConfig.task_inference_coefficient`) too, which predicts
-    `num_task_features` numbers. A family provides `policy_network`, `init`, `embed`, `_split` and `values`.
+    `num_task_features` numbers. A family provides `policy_network`, `embed` and `values`; and `baseline_network`, or
+    `init` and `_split` of its own.
 
     Attributes:
       observation: how the observation enters the network.
@@ -188,17 +189,23 @@ class Networks:
         """Declaration of the policy's parameters: a Flax module that returns `NetworkWeights`."""
         raise NotImplementedError
 
-    def init(self, key: chex.PRNGKey) -> dict[str, PyTree]:
-        """Draws initial parameters."""
+    @property
+    def baseline_network(self) -> Any:
+        """Declaration of the baseline's parameters, in families where it is a network of its own."""
         raise NotImplementedError
+
+    def init(self, key: chex.PRNGKey) -> dict[str, PyTree]:
+        """Draws initial parameters of both networks."""
+        key_policy, key_baseline = jax.random.split(key)
+        return {"policy": self.policy_network.init(key_policy), "baseline": self.baseline_network.init(key_baseline)}
 
     def embed(self, weights: NetworkWeights, trial_obs: TrialObservation) -> chex.Array:
         """The joint embedding phi(s, a, r, d) of one step, without the time; float32 [embedding_size]."""
         raise NotImplementedError
 
     def _split(self, outputs: chex.Array) -> PolicyOutputs:
-        """What the outputs of the policy's network mean."""
-        raise NotImplementedError
+        """What the outputs of the policy's network mean: first those of the auxiliary head."""
+        return PolicyOutputs(outputs[..., self.num_task_features :], outputs[..., : self.num_task_features], None)
 
     def values(
         self, value_params: PyTree, trial_obs: TrialObservation, task_features: chex.Array | None = None
@@ -338,21 +345,10 @@ class PolicyAndBaseline(Networks):
             self.cell,
         )
 
-    def init(self, key: chex.PRNGKey) -> dict[str, PyTree]:
-        """Draws initial parameters."""
-        key_policy, key_baseline = jax.random.split(key)
-        return {
-            "policy": self.policy_network.init(key_policy),
-            "baseline": self.baseline_network.init(key_baseline),
-        }
-
     def embed(self, weights: NetworkWeights, trial_obs: TrialObservation) -> chex.Array:
         """The joint embedding phi(s, a, r, d): `vector_embedding`."""
         del weights
         return vector_embedding(self.observation, self.action, trial_obs)
-
-    def _split(self, outputs: chex.Array) -> PolicyOutputs:
-        return PolicyOutputs(outputs[..., self.num_task_features :], outputs[..., : self.num_task_features], None)
 
     def values(
         self, value_params: PyTree, trial_obs: TrialObservation, task_features: chex.Array | None = None

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rl2jax.envs.base import spaces
-from rl2jax.networks import Encoding, Networks, PolicyOutputs
+from rl2jax.networks import Encoding, Networks
 from rl2jax.recurrent import ACTIVATIONS, NetworkWeights, RecurrentNetwork, gru_step, product, weight_normalised
 from rl2jax.types import PyTree, TrialObservation
 
@@ -193,11 +193,6 @@ class PerArmNetworks(Networks):
             **kind,
         )
 
-    def init(self, key: chex.PRNGKey) -> dict[str, PyTree]:
-        """Draws initial parameters."""
-        key_policy, key_baseline = jax.random.split(key)
-        return {"policy": self.policy_network.init(key_policy), "baseline": self.baseline_network.init(key_baseline)}
-
     def initial_state(self, network: ArmNetwork | None = None) -> ArmsState:
         """The state at the start of a trial; the policy's, unless told whose."""
         network = network or self.policy_network
@@ -259,9 +254,6 @@ class PerArmNetworks(Networks):
             return self.step(weights, state, trial_obs)
 
         return jax.lax.scan(step, self.initial_state(), trial_obs)[1]
-
-    def _split(self, outputs: chex.Array) -> PolicyOutputs:
-        return PolicyOutputs(outputs[..., self.num_task_features :], outputs[..., : self.num_task_features], None)
 
     def values(
         self, value_params: PyTree, trial_obs: TrialObservation, task_features: chex.Array | None = None

@@ -2,10 +2,9 @@
 
 Beyond the paper, whose memory is a GRU. Visits, rewards and moves are counted exactly; what is learned is how to use
 them: the prior, bonuses for what is little known, and what to make of the plans. It starts as a planner with a constant
-bonus, drawn from rather than maximised, and learns from reward. Value iteration inside a network is
-that of Tamar et al. 2016 (value iteration networks); bonuses in the plan those of Kolter & Ng 2009, here learned from
-reward as functions of the counts and of the time that is left; action values of the task as inputs of the policy those
-of Bhatia et al. 2023 (RL³).
+bonus, and learns from reward. Value iteration inside a network is that of Tamar et al. 2016 (value iteration networks);
+bonuses in the plan those of Kolter & Ng 2009, here learned from reward as functions of the counts and of the time that
+is left; action values of the task as inputs of the policy those of Bhatia et al. 2023 (RL³).
 """
 
 from dataclasses import dataclass
@@ -199,8 +198,11 @@ def _two_layers(layers: tuple[Layer, Layer], x: chex.Array) -> chex.Array:
 
 
 def time_inputs(time: chex.Array, horizon: int, trial_steps: int) -> chex.Array:
-    """The time that is left at steps with these indices, int32 [N]; float32 [_TIME_INPUTS, N]."""
-    left = trial_steps - time.astype(jnp.float32)
+    """The time that is left at steps with these indices, int32 [N]; float32 [_TIME_INPUTS, N].
+
+    After the end of a trial of that length it stays at one step.
+    """
+    left = jnp.maximum(trial_steps - time, 1).astype(jnp.float32)
     return jnp.stack([left / trial_steps, jnp.log(left / horizon), jnp.minimum(1.0, horizon / left)])
 
 
@@ -319,14 +321,6 @@ class PlanningNetwork(Networks):
             self.units, readout_inputs, self.observation.size, self.action.size, self.horizon, self.initial_bonus
         )
 
-    def init(self, key: chex.PRNGKey) -> dict[str, PyTree]:
-        """Draws initial parameters."""
-        key_policy, key_baseline = jax.random.split(key)
-        return {
-            "policy": self.policy_network.init(key_policy),
-            "baseline": self.baseline_network.init(key_baseline),
-        }
-
     def initial_state(self) -> PlannerState:
         """Nothing is known."""
         num_states = self.observation.size
@@ -347,9 +341,6 @@ class PlanningNetwork(Networks):
     @property
     def _steps(self) -> tuple[int, int]:
         return self.horizon, self.trial_steps
-
-    def _split(self, outputs: chex.Array) -> PolicyOutputs:
-        return PolicyOutputs(outputs, outputs[..., :0], None)
 
     def policy_outputs(self, policy_params: PyTree, trial_obs: TrialObservation) -> PolicyOutputs:
         """Logits over a trial; float32 [num_steps, A]."""
