@@ -59,7 +59,15 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "limits.mdp",
         "limit_rows",
     ),
-    "Networks": ("networks", "recurrent", "shared_network", "per_arm_network", "planning_network", "vision_network"),
+    "Networks": (
+        "networks",
+        "recurrent",
+        "families",
+        "shared_network",
+        "per_arm_network",
+        "planning_network",
+        "vision_network",
+    ),
     "Slow RL": ("advantages", "policy_step", "trpo", "ppo", "a2c", "imitation", "sgd", "moments"),
     "Vision": (
         "vision.navigation",

@@ -25,7 +25,7 @@ import scipy.linalg
 import rl2jax
 from rl2jax.agents import reference_agents
 from rl2jax.evaluate import evaluation_key, play_tasks
-from rl2jax.learner import make_networks
+from rl2jax.families import make_networks
 from rl2jax.shipped import describe
 from rl2jax.tasks import parse_task
 from rl2jax.trial import Trial

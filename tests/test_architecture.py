@@ -41,6 +41,7 @@ LAYERS = [
     ["shared_network"],
     ["per_arm_network", "planning_network"],
     ["vision_network"],
+    ["families"],
     ["rollout"],
     ["analyses.logistic"],
     ["analyses.*"],

@@ -20,7 +20,7 @@ from rl2jax import experiment as experiment_of_package
 from rl2jax.agents import reference_agents
 from rl2jax.config import preset
 from rl2jax.cost import Peak
-from rl2jax.learner import make_networks
+from rl2jax.families import make_networks
 from rl2jax.report import read_rows
 from rl2jax.runs import ancestry, open_run
 from rl2jax.tasks import parse_task

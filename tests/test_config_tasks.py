@@ -12,7 +12,8 @@ import pytest
 from rl2jax.config import _CHOICES, PRESETS, TrainConfig, field_names, parse_overrides, preset
 from rl2jax.envs import BernoulliBandit, TabularMDP
 from rl2jax.envs.classic_control import random_cartpole, random_pendulum
-from rl2jax.learner import make_trial, num_trials_in_batch
+from rl2jax.families import make_trial
+from rl2jax.learner import num_trials_in_batch
 from rl2jax.tasks import parse_task
 from rl2jax.train import Learner
 

@@ -13,7 +13,8 @@ from rl2jax.agents import Agent, random_agent, reference_agents
 from rl2jax.config import TrainConfig
 from rl2jax.envs import BernoulliBandit
 from rl2jax.evaluate import Evaluation, evaluate, evaluation_key, play_tasks
-from rl2jax.learner import make_collect, make_networks, make_trial
+from rl2jax.families import make_networks, make_trial
+from rl2jax.learner import make_collect
 from rl2jax.trial import Trial
 
 

@@ -11,8 +11,9 @@ from rl2jax.agents import reference_agents
 from rl2jax.agents.base import Agent
 from rl2jax.config import TrainConfig
 from rl2jax.envs import BernoulliBandit, TabularMDP
+from rl2jax.families import make_networks, make_trial
 from rl2jax.imitation import imitating_agent
-from rl2jax.learner import make_collect, make_networks, make_trial
+from rl2jax.learner import make_collect
 from rl2jax.policy_step import expected_log_prob
 from rl2jax.rollout import rollout
 from rl2jax.tasks import parse_task

@@ -20,8 +20,9 @@ from rl2jax.agents.base import Agent
 from rl2jax.config import TrainConfig
 from rl2jax.cost import environment_cost, phase_costs, sequential_steps
 from rl2jax.envs import BernoulliBandit, EnvParams, EnvState, TaskDistribution, spaces
+from rl2jax.families import make_networks, make_trial
 from rl2jax.imitation import imitating_agent
-from rl2jax.learner import lane_returns, make_collect, make_networks, make_trial, make_update
+from rl2jax.learner import lane_returns, make_collect, make_update
 from rl2jax.networks import Categorical, Encoding, PolicyAndBaseline
 from rl2jax.rollout import rollout_lane
 from rl2jax.shared_network import SharedVectorNetwork

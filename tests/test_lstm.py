@@ -12,7 +12,7 @@ from helpers import random_params
 
 from rl2jax.config import TrainConfig
 from rl2jax.envs import BernoulliBandit
-from rl2jax.learner import make_networks
+from rl2jax.families import make_networks
 from rl2jax.networks import Categorical, Encoding, PolicyAndBaseline
 from rl2jax.recurrent import ACTIVATIONS, CellWeights, LSTMState, RecurrentNetwork, lstm_step
 from rl2jax.shared_network import SharedVectorNetwork

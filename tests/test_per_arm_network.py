@@ -12,7 +12,8 @@ from rl2jax import checkpoint
 from rl2jax.config import TrainConfig
 from rl2jax.envs import BernoulliBandit, TabularMDP, spaces
 from rl2jax.evaluate import evaluate
-from rl2jax.learner import make_collect, make_networks
+from rl2jax.families import make_networks
+from rl2jax.learner import make_collect
 from rl2jax.per_arm_network import PerArmNetworks, is_constant
 from rl2jax.runs import create_run, parameters_digest
 from rl2jax.shipped import describe, load_agent, ship

@@ -10,7 +10,7 @@ import pytest
 import rl2jax
 from rl2jax.agents.planning import stationary, value_iteration
 from rl2jax.envs import BernoulliBandit, TabularMDP
-from rl2jax.learner import make_networks, make_trial
+from rl2jax.families import make_networks, make_trial
 from rl2jax.planning_network import PLANS, count, make_plan, no_counts
 from rl2jax.rollout import rollout
 

@@ -13,7 +13,8 @@ from helpers import random_params
 
 from rl2jax.config import TrainConfig
 from rl2jax.envs import BernoulliBandit
-from rl2jax.learner import TrainState, make_collect, make_networks, make_trial
+from rl2jax.families import make_networks, make_trial
+from rl2jax.learner import TrainState, make_collect
 from rl2jax.moments import standardise_columns
 from rl2jax.policy_step import PolicyBatch, entropy_weight_at, policy_losses, ppo_policy_step, surrogate_loss
 from rl2jax.ppo import PPOConfig, clipped_surrogate, ppo_update

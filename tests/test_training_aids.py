@@ -8,7 +8,8 @@ import pytest
 from rl2jax.agents import random_agent
 from rl2jax.config import TrainConfig
 from rl2jax.envs import BernoulliBandit, TabularMDP, random_cartpole
-from rl2jax.learner import make_collect, make_networks, make_trial, make_update
+from rl2jax.families import make_networks, make_trial
+from rl2jax.learner import make_collect, make_update
 from rl2jax.rollout import rollout
 from rl2jax.train import Learner
 from rl2jax.trial import Trial

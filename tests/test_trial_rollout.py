@@ -12,7 +12,7 @@ from rl2jax.agents import Agent
 from rl2jax.config import TrainConfig
 from rl2jax.envs import BernoulliBandit, EnvParams, EnvState, TabularMDP, TaskDistribution, spaces
 from rl2jax.envs.classic_control import random_cartpole
-from rl2jax.learner import make_networks, make_trial
+from rl2jax.families import make_networks, make_trial
 from rl2jax.rollout import rollout
 from rl2jax.trial import Trial
 

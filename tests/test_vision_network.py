@@ -20,7 +20,8 @@ from rl2jax.config import TrainConfig
 from rl2jax.cost import _passes, phase_costs, sequential_steps
 from rl2jax.devices import make_mesh
 from rl2jax.envs.base import EnvParams, EnvState, TaskDistribution, spaces
-from rl2jax.learner import make_collect, make_networks, make_update
+from rl2jax.families import make_networks
+from rl2jax.learner import make_collect, make_update
 from rl2jax.networks import Categorical, Encoding
 from rl2jax.policy_step import PolicyBatch, joint_kl, joint_params, policy_losses
 from rl2jax.train import Learner, train

@@ -19,8 +19,9 @@ from rl2jax import recipes
 from rl2jax.agents import Agent
 from rl2jax.config import PRESETS, TrainConfig
 from rl2jax.envs.base import require
+from rl2jax.families import make_networks, make_trial
 from rl2jax.files import read_regular, write_atomically
-from rl2jax.learner import make_networks, make_trial, num_trials_in_batch, steps_in_lane
+from rl2jax.learner import num_trials_in_batch, steps_in_lane
 from rl2jax.networks import Networks
 from rl2jax.runs import Run, Start, ancestry, described, load_state, parameters_digest
 from rl2jax.tasks import KINDS, Task, parse_task, slug

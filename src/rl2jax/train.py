@@ -16,13 +16,12 @@ from rl2jax.agents.base import Agent
 from rl2jax.config import TrainConfig
 from rl2jax.devices import TRIALS, put, replicate
 from rl2jax.envs.base import TaskDistribution, require
+from rl2jax.families import make_networks, make_trial
 from rl2jax.imitation import imitating_agent
 from rl2jax.learner import (
     TrainState,
     init_train_state,
     make_collect,
-    make_networks,
-    make_trial,
     make_update,
     num_trials_in_batch,
     steps_in_lane,
