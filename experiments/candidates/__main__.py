@@ -23,8 +23,8 @@ from rl2jax.train import Learner
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "experiments" / "results" / "candidates"
 DOCUMENT = ROOT / "docs" / "recipes.md"
-# Iterations of the base: enough to tell candidates apart, few enough for all of them in hours.
-BUDGETS = {"bandit:k=5,n=100": 100, "mdp:n=10": 200}
+# Iterations of the base: enough to tell candidates apart, few enough for all of them in an afternoon.
+BUDGETS = {"bandit:k=5,n=100": 40, "mdp:n=10": 40}
 EVALUATION_SEED = 1
 
 
@@ -35,7 +35,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="candidates; the base is always among them")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="training seeds (default 0 1 2)")
     parser.add_argument("--iterations", type=int, help="of the base, whose time everybody has (default: per task)")
-    parser.add_argument("--num-tasks", type=int, default=20_000, help="fresh tasks of an evaluation")
+    parser.add_argument("--num-tasks", type=int, default=10_000, help="fresh tasks of an evaluation")
     parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="override fields of the base")
     parser.add_argument("--out", type=Path, default=Path("runs/candidates"), help="folder of the runs")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the rows")
