@@ -3,6 +3,7 @@
 import argparse
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 
@@ -23,8 +24,17 @@ from rl2jax.train import Learner
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "experiments" / "results" / "candidates"
 DOCUMENT = ROOT / "docs" / "recipes.md"
-# Iterations of the base: enough to tell candidates apart, few enough for all of them in an afternoon.
-BUDGETS = {"bandit:k=5,n=100": 40, "mdp:n=10": 40}
+
+
+class Budget(NamedTuple):
+    """What one training seed of a candidate may cost."""
+
+    iterations: int  # of the base
+    num_tasks: int  # fresh ones of an evaluation
+
+
+# Enough to tell candidates apart, few enough for all of them in an afternoon.
+BUDGETS = {"bandit:k=5,n=100": Budget(40, 10_000), "mdp:n=10": Budget(40, 4_000)}
 EVALUATION_SEED = 1
 
 
@@ -35,7 +45,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="candidates; the base is always among them")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="training seeds (default 0 1 2)")
     parser.add_argument("--iterations", type=int, help="of the base, whose time everybody has (default: per task)")
-    parser.add_argument("--num-tasks", type=int, default=10_000, help="fresh tasks of an evaluation")
+    parser.add_argument("--num-tasks", type=int, help="fresh tasks of an evaluation (default: per task)")
     parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="override fields of the base")
     parser.add_argument("--out", type=Path, default=Path("runs/candidates"), help="folder of the runs")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the rows")
@@ -63,9 +73,12 @@ def studies(a: argparse.Namespace, candidates: list[Candidate]) -> list[Study]:
     """
     overrides, found = parse_overrides(a.set), []
     for name in a.tasks:
-        require(a.iterations is not None or name in BUDGETS, "--iterations", a.iterations, f"given with task {name}")
-        budget = BUDGETS[name] if a.iterations is None else a.iterations
-        study = Study(parse_task(name), overrides, budget, a.num_tasks, EVALUATION_SEED, a.out, a.results)
+        for option, given in ("--iterations", a.iterations), ("--num-tasks", a.num_tasks):
+            require(given is not None or name in BUDGETS, option, given, f"given with task {name}")
+        usual = BUDGETS.get(name, Budget(0, 0))
+        iterations = usual.iterations if a.iterations is None else a.iterations
+        num_tasks = usual.num_tasks if a.num_tasks is None else a.num_tasks
+        study = Study(parse_task(name), overrides, iterations, num_tasks, EVALUATION_SEED, a.out, a.results)
         study.check()
         for candidate in candidates:
             parts_of(candidate, study.task, overrides)
