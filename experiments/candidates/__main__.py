@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 from rich.console import Console
 
 from experiments.candidates.catalogue import BASE, CANDIDATES, Candidate, parts_of
@@ -112,6 +113,7 @@ def run(found: list[Study], candidates: list[Candidate], seeds: list[int], conso
         outcome = row.get("failure") or f"{row['mean']:.2f}"
         console.print(f"{what}: {outcome}, {duration(time.perf_counter() - start)}")
         write_report(study.results)
+        jax.clear_caches()  # the next one has programs of its own; these would fill the memory
 
 
 def main(arguments: list[str] | None = None) -> None:
