@@ -49,6 +49,8 @@ from rl2jax.train import Learner
         ("gae_lambda", 1.01),
         ("gae_lambda", math.nan),
         ("first_step_flag", 2.0),
+        ("learned_initial_state", 1),
+        ("episodic_units", 1.5),
         ("max_kl", -0.01),
         ("max_kl", 0.0),
         ("max_kl", math.nan),
@@ -168,6 +170,8 @@ def configs(draw):
     }
     if settings["network"] != "recurrent" or settings["baseline_sees_task"]:
         settings["lane_steps"] = 0
+    if settings["network"] != "recurrent":
+        settings |= {"learned_initial_state": False, "episodic_units": 0.0}
     try:
         return TrainConfig(**settings)
     except ValueError:

@@ -76,6 +76,11 @@ class TrainConfig:
       initial_bonus: "planner": what its plan adds at first, divided by 2 + visits, to the reward of each action.
       cell: the recurrent layer, "gru" or "lstm".
       gru_units: hidden units of the recurrent layer, in policy and baseline; with network "per_arm" those of each arm.
+      learned_initial_state: the recurrent layer's state at a trial's start is a parameter, which starts at 0; False,
+        the paper's: zeros. With network "recurrent".
+      episodic_units: share of the recurrent layer's units, to the nearest unit, that are set back to their value at a
+        trial's start whenever an episode starts; 0: all of them remember the whole trial. (Duan et al. 2016, section
+        2.3, saw no gain in resetting a part.) With network "recurrent".
       activation: of the GRU's candidate, or the LSTM's candidate and output: "relu" or "tanh".
       weight_norm: weight normalisation on every matrix.
       memory_horizon: steps over which the GRU's update gates, or the LSTM's forget and input gates, are initialised to
@@ -129,6 +134,8 @@ class TrainConfig:
     initial_bonus: float = 1.5
     cell: str = "gru"
     gru_units: int = 256
+    learned_initial_state: bool = False
+    episodic_units: float = 0.0
     activation: str = "relu"
     weight_norm: bool = True
     memory_horizon: int = 0
@@ -170,6 +177,9 @@ class TrainConfig:
         if lane_steps:
             require(not self.baseline_sees_task, "baseline_sees_task", self.baseline_sees_task, "false with lane_steps")
             require(self.network == "recurrent", "network", self.network, "recurrent with lane_steps")
+        for name, off in (("learned_initial_state", "false"), ("episodic_units", "0")):
+            value, supported = getattr(self, name), self.network == "recurrent"
+            require(supported or not value, name, value, f"{off} with network {self.network}")
         require(0 < self.fisher_fraction <= 1, "fisher_fraction", self.fisher_fraction, "in (0, 1]")
         require(0 < self.backtrack_ratio < 1, "backtrack_ratio", self.backtrack_ratio, "in (0, 1)")
 
@@ -228,7 +238,7 @@ _AT_MOST = {
     "policy_learning_rate": 10.0,
     "baseline_learning_rate": 10.0,
 }
-_UNIT_INTERVAL = ("discount", "gae_lambda", "first_step_flag", "student_share")
+_UNIT_INTERVAL = ("discount", "gae_lambda", "first_step_flag", "student_share", "episodic_units")
 _CHOICES = {
     "algorithm": ("trpo", "ppo", "a2c", "imitation"),
     "optimiser": ("adam", "rmsprop"),

@@ -47,6 +47,8 @@ def make_networks(env: Any, config: TrainConfig) -> Networks:
         "cell": config.cell,
         "trial_steps": make_trial(env, config).num_steps if config.time_input else 0,
     }
+        "learned_initial_state": config.learned_initial_state,
+        "episodic_units": config.episodic_units,
     if config.network == "planner":
         return _planning_network(env, config, common)
     if config.network == "per_arm":

@@ -167,6 +167,8 @@ class Networks:
       cell: the recurrent layer; a name in `recurrent.CELLS`.
       trial_steps: of a trial, where an index of the step, divided by these, is an input too (`TrainConfig.time_input`);
         0: where it is not.
+      learned_initial_state: as `TrainConfig.learned_initial_state`; in families with one recurrent layer.
+      episodic_units: as `TrainConfig.episodic_units`; in families with one recurrent layer.
     """
 
     observation: Any
@@ -180,6 +182,8 @@ class Networks:
     matmul_precision: str = "default"
     cell: str = "gru"
     trial_steps: int = 0
+    learned_initial_state: bool = False
+    episodic_units: float = 0.0
 
     shares_trunk: ClassVar[bool] = False
     """Whether the policy's network has the baseline's head: params["policy"] are then all there are."""
@@ -236,9 +240,29 @@ class Networks:
         return jnp.concatenate([embedded, time[..., None]], axis=-1)
 
     def initial_state(self) -> PyTree:
-        """The state at the start of a trial: the cell's zeros, not learned; a `TimedState` with a time input."""
+        """The state at the start of a trial where it is not learned: zeros; a `TimedState` with a time input."""
         state = CELLS[self.cell].initial_state(self.units)
         return TimedState(state, jnp.zeros((), jnp.int32)) if self.trial_steps else state
+
+    def start(self, weights: Any) -> PyTree:
+        """The state at the start of a trial played with these weights: `initial_state`, or what was learned."""
+        state = self.initial_state()
+        if not self.learned_initial_state:
+            return state
+        return state._replace(cell=weights.initial) if self.trial_steps else weights.initial
+
+    def _fresh(self, weights: NetworkWeights) -> PyTree:
+        """The recurrent layer's part of `start`."""
+        return weights.initial if self.learned_initial_state else CELLS[self.cell].initial_state(self.units)
+
+    def _forget_episode(self, fresh: PyTree, state: PyTree, prev_done: chex.Array) -> PyTree:
+        """The recurrent layer's state before a step: the first units are `fresh` where the last step ended an episode.
+
+        Which units they are does not matter: all are initialised alike. A trial's first step is no exception, whatever
+        flag is shown there: its state is fresh.
+        """
+        forgets = (jnp.arange(self.units) < round(self.episodic_units * self.units)) & (prev_done > 0)
+        return jax.tree.map(lambda new, old: jnp.where(forgets, new, old), fresh, state)
 
     def _advance(self, cell: CellWeights, state: PyTree, x: chex.Array) -> PyTree:
         return CELLS[self.cell].step(cell, ACTIVATIONS[self.activation], state, x, self.matmul_precision)
@@ -246,6 +270,8 @@ class Networks:
     def step(self, weights: NetworkWeights, state: PyTree, trial_obs: TrialObservation) -> tuple[PyTree, chex.Array]:
         """One step of one network: (new state, outputs [num_outputs + num_constants])."""
         before, index = state if self.trial_steps else (state, jnp.zeros((), jnp.int32))
+        if self.episodic_units:
+            before = self._forget_episode(self._fresh(weights), before, trial_obs.prev_done)
         after = self._advance(weights.cell, before, self._join_time(self.embed(weights, trial_obs), index))
         outputs = head_outputs(weights, CELLS[self.cell].output(after))
         return TimedState(after, index + 1) if self.trial_steps else after, outputs
@@ -257,7 +283,9 @@ class Networks:
         cell = weights.cell if task_inputs is None else weights.cell_for(task_inputs)
 
         def step(state, inputs):
-            x, first = inputs
+            x, first, ended = inputs
+            if ended is not None:
+                state = self._forget_episode(fresh, state, ended)
             if first is not None:
                 state = jax.tree.map(lambda new, old: jnp.where(first > 0, new, old), fresh, state)
             state = self._advance(cell, state, x)
@@ -271,8 +299,9 @@ class Networks:
         if first is not None:
             index = index - jax.lax.cummax(jnp.where(first > 0, index, 0))
         inputs = self._join_time(embedded, index)
-        fresh = CELLS[self.cell].initial_state(self.units)
-        _, hidden = jax.lax.scan(step, fresh, (inputs, first))
+        ended = trial_obs.prev_done if self.episodic_units else None
+        fresh = self._fresh(weights)
+        _, hidden = jax.lax.scan(step, fresh, (inputs, first, ended))
         return head_outputs(weights, hidden)
 
     def dist_params(self, policy_params: PyTree, trial_obs: TrialObservation) -> chex.Array:
@@ -295,7 +324,7 @@ class Networks:
 
         def init(key):
             del key
-            return self.initial_state()
+            return self.start(weights)
 
         def step(key, state, trial_obs):
             state, outputs = self.step(weights, state, trial_obs)
@@ -343,6 +372,7 @@ class PolicyAndBaseline(Networks):
             self.memory_horizon,
             num_task_inputs,
             self.cell,
+            self.learned_initial_state,
         )
 
     def embed(self, weights: NetworkWeights, trial_obs: TrialObservation) -> chex.Array:

@@ -14,6 +14,7 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from rl2jax.types import PyTree
 
@@ -46,6 +47,7 @@ class NetworkWeights(NamedTuple):
       constants: float32 [num_constants]; outputs that do not depend on the input (a log standard deviation).
       task: float32 [num_task_inputs, num_gates * units]; of inputs to the gates that stay the same during a trial.
       trunk: of what comes before the cell, in families that have such layers.
+      initial: the recurrent layer's state at a trial's start, where it is learned; empty: zeros.
     """
 
     cell: CellWeights
@@ -54,6 +56,7 @@ class NetworkWeights(NamedTuple):
     constants: chex.Array
     task: chex.Array
     trunk: PyTree = ()
+    initial: PyTree = ()
 
     def cell_for(self, task_inputs: chex.Array) -> CellWeights:
         """The recurrent layer in a trial with these inputs, float32 [num_task_inputs]: they become part of the bias."""
@@ -153,7 +156,7 @@ class Cell(NamedTuple):
       num_gates: blocks of `units` columns in its weights.
       step: (weights, activation, state, x, precision) -> state, as `gru_step`.
       output: state -> float32 [units], what the head sees.
-      initial_state: units -> the state at a trial's start: zeros, not learned.
+      initial_state: units -> the state at a trial's start where it is not learned: zeros.
       remembering: float32 [units] time scales' logarithms -> the biases, float32 [num_gates * units], that make each
         unit remember for about so many steps.
     """
@@ -227,7 +230,7 @@ class RecurrentNetwork(nn.Module):
 
     Every matrix is weight-normalised; the effective weights start at their orthogonal (hidden to hidden) or Xavier
     (all other) values. Biases start at 0, unless a memory horizon is given. `cell` is a name in `CELLS`, with which the
-    names of the cell's parameters begin.
+    names of the cell's parameters begin. A learned initial state is one vector (of an LSTM h, then c) and starts at 0.
     """
 
     input_size: int
@@ -238,6 +241,7 @@ class RecurrentNetwork(nn.Module):
     memory_horizon: int = 0
     num_task_inputs: int = 0
     cell: str = "gru"
+    learned_initial_state: bool = False
 
     @nn.compact
     def __call__(self) -> NetworkWeights:
@@ -261,7 +265,12 @@ class RecurrentNetwork(nn.Module):
             task=self._matrix("task", xavier_gates, (self.num_task_inputs, gates))
             if self.num_task_inputs
             else jnp.zeros((0, gates)),
+            initial=self._initial_state() if self.learned_initial_state else (),
         )
+
+    def _initial_state(self) -> PyTree:
+        zeros, unravel = ravel_pytree(CELLS[self.cell].initial_state(self.units))
+        return unravel(self.param(f"{self.cell}_initial", lambda key: zeros))
 
     def _initial_bias(self, key: chex.PRNGKey, shape: tuple[int]) -> chex.Array:
         """Zeros; with a memory horizon T, each unit remembers for tau steps, tau log-uniform on [1, T].

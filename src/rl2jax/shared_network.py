@@ -66,6 +66,7 @@ class SharedVectorNetwork(SharedNetwork):
             self.weight_norm,
             self.memory_horizon,
             cell=self.cell,
+            learned_initial_state=self.learned_initial_state,
         )
 
     def embed(self, weights: NetworkWeights, trial_obs: TrialObservation) -> chex.Array:

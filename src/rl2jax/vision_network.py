@@ -100,6 +100,7 @@ class SharedRecurrentNetwork(nn.Module):
     memory_horizon: int = 0
     cell: str = "gru"
     num_time_inputs: int = 0
+    learned_initial_state: bool = False
 
     @property
     def multiplications(self) -> tuple[int, int, int]:
@@ -137,6 +138,7 @@ class SharedRecurrentNetwork(nn.Module):
             self.weight_norm,
             self.memory_horizon,
             cell=self.cell,
+            learned_initial_state=self.learned_initial_state,
             name="core",
         )
         # Nothing but a matrix lies between the embedding and the joint layer: one product in place of two at each step.
@@ -210,6 +212,7 @@ class SharedVisionNetwork(SharedNetwork):
             self.memory_horizon,
             self.cell,
             self.num_time_inputs,
+            self.learned_initial_state,
         )
 
     def embed(self, weights: NetworkWeights, trial_obs: TrialObservation) -> chex.Array:

@@ -66,10 +66,12 @@ COMBINATIONS = [
     (BANDIT, {**IMITATION, "teacher_temperature": 1e6, "teacher_acts": False, "max_kl": math.inf}),
     (MDP, {"task_inference_coefficient": 1.0, "max_kl": math.inf, "matmul_precision": "float32"}),
     (MDP, {"algorithm": "trpo", "baseline_sees_task": True, "first_step_flag": 1.0}),
+    (MDP, {"learned_initial_state": True, "episodic_units": 0.5}),
+    (MDP, {"learned_initial_state": True, "episodic_units": 1e-30, "cell": "lstm", "algorithm": "trpo"}),
 ]
 # Numbers on which Python branches, or a shape depends: as the combinations have them.
 BRANCHED_ON = ("max_kl", "entropy_coefficient", "task_inference_coefficient", "gradient_norm_clip", "fisher_fraction")
-BRANCHED_ON += ("teacher_temperature",)
+BRANCHED_ON += ("teacher_temperature", "episodic_units")
 ARGUMENTS = [name for name, kind in FIELDS.items() if kind is float and name not in BRANCHED_ON]
 NUMBERS = [0.0, -0.0, 5e-324, 1e-45, 1e-30, 1e-6, 0.01, 0.5, 0.999, 1.0, 1.001, 10.0, 1e6, 1e7, 1e30, 3e38, 1e39, 1e308]
 NUMBERS += [math.nan, math.inf, -math.inf, -1.0, -1e-30]
