@@ -94,6 +94,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "published",
         "report",
         "tables",
+        "deviations",
         "figures",
         "page",
         "experiment",

@@ -59,7 +59,7 @@ LAYERS = [
     ["sessions"],
     ["report", "shipped"],
     ["compare", "tables"],
-    ["limit_rows", "figures"],
+    ["limit_rows", "figures", "deviations"],
     ["experiment", "page", "vision.pictures"],
     ["reproduce", "seed_runs", "vision.table3", "recordings"],
     ["vision.reproduce", "report_page"],

@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 
 from rl2jax import experiment, figures
+from rl2jax.deviations import deviations, deviations_markdown
 from rl2jax.page import build_page
 from rl2jax.published import TABLES
 from rl2jax.report import write_rows
 from rl2jax.tables import (
     best_documented,
     build_table,
-    deviations,
-    deviations_markdown,
     read_results,
     score_text,
     short,

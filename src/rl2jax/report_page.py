@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rl2jax import markdown
+from rl2jax.deviations import deviations_markdown
 from rl2jax.page import FILES, bullets, document, figure_element, how_made, provenance, rows_table, table_parts
 from rl2jax.published import MAZES, RECIPE_COLUMNS, TABLES, TRAINED, agent_name
 from rl2jax.report import read_rows
@@ -17,7 +18,6 @@ from rl2jax.tables import (
     LIMIT,
     Row,
     build_table,
-    deviations_markdown,
     read_file,
     read_results,
     readable_tasks,

@@ -10,6 +10,7 @@ from rich.console import Console
 from rl2jax import figures, tables
 from rl2jax.compare import run_contender, select_agents
 from rl2jax.cost import measure_peak, training_seconds
+from rl2jax.deviations import deviations_markdown
 from rl2jax.envs.base import require
 from rl2jax.experiment import compare_with_progress, train_cell
 from rl2jax.files import write_atomically
@@ -147,7 +148,7 @@ def write_report(number: int, results: Path) -> None:
     write_atomically(path.with_suffix(".tex"), tables.to_latex(table))
     write_atomically(path.with_suffix(".csv"), tables.to_csv(everything))
     write_atomically(path.with_suffix(".html"), build_page(number, rows))
-    write_atomically(path.with_name(f"{path.name}-against-paper.md"), tables.deviations_markdown(number, rows))
+    write_atomically(path.with_name(f"{path.name}-against-paper.md"), deviations_markdown(number, rows))
     figure = TABLES[number].figure
     try:
         drawn = figures.learning_curves(figure, rows)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import rich.table
 
-from rl2jax.published import PUBLISHED_TASKS, RECIPE_COLUMNS, TABLES, TRAINED, PublishedTable, agent_name, explanation
+from rl2jax.published import RECIPE_COLUMNS, TABLES, TRAINED, PublishedTable, agent_name
 from rl2jax.report import read_rows
 
 Row = dict[str, Any]
@@ -318,82 +318,6 @@ def to_latex(table: Table) -> str:
         share = _latex(trained_share(line))
         lines += [" & ".join([short(task), *ours, share]) + r" \\", " & ".join(["", *paper, ""]) + r" \\"]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *(f"% {_latex(note)}" for note in table.notes)]) + "\n"
-
-
-class Deviation(NamedTuple):
-    """A reference agent's score beside the published one.
-
-    Attributes:
-      task: name.
-      agent: name.
-      mean: ours.
-      published: the paper's, rounded to one decimal.
-      error: combined standard error: ours, the paper's over 1000 tasks of the same spread, its rounding.
-      scores: our means by setting of the hyperparameters, on tuning tasks; empty where nothing is tuned.
-    """
-
-    task: str
-    agent: str
-    mean: float
-    published: float
-    error: float
-    scores: list[Row]
-
-    @property
-    def cause(self) -> str:
-        """Why ours differs, where the rows show it; "" within 2 combined standard errors."""
-        if abs(self.z) <= 2:
-            return ""
-        fitting = [score for score in self.scores if abs(score["mean"] - self.published) <= 2 * self.error]
-        if not fitting:
-            return explanation(self.task, self.agent)
-        score = min(fitting, key=lambda score: abs(score["mean"] - self.published))
-        setting = ", ".join(f"{name} {value:g}" for name, value in score["hyperparameters"].items())
-        return (
-            f"other hyperparameters: {setting} scores {score['mean']:.2f} on tuning tasks; the paper's are not stated"
-        )
-
-    @property
-    def z(self) -> float:
-        """Ours minus the paper's, in combined standard errors."""
-        return (self.mean - self.published) / self.error
-
-
-def deviations(number: int, rows: list[Row]) -> list[Deviation]:
-    """Every reference cell of a table that has a row, in the paper's order; without the trained agent's."""
-    chosen, published = best_documented(rows), TABLES[number]
-    found = []
-    for task, scores in published.scores.items():
-        for agent, score in scores.items():
-            row = chosen.get((task, agent))
-            if agent != "rl2" and row is not None:
-                deviation = row["standard_error"] * math.sqrt(row["num_tasks"])
-                rounding = 0.1 / math.sqrt(12)
-                error = math.hypot(row["standard_error"], deviation / math.sqrt(PUBLISHED_TASKS), rounding)
-                tuned = row.get("tuning", {}).get("scores", [])
-                found.append(Deviation(task, agent, row["mean"], score, error, tuned))
-    return found
-
-
-def deviations_markdown(number: int, rows: list[Row]) -> str:
-    """Each reference cell beside the paper's, those beyond two combined standard errors with their cause."""
-    found = deviations(number, rows)
-    outside = [d for d in found if abs(d.z) > 2]
-    columns = TABLES[number].columns
-    lines = [
-        f"### Table {number}: reference agents against the published numbers",
-        "",
-        f"{len(found) - len(outside)} of {len(found)} cells within 2 combined standard errors (ours, the paper's over "
-        f"{PUBLISHED_TASKS} tasks of the same spread, and its rounding to one decimal).",
-        "",
-        "| setup | agent | ours | paper | combined error | difference in errors | cause |",
-        "|---|---|---:|---:|---:|---:|---|",
-    ]
-    for d in found:
-        shown = f"**{d.z:+.1f}**" if abs(d.z) > 2 else f"{d.z:+.1f}"
-        numbers = f"{d.mean:.3f} | {d.published:g} | {d.error:.3f} | {shown}"
-        lines.append(f"| {short(d.task)} | {columns[d.agent]} | {numbers} | {d.cause} |")
-    return "\n".join(lines) + "\n"
 
 
 def to_csv(table: Table) -> str:
