@@ -1,6 +1,10 @@
 """Settings that candidates of docs/recipes.md need: each against what it says, and off as if it were not there."""
 
+import math
+from functools import partial
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import random_params
@@ -8,9 +12,13 @@ from helpers import random_params
 from rl2jax.config import TrainConfig
 from rl2jax.envs import BernoulliBandit
 from rl2jax.families import make_networks
+from rl2jax.learner import make_collect, make_optimisers
 from rl2jax.networks import Categorical, Encoding, PolicyAndBaseline
+from rl2jax.policy_step import POLICY_STEPS, PolicyBatch, kl_limit_at
 from rl2jax.recurrent import ACTIVATIONS, CELLS
 from rl2jax.shared_network import SharedVectorNetwork
+from rl2jax.train import Learner
+from rl2jax.trpo import TRPOConfig, trpo_update
 from rl2jax.types import TrialObservation
 from rl2jax.vision_network import Frames, SharedVisionNetwork
 
@@ -127,3 +135,141 @@ def test_a_config_says_where_networks_start():
     networks = make_networks(BernoulliBandit(2), TrainConfig(learned_initial_state=True, episodic_units=0.25))
     assert (networks.learned_initial_state, networks.episodic_units) == (True, 0.25)
     assert networks.policy_network.learned_initial_state
+
+
+# --- Several natural steps on one batch.
+
+MEANS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+GRADIENT = np.random.default_rng(1).normal(size=4).astype(np.float32)
+NATURAL = np.linalg.solve(MEANS.T.astype(np.float64) @ MEANS / 6, GRADIENT)
+MAX_KL = 0.01
+WHOLE_STEP = np.sqrt(2 * MAX_KL / (GRADIENT @ NATURAL)) * NATURAL  # to the edge of the trust region
+ROOM = 1 - 1e-3  # keeps rounding from rejecting a step to the edge
+
+
+def steps_on_a_quadratic(steps, kl_factor=ROOM, max_backtracks=10):
+    """Gaussians of unit variance, means linear in the parameters, a linear surrogate; the true KL a factor away."""
+
+    def kl(old, new):
+        return 0.5 * jnp.mean(jnp.square(new - old))
+
+    def evaluate(params):
+        return GRADIENT @ params, kl_factor * kl(0.0, MEANS @ params)
+
+    config = TRPOConfig(MAX_KL, cg_iters=8, cg_damping=0.0, max_backtracks=max_backtracks, steps=steps)
+    return jax.jit(lambda params: trpo_update(params, evaluate, lambda p: MEANS @ p, kl, config))(jnp.zeros(4))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_natural_steps_share_one_trust_region(steps):
+    """Where nothing bends they are one step, to the edge of it."""
+    params, info = steps_on_a_quadratic(steps)
+    np.testing.assert_allclose(params, WHOLE_STEP, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(info.kl, ROOM * MAX_KL, rtol=1e-3)
+    np.testing.assert_allclose(info.surrogate_gain, GRADIENT @ WHOLE_STEP, rtol=1e-3)
+    np.testing.assert_allclose(info.grad_norm, np.linalg.norm(GRADIENT), rtol=1e-5)
+    assert info.line_search_steps == 0
+
+
+def test_the_limit_is_on_the_kl_from_the_policy_that_collected_the_batch():
+    """A true KL three times the model's: half a step has 3/4 of the limit; an eighth of the second has 243/256."""
+    params, info = steps_on_a_quadratic(2, kl_factor=3.0)
+    np.testing.assert_allclose(params, 9 / 16 * WHOLE_STEP, rtol=2e-3, atol=1e-5)
+    np.testing.assert_allclose(info.kl, 3 * (9 / 16) ** 2 * MAX_KL, rtol=2e-3)
+    assert info.line_search_steps == 3
+
+
+def test_a_step_that_is_given_up_leaves_those_before_it():
+    params, info = steps_on_a_quadratic(2, kl_factor=3.99, max_backtracks=5)
+    np.testing.assert_allclose(params, WHOLE_STEP / 2, rtol=2e-3, atol=1e-5)
+    np.testing.assert_allclose(info.kl, 3.99 / 4 * MAX_KL, rtol=2e-3)
+    np.testing.assert_allclose(info.surrogate_gain, GRADIENT @ WHOLE_STEP / 2, rtol=2e-3)
+    assert info.line_search_steps == 0
+    params, info = steps_on_a_quadratic(2, kl_factor=1e6, max_backtracks=2)
+    np.testing.assert_array_equal(params, 0.0)
+    assert (info.line_search_steps, info.kl, info.surrogate_gain) == (-1, 0, 0)
+
+
+def test_more_natural_steps_raise_the_surrogate_further():
+    """200 softmax policies over 3 actions in 5 states, all within the same KL of where they began."""
+
+    def kl(old, new):
+        old, new = jax.nn.log_softmax(old), jax.nn.log_softmax(new)
+        return jnp.mean(jnp.sum(jnp.exp(old) * (old - new), axis=-1))
+
+    def gain(steps, logits, advantages):
+        def evaluate(new):
+            return jnp.mean(jnp.sum(jax.nn.softmax(new) * advantages, axis=-1)), kl(logits, new)
+
+        config = TRPOConfig(max_kl=0.1, steps=steps)
+        params, info = trpo_update(logits, evaluate, lambda logits: logits, kl, config)
+        return info.surrogate_gain, evaluate(params)[0] - evaluate(logits)[0], kl(logits, params)
+
+    problems = np.random.default_rng(2).normal(size=(2, 200, 5, 3)).astype(np.float32)
+    one, two, four = (
+        jax.tree.map(np.asarray, jax.jit(jax.vmap(lambda *p, n=n: gain(n, *p)))(*problems)) for n in (1, 2, 4)
+    )
+    for told, seen, kls in (one, two, four):
+        np.testing.assert_allclose(told, seen, atol=1e-5)
+        assert kls.max() <= 0.1 + 1e-6
+    assert (two[1] > one[1]).mean() > 0.9
+    assert one[1].mean() < two[1].mean() < four[1].mean()
+
+
+# --- In an update: natural steps, and a KL limit that falls.
+
+SMALL = TrainConfig(
+    num_episodes=4, iterations=10, batch_size=96, gru_units=4, baseline_epochs=1, cg_damping=0.1, max_kl=0.02
+)
+
+
+@pytest.fixture(scope="module")
+def collected():
+    """(state half-way through the iterations, batch with drawn advantages) of small bandits."""
+    learner = Learner(BernoulliBandit(3), SMALL)
+    state = learner.init(jax.random.key(0))._replace(iteration=jnp.int32(5))
+    collect = make_collect(learner.trial, learner.agent_of, learner.num_trials)
+    played = jax.jit(collect)(jax.random.key(1), state.params)
+    advantages = np.random.default_rng(3).normal(size=played.mask.shape).astype(np.float32)
+    acted, nothing = played.agent_info, jnp.zeros((1, learner.num_trials, 0))
+    batch = (played.trial_obs, played.action, acted.log_prob, acted.dist_params, advantages, played.mask, nothing)
+    return state, PolicyBatch(*batch)
+
+
+def updated(collected, **changes):
+    """(policy's parameters, info) after the policy's part of an update with some settings changed."""
+    config, (state, batch) = SMALL.replace(**changes), collected
+    learner = Learner(BernoulliBandit(3), config)
+    optimiser, _ = make_optimisers(config, learner.num_trials)
+    state = state._replace(policy_opt_state=optimiser.init(state.params["policy"]))
+    step = partial(POLICY_STEPS[config.algorithm], networks=learner.networks, config=config, optimiser=optimiser)
+    params, _, info = jax.jit(partial(step, jax.random.key(2)))(state=state, batch=batch)
+    return params, info
+
+
+def test_natural_steps_of_an_update_stay_within_its_limit(collected):
+    """And raise the surrogate on the same batch further."""
+    (_, one), (_, three) = updated(collected), updated(collected, natural_steps=3)
+    assert three.surrogate_gain > one.surrogate_gain > 0
+    assert 0 < three.kl <= 0.02
+    assert three.grad_norm != one.grad_norm  # a mean
+
+
+@pytest.mark.parametrize("algorithm", ["trpo", "ppo"])
+def test_half_way_a_limit_that_falls_is_half(collected, algorithm):
+    common = {"algorithm": algorithm, "policy_epochs": 2, "policy_learning_rate": 0.1, "policy_minibatch_trials": 12}
+    falling, told = updated(collected, max_kl_schedule="linear", **common)
+    half, expected = updated(collected, max_kl=0.01, **common)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), falling, half)
+    np.testing.assert_allclose(told.kl, expected.kl, rtol=1e-4)
+    assert 0 < told.kl <= 0.01
+
+
+def test_limits_fall_to_nothing_at_the_last_iteration():
+    iterations = jnp.arange(11)
+    linear, cosine = (kl_limit_at(SMALL.replace(max_kl_schedule=name), iterations) for name in ("linear", "cosine"))
+    np.testing.assert_allclose(linear, 0.02 * (1 - np.arange(11) / 10), atol=1e-8)
+    np.testing.assert_allclose(cosine, 0.01 * (1 + np.cos(np.pi * np.arange(11) / 10)), atol=1e-8)
+    assert kl_limit_at(SMALL, iterations) is SMALL.max_kl  # the number itself: the program is what it was
+    with pytest.raises(ValueError, match=r"^max_kl_schedule must be constant with max_kl inf, got 'linear'$"):
+        TrainConfig(algorithm="ppo", max_kl=math.inf, max_kl_schedule="linear")

@@ -43,6 +43,8 @@ from rl2jax.train import Learner
         ("activation", "gelu"),
         ("learning_rate_schedule", "step"),
         ("entropy_schedule", "exponential"),
+        ("max_kl_schedule", "step"),
+        ("natural_steps", 0),
         ("discount", 1.5),
         ("discount", -0.1),
         ("discount", math.nan),

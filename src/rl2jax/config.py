@@ -37,6 +37,8 @@ class TrainConfig:
       normalise_advantages: to mean 0 and variance 1 in each batch; Wang et al. 2016 take them as they are.
       normalise_returns: the baseline learns returns on the scale of all returns so far; False: as they are.
       max_kl: mean KL per step between successive policies, in nats; inf switches it off (not with "trpo").
+      max_kl_schedule: "trpo", "ppo": "constant", "linear" or "cosine", to 0 at the last iteration; constant where
+        max_kl is inf.
       entropy_coefficient: weight of the mean entropy added to the surrogate.
       entropy_schedule: "constant", "linear" or "cosine", to 0 at the last iteration.
       task_inference_coefficient: not "trpo": weight of an auxiliary squared error: a second head on the policy's
@@ -49,6 +51,8 @@ class TrainConfig:
         the paper.
       baseline_warmup_iterations: the policy stays as it is for so many iterations, while the baseline is fitted: for a
         policy that does not start from scratch. 0 with a shared trunk.
+      natural_steps: "trpo": steps on each batch, each with gradient and Fisher matrix of where the last one led. max_kl
+        limits all of them together, as the KL from the policy that collected the batch (`trpo.trpo_update`).
       fisher_fraction: "trpo": share of the batch's trials in Fisher-vector products.
       cg_iters: "trpo": conjugate-gradient iterations.
       cg_damping: "trpo": added to the Fisher matrix's diagonal.
@@ -107,12 +111,14 @@ class TrainConfig:
     normalise_advantages: bool = True
     normalise_returns: bool = True
     max_kl: float = 0.01
+    max_kl_schedule: str = "constant"
     entropy_coefficient: float = 0.0
     entropy_schedule: str = "constant"
     task_inference_coefficient: float = 0.0
     expected_rewards: bool = False
     baseline_sees_task: bool = False
     baseline_warmup_iterations: int = 0
+    natural_steps: int = 1
     fisher_fraction: float = 1.0
     cg_iters: int = 10
     cg_damping: float = 1e-3
@@ -163,6 +169,8 @@ class TrainConfig:
         for name in ("max_kl", "gradient_norm_clip"):
             require(getattr(self, name) > 0, name, getattr(self, name), "> 0")
         require(self.max_kl < math.inf or self.algorithm != "trpo", "max_kl", self.max_kl, "finite with trpo")
+        limited = self.max_kl_schedule == "constant" or self.max_kl < math.inf
+        require(limited, "max_kl_schedule", self.max_kl_schedule, "constant with max_kl inf")
         require(
             self.task_inference_coefficient == 0 or self.algorithm != "trpo",
             "task_inference_coefficient",
@@ -203,6 +211,7 @@ _AT_LEAST_ONE = (
     "num_episodes",
     "iterations",
     "batch_size",
+    "natural_steps",
     "cg_iters",
     "policy_epochs",
     "policy_minibatch_trials",
@@ -248,6 +257,7 @@ _CHOICES = {
     "matmul_precision": ("default", "float32", "bfloat16"),
     "learning_rate_schedule": ("constant", "linear", "cosine"),
     "entropy_schedule": ("constant", "linear", "cosine"),
+    "max_kl_schedule": ("constant", "linear", "cosine"),
 }
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool, int: int, float: float, str: str, bool: bool}
 

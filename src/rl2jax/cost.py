@@ -221,8 +221,9 @@ def fisher_cost(learner: Learner, products: int) -> Cost:
 def phase_costs(learner: Learner) -> dict[str, Cost]:
     """The work of one iteration by phase; the phases of `EFFICIENCY` that its algorithm has.
 
-    "gradient" is TRPO's and A2C's one gradient of the whole batch, or all epochs of the other algorithms; "line search"
-    the evaluations on the whole batch, of which TRPO needs at least one. A teacher's work is not counted.
+    "gradient" is A2C's one gradient of the whole batch, TRPO's one for each natural step, or all epochs of the other
+    algorithms; "line search" the evaluations on the whole batch, of which a natural step needs at least one. What a
+    teacher does is not counted.
     """
     config, networks, steps = learner.config, learner.networks, _steps(learner)
     policy = _passes(networks.policy_network)
@@ -230,8 +231,9 @@ def phase_costs(learner: Learner) -> dict[str, Cost]:
     outputs = networks.policy_network.num_outputs + networks.distribution.num_constants
     seen, kept = _seen(learner), _kept(learner)
     trpo, once = config.algorithm == "trpo", config.algorithm in ("trpo", "a2c")
-    gradients = 1 if once else config.policy_epochs
-    checks = 1 if once or config.max_kl == math.inf else config.policy_epochs
+    natural = config.natural_steps if trpo else 1
+    gradients = natural if once else config.policy_epochs
+    checks = natural if once or config.max_kl == math.inf else config.policy_epochs
 
     def phase(operations: float, numbers: float, times: float = 1.0) -> Cost:
         return Cost(operations, _FLOAT * numbers).times(times * steps)
@@ -243,7 +245,7 @@ def phase_costs(learner: Learner) -> dict[str, Cost]:
         "gradient": phase(policy.gradient, 2 * (seen + kept), gradients),
     }
     if trpo:
-        costs["fisher"] = fisher_cost(learner, config.cg_iters)
+        costs["fisher"] = fisher_cost(learner, config.cg_iters).times(natural)
     costs["line search"] = phase(policy.forward, seen + outputs, checks)
     if networks.shares_trunk:  # learned with the policy; what is left of it
         costs["baseline"] = costs["values"]
@@ -289,7 +291,7 @@ def sequential_steps(learner: Learner) -> int:
     minibatches = num_minibatches(learner.num_trials, config.policy_minibatch_trials)
     loops = 2  # collect, values
     if config.algorithm == "trpo":
-        loops += 2 + 1 + 2 * config.cg_iters + 1  # gradient, linearisation, products, line search
+        loops += config.natural_steps * (2 + 1 + 2 * config.cg_iters + 1)  # gradient, linearisation, products, search
     elif config.algorithm == "a2c":
         loops += 2 + 1  # gradient, diagnostics
     else:

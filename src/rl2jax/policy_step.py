@@ -136,6 +136,13 @@ def entropy_weight_at(config: TrainConfig, iteration: chex.Array) -> chex.Array:
     return schedule(config.entropy_schedule, config.entropy_coefficient, config.iterations)(iteration)
 
 
+def kl_limit_at(config: TrainConfig, iteration: chex.Array) -> chex.Array | float:
+    """`max_kl` at an iteration: float32 [], or the number itself where it is the same at all."""
+    if config.max_kl_schedule == "constant":
+        return config.max_kl
+    return schedule(config.max_kl_schedule, config.max_kl, config.iterations)(iteration)
+
+
 def joint_params(networks: Networks, policy_params: PyTree, trial_obs: Any) -> tuple[chex.Array, chex.Array | None]:
     """Parameters of the action distribution over a trial, and the value where the same network has it."""
     outputs = networks.policy_outputs(policy_params, trial_obs)
@@ -154,7 +161,7 @@ def joint_kl(networks: Networks, coefficient: float, old: PyTree, new: PyTree) -
 
 
 def trpo_policy_step(key, networks, config, optimiser, state, batch, mesh: Mesh | None = None):
-    """One natural step: (policy params, optimiser state, info).
+    """One natural step, or several on the same batch: (policy params, optimiser state, info).
 
     Where policy and baseline share a network, the objective includes the values' squared error, and the step is natural
     to the joint distribution of `joint_kl`. The line search's limit, and the KL that is reported, are the policy's.
@@ -176,7 +183,13 @@ def trpo_policy_step(key, networks, config, optimiser, state, batch, mesh: Mesh 
     def dist_kl(old, new):
         return masked_mean(joint_kl(networks, coefficient, old, new), fisher_mask)
 
-    constants = TRPOConfig(config.max_kl, config.cg_iters, config.cg_damping, config.backtrack_ratio)
+    constants = TRPOConfig(
+        kl_limit_at(config, state.iteration),
+        config.cg_iters,
+        config.cg_damping,
+        config.backtrack_ratio,
+        steps=config.natural_steps,
+    )
     params, info = trpo_update(state.params["policy"], evaluate_fn, dist_params_fn, dist_kl, constants)
     return params, state.policy_opt_state, info
 
@@ -248,7 +261,8 @@ def ppo_policy_step(key, networks, config, optimiser, state, batch, mesh: Mesh |
     imitates = config.algorithm == "imitation"
     start = expected_log_prob(old, batch.action) if imitates else batch.advantage  # all ratios are 1
     asked = _first_order(networks, config, batch, state.iteration, start, mesh)
-    constants = PPOConfig(math.inf if imitates else config.max_kl, config.policy_epochs, config.policy_minibatch_trials)
+    max_kl = math.inf if imitates else kl_limit_at(config, state.iteration)
+    constants = PPOConfig(max_kl, config.policy_epochs, config.policy_minibatch_trials)
     params, opt_state = state.params["policy"], state.policy_opt_state
     return ppo_update(key, params, opt_state, optimiser, *asked[:2], batch, asked.surrogate, constants)
 

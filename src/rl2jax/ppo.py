@@ -21,13 +21,14 @@ class PPOConfig(NamedTuple):
     """Constants of the update.
 
     Attributes:
-      max_kl: limit on the mean KL per step, in nats; infinity switches the limit and its cost off.
+      max_kl: limit on the mean KL per step, in nats; float32 [], or a number, of which infinity switches the limit and
+        its cost off.
       epochs: passes over the batch.
       minibatch_trials: whole trials in a minibatch.
       max_halvings: how often the step is halved, before it is given up.
     """
 
-    max_kl: float = 0.01
+    max_kl: float | chex.Array = 0.01
     epochs: int = 5
     minibatch_trials: int = 128
     max_halvings: int = 10
@@ -87,7 +88,7 @@ def ppo_update(
       (params, opt_state, info).
     """
     keys = jax.random.split(key, config.epochs)
-    if config.max_kl == jnp.inf:
+    if isinstance(config.max_kl, float) and config.max_kl == jnp.inf:
         return _unlimited(keys, params, opt_state, optimiser, loss_fn, evaluate_fn, batch, config, surrogate)
 
     class Best(NamedTuple):

@@ -2,6 +2,9 @@
 
 Notation: the paper's A x = g with A the Fisher matrix, x the step direction; beta the largest step for
 which the quadratic model of the mean KL stays within delta (here `max_kl`).
+
+Several steps on one batch share one trust region, that of the policy which collected it: the bound that the method
+rests on (theorem 1), and the probability ratios, are relative to that policy.
 """
 
 from collections.abc import Callable
@@ -16,32 +19,34 @@ from rl2jax.types import PyTree
 
 
 class TRPOConfig(NamedTuple):
-    """Constants of the step.
+    """Constants of an update.
 
     Attributes:
-      max_kl: the trust region's radius, delta; mean KL per step, in nats.
+      max_kl: the trust region's radius, delta; mean KL per time step, in nats; a number, or float32 [].
       cg_iters: conjugate-gradient iterations, one Fisher-vector product each.
       cg_damping: added to the Fisher matrix's diagonal.
       backtrack_ratio: the line search multiplies the step by this until it is acceptable.
       max_backtracks: how often, before the step is given up.
+      steps: natural steps, each from where the last one led, with gradient and Fisher matrix of that place.
     """
 
-    max_kl: float = 0.01
+    max_kl: float | chex.Array = 0.01
     cg_iters: int = 10
     cg_damping: float = 1e-3
     backtrack_ratio: float = 0.5
     max_backtracks: int = 10
+    steps: int = 1
 
 
 class TRPOInfo(NamedTuple):
-    """Diagnostics of one step; float32 scalars.
+    """Diagnostics of an update; float32 scalars.
 
     Attributes:
       kl: mean KL from the old to the new parameters; 0 if no step was taken.
       surrogate_gain: surrogate after minus before.
-      line_search_steps: backtracks before acceptance; -1 if none was acceptable.
-      grad_norm: norm of the surrogate's gradient.
-      cg_residual: |g - A x| / |g| after the last iteration.
+      line_search_steps: backtracks before acceptance, summed over the steps that were taken; -1 if none was.
+      grad_norm: norm of the surrogate's gradient; mean over steps.
+      cg_residual: |g - A x| / |g| after the last iteration; mean over steps.
     """
 
     kl: chex.Array
@@ -120,7 +125,11 @@ def trpo_update(
     dist_kl: Callable[[PyTree, PyTree], chex.Array],
     config: TRPOConfig,
 ) -> tuple[PyTree, TRPOInfo]:
-    """One natural step: the largest along A^-1 g whose KL is within `max_kl` and whose surrogate improves.
+    """One natural step or several, each along A^-1 g as far as the KL stays within `max_kl` and the surrogate improves.
+
+    However many there are, the KL that is limited is that from the policy which collected the batch, by `max_kl` for
+    all of them together. Each of K steps aims at a radius of `max_kl` / K^2: a KL is half a squared distance, so that K
+    steps of 1 / K of the distance stay within it, and bend where one step of all of it would go on straight.
 
     Args:
       params: the policy's parameters.
@@ -132,13 +141,38 @@ def trpo_update(
     Returns:
       (params, info); the parameters unchanged if the line search found no acceptable step.
     """
+
+    class Progress(NamedTuple):
+        params: PyTree
+        kl: chex.Array
+
+    def step(before: Progress, _) -> tuple[Progress, TRPOInfo]:
+        params, info = _natural_step(before.params, evaluate_fn, dist_params_fn, dist_kl, config)
+        return Progress(params, jnp.where(info.line_search_steps >= 0, info.kl, before.kl)), info
+
+    if config.steps == 1:
+        return _natural_step(params, evaluate_fn, dist_params_fn, dist_kl, config)
+    after, infos = jax.lax.scan(step, Progress(params, jnp.zeros(())), None, length=config.steps)
+    taken = infos.line_search_steps >= 0
+    return after.params, TRPOInfo(
+        kl=after.kl,
+        surrogate_gain=jnp.sum(infos.surrogate_gain),
+        line_search_steps=jnp.where(jnp.any(taken), jnp.sum(jnp.where(taken, infos.line_search_steps, 0.0)), -1.0),
+        grad_norm=jnp.mean(infos.grad_norm),
+        cg_residual=jnp.mean(infos.cg_residual),
+    )
+
+
+def _natural_step(params, evaluate_fn, dist_params_fn, dist_kl, config: TRPOConfig) -> tuple[PyTree, TRPOInfo]:
+    """One of the steps of `trpo_update`."""
     (surrogate, _), grads = jax.value_and_grad(evaluate_fn, has_aux=True)(params)
     product = fisher_vector_product(dist_params_fn, dist_kl, params, config.cg_damping)
     direction, residual = conjugate_gradient(product, grads, config.cg_iters)
 
     # x^T A x = x^T (g - residual): no further product is needed.
     curvature = optax.tree.vdot(direction, grads) - optax.tree.vdot(direction, residual)
-    step_size = jnp.sqrt(2.0 * config.max_kl / jnp.maximum(curvature, 1e-12))
+    radius = config.max_kl / config.steps**2
+    step_size = jnp.sqrt(2.0 * radius / jnp.maximum(curvature, 1e-12))
 
     def candidate(scale):
         return jax.tree.map(lambda p, d: p + scale * step_size * d, params, direction)

@@ -54,6 +54,8 @@ COMBINATIONS = [
     (BANDIT, {"baseline_warmup_iterations": 1, "policy_minibatch_trials": 1000, "batch_size": 15, "gru_units": 1}),
     (BANDIT, {"baseline_warmup_iterations": 2**31 - 1, "iterations": 2**31 - 1, "memory_horizon": 2**31 - 1}),
     (BANDIT, {"algorithm": "trpo"}),
+    (BANDIT, {"algorithm": "trpo", "natural_steps": 2, "max_kl": 1e-30, "max_kl_schedule": "cosine"}),
+    (BANDIT, {"max_kl": 1e6, "max_kl_schedule": "linear"}),
     (BANDIT, {"algorithm": "trpo", "shared_trunk": True, "fisher_fraction": 1e-30, "cg_iters": 1}),
     (BANDIT, {"algorithm": "trpo", "cell": "lstm", "entropy_coefficient": 1e6, "normalise_advantages": False}),
     (BANDIT, {"algorithm": "a2c", "shared_trunk": True, "cell": "lstm", "optimiser": "rmsprop", "time_input": True}),
