@@ -65,6 +65,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "families",
         "shared_network",
         "per_arm_network",
+        "per_pair_network",
         "planning_network",
         "vision_network",
     ),

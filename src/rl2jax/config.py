@@ -75,11 +75,13 @@ class TrainConfig:
         gradient as the error times that of the value, its weight is twice this one.
       network: "recurrent", the paper's (with a convolutional trunk for frames), "planner": counts of what was seen in
         each state, and value iteration on them with learned bonuses, for Discrete observations and actions
-        (`planning_network`), or "per_arm": a memory for each action, all with one cell, for bandits
-        (`per_arm_network`; it is always told the time that is left). The last two are beyond the paper.
+        (`planning_network`), "per_arm": a memory for each action, all with one cell, for bandits (`per_arm_network`),
+        or "per_pair": one for each state and action, and messages between states, for Discrete observations and actions
+        (`per_pair_network`). All but the first are beyond the paper; the last two always see the time that is left.
       initial_bonus: "planner": what its plan adds at first, divided by 2 + visits, to the reward of each action.
       cell: the recurrent layer, "gru" or "lstm".
-      gru_units: hidden units of the recurrent layer, in policy and baseline; with network "per_arm" those of each arm.
+      gru_units: hidden units of the recurrent layer, in policy and baseline; with network "per_arm" or "per_pair"
+        those of each arm or pair.
       learned_initial_state: the recurrent layer's state at a trial's start is a parameter, which starts at 0; False,
         the paper's: zeros. With network "recurrent".
       episodic_units: share of the recurrent layer's units, to the nearest unit, that are set back to their value at a
@@ -251,7 +253,7 @@ _UNIT_INTERVAL = ("discount", "gae_lambda", "first_step_flag", "student_share", 
 _CHOICES = {
     "algorithm": ("trpo", "ppo", "a2c", "imitation"),
     "optimiser": ("adam", "rmsprop"),
-    "network": ("recurrent", "planner", "per_arm"),
+    "network": ("recurrent", "planner", "per_arm", "per_pair"),
     "cell": ("gru", "lstm"),
     "activation": ("relu", "tanh"),
     "matmul_precision": ("default", "float32", "bfloat16"),

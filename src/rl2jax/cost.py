@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from rl2jax.agents.random import random_agent
 from rl2jax.networks import Encoding, PolicyAndBaseline
 from rl2jax.per_arm_network import ArmNetwork, PerArmNetworks
+from rl2jax.per_pair_network import VECTOR, PairNetwork, PerPairNetworks
 from rl2jax.planning_network import PLANS, Planner, PlanningNetwork
 from rl2jax.recurrent import CELLS, RecurrentNetwork
 from rl2jax.rollout import rollout, rollout_lane
@@ -40,10 +41,10 @@ EFFICIENCY = {
 # Threefry with 20 rounds of an addition, a rotation (three operations) and a xor, and its key schedule, per 64 bits.
 _OPERATIONS_PER_HASH = 120
 # Arrays of [units] that a backward pass needs of a step: state, both gates, candidate and U_c h; of an LSTM both
-# states, three gates, candidate and the activation of c.
-_KEPT = {"gru": 5, "lstm": 7}
+# states, three gates, candidate and the activation of c; with layer normalisation also what is normalised.
+_KEPT = {"gru": 5, "layer_norm_gru": 11, "lstm": 7}
 _FLOAT = 4  # bytes
-_SEPARATE = (PolicyAndBaseline, PerArmNetworks, PlanningNetwork)
+_SEPARATE = (PolicyAndBaseline, PerArmNetworks, PerPairNetworks, PlanningNetwork)
 
 
 class Cost(NamedTuple):
@@ -120,13 +121,16 @@ class _Passes(NamedTuple):
     product: float
 
 
-def _passes(network: RecurrentNetwork | SharedRecurrentNetwork | ArmNetwork | Planner) -> _Passes:
+def _passes(network: RecurrentNetwork | SharedRecurrentNetwork | ArmNetwork | PairNetwork | Planner) -> _Passes:
     if isinstance(network, Planner):
         plans, layers = (2.0 * number for number in network.multiplications)
         derivative = plans + 2.0 * layers  # counts need none
         return _Passes(plans + layers, plans + layers + derivative, 2.0 * derivative)
     if isinstance(network, ArmNetwork):
         return _arm_passes(network)
+    if isinstance(network, PairNetwork):
+        forward = 2.0 * network.multiplications
+        return _Passes(forward, 3.0 * forward, 4.0 * forward)
     if isinstance(network, SharedRecurrentNetwork):
         return _shared_passes(network)
     gates = CELLS[network.cell].num_gates * network.units
@@ -259,7 +263,7 @@ def _steps(learner: Learner) -> int:
 
 
 def _kept(learner: Learner) -> int:
-    """Numbers that a backward pass needs of one step: in the recurrent layer, of every arm's hidden layer, of plans."""
+    """Numbers that a backward pass needs of one step: in the recurrent layer, of all arms or pairs, of plans."""
     networks = learner.networks
     if isinstance(networks, PlanningNetwork):
         states, actions = networks.observation.size, networks.action.size
@@ -267,6 +271,9 @@ def _kept(learner: Learner) -> int:
     kept = _KEPT[networks.cell] * networks.units
     if isinstance(networks, PerArmNetworks):
         kept += networks.num_arms * networks.policy_network.hidden
+    if isinstance(networks, PerPairNetworks):  # fast weights, what each pair hears, its hidden layer, what it says
+        states, actions = networks.num_states, networks.num_actions
+        kept += states * actions * (states + 2 * VECTOR + networks.units) + actions * networks.units
     return kept
 
 

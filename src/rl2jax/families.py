@@ -8,6 +8,7 @@ from rl2jax.config import TrainConfig
 from rl2jax.envs.base import require, spaces
 from rl2jax.networks import Networks, PolicyAndBaseline, distribution_for, encoding_for
 from rl2jax.per_arm_network import PerArmNetworks, is_constant
+from rl2jax.per_pair_network import PerPairNetworks
 from rl2jax.planning_network import PlanningNetwork
 from rl2jax.shared_network import SharedVectorNetwork
 from rl2jax.trial import Trial
@@ -46,13 +47,15 @@ def make_networks(env: Any, config: TrainConfig) -> Networks:
         "num_task_features": num_task_features if inferred else 0,
         "cell": config.cell,
         "trial_steps": make_trial(env, config).num_steps if config.time_input else 0,
-    }
         "learned_initial_state": config.learned_initial_state,
         "episodic_units": config.episodic_units,
+    }
     if config.network == "planner":
         return _planning_network(env, config, common)
     if config.network == "per_arm":
         return _per_arm_networks(env, config, common, num_task_features)
+    if config.network == "per_pair":
+        return _per_pair_networks(env, config, common, num_task_features)
     frames = shows_frames(observation_space)
     if frames or config.shared_trunk:
         shared = f"for {env.name}, whose policy and baseline share a network"
@@ -105,6 +108,30 @@ def _per_arm_networks(env: Any, config: TrainConfig, common: dict[str, Any], num
         observation=encoding_for(observation_space, "observation space"),
         sees_observation=not is_constant(observation_space),
         baseline_sees_task=config.baseline_sees_task,
+        **common | {"trial_steps": make_trial(env, config).num_steps},
+    )
+
+
+def _per_pair_networks(
+    env: Any, config: TrainConfig, common: dict[str, Any], num_task_features: int
+) -> PerPairNetworks:
+    """The networks with a memory for each pair of state and action.
+
+    Raises:
+      ValueError: if observations or actions are not Discrete, task features are not one for each pair, or the config
+        asks for what these networks do not have.
+    """
+    for what, space in ("observation space", env.observation_space(None)), ("action space", env.action_space(None)):
+        require(isinstance(space, spaces.Discrete), what, space, "Discrete for network per_pair")
+    require(config.cell == "gru", "cell", config.cell, "gru for network per_pair")
+    require(not config.shared_trunk, "shared_trunk", config.shared_trunk, "false for network per_pair")
+    pairs = env.observation_space(None).n * env.action_space(None).n
+    allowed = f"{pairs} for network per_pair, one for each state and action of {env.name}, or 0"
+    require(num_task_features in (0, pairs), "number of task features", num_task_features, allowed)
+    return PerPairNetworks(
+        observation=encoding_for(env.observation_space(None), "observation space"),
+        baseline_sees_task=config.baseline_sees_task,
+        horizon=env.episode_length,
         **common | {"trial_steps": make_trial(env, config).num_steps},
     )
 
