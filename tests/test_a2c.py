@@ -13,13 +13,12 @@ from helpers import random_params
 from rl2jax.a2c import A2CInfo, a2c_update, policy_gradient_surrogate
 from rl2jax.config import TrainConfig
 from rl2jax.envs import BernoulliBandit
+from rl2jax.families import make_networks, make_trial
 from rl2jax.learner import (
     TrainState,
     init_train_state,
     make_collect,
-    make_networks,
     make_optimisers,
-    make_trial,
     make_update,
 )
 from rl2jax.policy_step import POLICY_STEPS, PolicyBatch, a2c_policy_step, ppo_policy_step
