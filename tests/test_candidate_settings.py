@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +11,18 @@ import pytest
 from helpers import random_params
 
 from rl2jax.config import TrainConfig
+from rl2jax.devices import make_mesh
 from rl2jax.envs import BernoulliBandit
 from rl2jax.families import make_networks
-from rl2jax.learner import make_collect, make_optimisers
+from rl2jax.learner import make_collect, make_optimisers, trial_returns
 from rl2jax.networks import Categorical, Encoding, PolicyAndBaseline
 from rl2jax.policy_step import POLICY_STEPS, PolicyBatch, kl_limit_at
-from rl2jax.recurrent import ACTIVATIONS, CELLS
+from rl2jax.recurrent import ACTIVATIONS, CELLS, CellWeights, Gains, RecurrentNetwork, layer_norm_gru_step
 from rl2jax.shared_network import SharedVectorNetwork
 from rl2jax.train import Learner
 from rl2jax.trpo import TRPOConfig, trpo_update
 from rl2jax.types import TrialObservation
+from rl2jax.vision.engine_learner import EngineLearner
 from rl2jax.vision_network import Frames, SharedVisionNetwork
 
 UNITS, ACTIONS, STEPS = 4, 3, 8
@@ -81,7 +84,7 @@ def test_networks_start_where_they_should(cell, learned, episodic_units):
 @pytest.mark.parametrize(
     ("family", "cell", "trial_steps"),
     [
-        (PolicyAndBaseline, "gru", 0),
+        (PolicyAndBaseline, "layer_norm_gru", 0),
         (PolicyAndBaseline, "lstm", 9),
         (SharedVectorNetwork, "lstm", 0),
         (SharedVisionNetwork, "gru", 9),
@@ -273,3 +276,95 @@ def test_limits_fall_to_nothing_at_the_last_iteration():
     assert kl_limit_at(SMALL, iterations) is SMALL.max_kl  # the number itself: the program is what it was
     with pytest.raises(ValueError, match=r"^max_kl_schedule must be constant with max_kl inf, got 'linear'$"):
         TrainConfig(algorithm="ppo", max_kl=math.inf, max_kl_schedule="linear")
+
+
+# --- A GRU with layer normalisation.
+
+
+def numpy_layer_norm(x, gain):
+    return gain * (x - x.mean()) / np.sqrt(x.var() + 1e-5)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_one_step_of_a_layer_normalised_gru(activation):
+    """Against the equations in double precision, gates and candidate apart."""
+    rng = np.random.default_rng(0)
+    shapes = (4, 15), (5, 15), (15,), (15,), (15,), (5,), (4,)
+    w, u, b, of_input, of_hidden, h, x = (rng.normal(size=s).astype(np.float32) for s in shapes)
+    weights = CellWeights(w, u, b, Gains(of_input, of_hidden))
+    found = jax.jit(layer_norm_gru_step, static_argnums=1)(weights, ACTIVATIONS[activation], h, x)
+    xw, hu, bias = np.float64(x) @ w, np.float64(h) @ u, np.float64(b)
+    gates = numpy_layer_norm(xw[:10], of_input[:10]) + numpy_layer_norm(hu[:10], of_hidden[:10]) + bias[:10]
+    r, z = np.split(1 / (1 + np.exp(-gates)), 2)
+    c = numpy_layer_norm(xw[10:], of_input[10:]) + r * numpy_layer_norm(hu[10:], of_hidden[10:]) + bias[10:]
+    c = np.tanh(c) if activation == "tanh" else np.maximum(c, 0.0)
+    np.testing.assert_allclose(found, (1 - z) * h + z * c, rtol=1e-4, atol=1e-5)
+
+
+def test_its_gains_are_parameters_that_start_at_one():
+    """Beside those of a GRU; with a memory horizon its update gates' biases are those of a GRU."""
+    network = RecurrentNetwork(3, UNITS, ACTIONS, memory_horizon=50, cell="layer_norm_gru")
+    params = jax.jit(network.init)(jax.random.key(0))["params"]
+    for source in ("input", "hidden"):
+        np.testing.assert_array_equal(params.pop(f"layer_norm_gru_{source}_gain"), np.ones(3 * UNITS))
+    plain = jax.eval_shape(network.clone(cell="gru").init, jax.random.key(0))["params"]
+    assert {name.removeprefix("layer_norm_") for name in params} == set(plain)
+    reset, update, candidate = np.split(np.asarray(params["layer_norm_gru_bias"]), 3)
+    np.testing.assert_array_equal(np.stack([reset, candidate]), 0.0)
+    assert -np.log(50) < update.min() < update.max() < 0
+
+
+def test_the_scale_of_inputs_and_of_weights_does_not_matter_to_it():
+    """Nor do they make gradients vanish or explode: what Ba et al. are after."""
+    networks = make(cell="layer_norm_gru", weight_norm=False)
+    params, inputs = random_params(networks, seed=5)["policy"], trial_inputs()
+    larger = {n: 1000.0 * x if n.endswith(("_input", "_hidden")) else x for n, x in params["params"].items()}
+    outputs = [networks.dist_params(p, inputs) for p in (params, {"params": larger})]
+    np.testing.assert_allclose(*outputs, rtol=1e-2, atol=1e-2)
+
+
+# --- Common tasks.
+
+
+def test_trials_of_one_task_are_side_by_side():
+    """Each task serves several trials, in which chance and actions differ; seeds and devices change nothing."""
+    env = BernoulliBandit(3)
+    learner = Learner(env, TrainConfig(num_episodes=5, batch_size=5 * 12, trials_per_task=4, gru_units=4))
+    params, keys = random_params(learner.networks, seed=6), jax.random.split(jax.random.key(0), 2)
+    collects = [
+        make_collect(learner.trial, learner.agent_of, 12, mesh, trials_per_task=4)
+        for mesh in (None, make_mesh(jax.devices()[:1]))
+    ]
+    played = jax.tree.map(np.asarray, jax.jit(jax.vmap(collects[0], (0, None)))(keys, params))
+    on_mesh = jax.jit(collects[1])(keys[1], params)
+    for seed in range(2):
+        tasks = played.task_features[seed].reshape(3, 4, 3)
+        assert (tasks == tasks[:, :1]).all()
+        assert len(np.unique(tasks[:, 0, 0])) == 3
+        assert len(np.unique(played.action[seed].T, axis=0)) > 6
+    assert (played.task_features[0] != played.task_features[1]).all()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, rtol=1e-5, atol=1e-6), played, on_mesh)
+    whole = jax.tree.map(lambda x: x[0], played)
+    means = whole.reward.sum(axis=0).reshape(3, 4).mean(axis=1)
+    mean, error = trial_returns(whole, 4)
+    np.testing.assert_allclose(mean, means.mean(), rtol=1e-6)
+    np.testing.assert_allclose(error, means.std() / np.sqrt(3), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trials_per_task": 5}, "trials_per_task must be a divisor of the 12 trials of a batch, got 5"),
+        ({"trials_per_task": 24}, "trials_per_task must be a divisor of the 12 trials of a batch, got 24"),
+        ({"trials_per_task": 2, "lane_steps": 20}, "trials_per_task must be 1 with lane_steps, got 2"),
+    ],
+)
+def test_trials_that_do_not_divide_into_tasks_are_refused(changes, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        Learner(BernoulliBandit(3), TrainConfig(num_episodes=5, batch_size=60).replace(**changes))
+
+
+def test_games_of_an_engine_play_a_task_each():
+    learner = Learner(BernoulliBandit(3), TrainConfig(num_episodes=5, batch_size=60, trials_per_task=2))
+    with pytest.raises(ValueError, match=r"trials_per_task must be 1 with games of an engine, .*, got 2"):
+        EngineLearner(learner, SimpleNamespace(env=learner.env))

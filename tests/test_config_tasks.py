@@ -26,6 +26,7 @@ from rl2jax.train import Learner
         ("num_episodes", 0),
         ("iterations", 0),
         ("batch_size", -5),
+        ("trials_per_task", 0),
         ("cg_iters", 0),
         ("policy_epochs", 0),
         ("policy_minibatch_trials", 0),
@@ -172,6 +173,8 @@ def configs(draw):
     }
     if settings["network"] != "recurrent" or settings["baseline_sees_task"]:
         settings["lane_steps"] = 0
+    if settings["lane_steps"]:
+        settings["trials_per_task"] = 1
     if settings["network"] != "recurrent":
         settings |= {"learned_initial_state": False, "episodic_units": 0.0}
     try:

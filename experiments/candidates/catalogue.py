@@ -161,7 +161,27 @@ CANDIDATES = (
         "Four natural steps in the place of one, each from a batch of a quarter of the size.",
         Changes(_NATURAL, {"batch_size": 0.25}),
     ),
+    Candidate(
+        "natural-four-steps",
+        "Four natural steps on every batch, all of them within the limit that one has.",
+        Changes({**_NATURAL, "natural_steps": 4}),
+    ),
+    Candidate(
+        "natural-four-wide",
+        "Four natural steps on every batch, all of them within five times the limit.",
+        Changes({**_NATURAL, "natural_steps": 4, "max_kl": 0.05}),
+    ),
+    Candidate(
+        "natural-limit-falls",
+        "One natural step per batch within a limit that falls to 0, and is on average that of `natural`.",
+        Changes({**_NATURAL, "max_kl": 0.02, "max_kl_schedule": "linear"}),
+    ),
     Candidate("kl-limit", "First-order epochs within a KL limit, as the paper's.", Changes({"max_kl": 0.05})),
+    Candidate(
+        "kl-limit-falls",
+        "The same with a limit that falls to 0, and is on average as high.",
+        Changes({"max_kl": 0.1, "max_kl_schedule": "linear"}),
+    ),
     Candidate("policy-epochs-half", "Half as many epochs per batch.", Changes(factors={"policy_epochs": 0.5})),
     Candidate("policy-epochs-double", "Twice as many epochs per batch.", Changes(factors={"policy_epochs": 2.0})),
     Candidate("minibatches-half", "Minibatches of half the size.", Changes(factors={"policy_minibatch_trials": 0.5})),
@@ -174,6 +194,7 @@ CANDIDATES = (
         Changes({"learning_rate_schedule": "constant"}, {"batch_size": 0.5}),
         first_share=0.5,
     ),
+    Candidate("common-tasks", "Four trials of a batch are of one task.", Changes({"trials_per_task": 4})),
     # Horizons and the baseline.
     Candidate("discount-0.99", "The paper's discount.", Changes({"discount": 0.99})),
     Candidate("lambda-0.6", "Advantages that lean on the baseline less.", Changes({"gae_lambda": 0.6})),
@@ -194,6 +215,13 @@ CANDIDATES = (
     # Networks.
     Candidate("gru-half", "Half as many units.", Changes(factors={"gru_units": 0.5})),
     Candidate("tanh", "A GRU with tanh in the place of the rectifier.", Changes({"activation": "tanh"})),
+    Candidate("layer-norm", "A GRU with layer normalisation.", Changes({"cell": "layer_norm_gru"})),
+    Candidate("learned-initial-state", "Where memory starts is learned.", Changes({"learned_initial_state": True})),
+    Candidate(
+        "episodic-half",
+        "Half of the units forget when an episode starts: in a bandit at every pull.",
+        Changes({"episodic_units": 0.5}),
+    ),
     # Where training starts.
     Candidate(
         "curriculum", "Trials of a quarter of the episodes at first.", first=Changes(episodes=0.25), first_share=0.3

@@ -102,8 +102,10 @@ def train(
     with processes.together("preparing the run"):
         changes: dict[str, Any] = parse_overrides(set_ or [])
         changes |= {k: v for k, v in {"algorithm": algorithm, "iterations": iterations}.items() if v is not None}
-        if engine != "twin" and changes.get("lane_steps"):  # before a folder is made; EngineLearner has the rule
-            raise ValueError(f"lane_steps must be 0 with --engine {engine}, got {changes['lane_steps']}")
+        for name, off in (("lane_steps", 0), ("trials_per_task", 1)):
+            value = changes.get(name, off)
+            if engine != "twin" and value != off:  # before a folder is made; EngineLearner has the rule
+                raise ValueError(f"{name} must be {off} with --engine {engine}, got {value}")
         if start is not None and (resume or num_seeds is not None):
             raise ValueError("--start is for one new run: it cannot be combined with --resume or --num-seeds")
         if resume:

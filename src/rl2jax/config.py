@@ -21,6 +21,8 @@ class TrainConfig:
         one has ended: batch_size // lane_steps of them, which count where minibatches, devices and shares of the batch
         count trials. For trials of varying length; a lane's end cuts the last one. At least about the steps of a long
         trial, for what comes later in a trial than a lane is long is never learned.
+      trials_per_task: so many trials of a batch are of one task, which is drawn once for all of them (common tasks): a
+        divisor of the number of trials. 1 with lane_steps.
       algorithm: "trpo" (natural gradient), "ppo" (the paper's first-order form), "a2c" (one gradient step on the policy
         gradient of the whole batch: Mnih et al. 2016, Wang et al. 2016) or "imitation" (supervised learning of a
         teacher's actions, section 3.1; needs a teacher).
@@ -79,7 +81,7 @@ class TrainConfig:
         or "per_pair": one for each state and action, and messages between states, for Discrete observations and actions
         (`per_pair_network`). All but the first are beyond the paper; the last two always see the time that is left.
       initial_bonus: "planner": what its plan adds at first, divided by 2 + visits, to the reward of each action.
-      cell: the recurrent layer, "gru" or "lstm".
+      cell: the recurrent layer, "gru", "layer_norm_gru" (a GRU with layer normalisation: Ba et al. 2016) or "lstm".
       gru_units: hidden units of the recurrent layer, in policy and baseline; with network "per_arm" or "per_pair"
         those of each arm or pair.
       learned_initial_state: the recurrent layer's state at a trial's start is a parameter, which starts at 0; False,
@@ -103,6 +105,7 @@ class TrainConfig:
     iterations: int = 1000
     batch_size: int = 250_000
     lane_steps: int = 0
+    trials_per_task: int = 1
     algorithm: str = "trpo"
     teacher: str = ""
     teacher_acts: bool = True
@@ -187,6 +190,7 @@ class TrainConfig:
         if lane_steps:
             require(not self.baseline_sees_task, "baseline_sees_task", self.baseline_sees_task, "false with lane_steps")
             require(self.network == "recurrent", "network", self.network, "recurrent with lane_steps")
+            require(self.trials_per_task == 1, "trials_per_task", self.trials_per_task, "1 with lane_steps")
         for name, off in (("learned_initial_state", "false"), ("episodic_units", "0")):
             value, supported = getattr(self, name), self.network == "recurrent"
             require(supported or not value, name, value, f"{off} with network {self.network}")
@@ -213,6 +217,7 @@ _AT_LEAST_ONE = (
     "num_episodes",
     "iterations",
     "batch_size",
+    "trials_per_task",
     "natural_steps",
     "cg_iters",
     "policy_epochs",
@@ -254,7 +259,7 @@ _CHOICES = {
     "algorithm": ("trpo", "ppo", "a2c", "imitation"),
     "optimiser": ("adam", "rmsprop"),
     "network": ("recurrent", "planner", "per_arm", "per_pair"),
-    "cell": ("gru", "lstm"),
+    "cell": ("gru", "layer_norm_gru", "lstm"),
     "activation": ("relu", "tanh"),
     "matmul_precision": ("default", "float32", "bfloat16"),
     "learning_rate_schedule": ("constant", "linear", "cosine"),

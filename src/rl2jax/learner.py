@@ -69,7 +69,7 @@ def num_trials_in_batch(trial: Trial, config: TrainConfig) -> int:
     """Whole trials in a batch; with `TrainConfig.lane_steps` lanes.
 
     Raises:
-      ValueError: if a batch is smaller than one trial, or lane.
+      ValueError: if a batch is smaller than one trial, or lane, or its trials do not divide into tasks.
     """
     if config.lane_steps:
         allowed = f"at least one lane (lane_steps, {config.lane_steps})"
@@ -80,13 +80,20 @@ def num_trials_in_batch(trial: Trial, config: TrainConfig) -> int:
             f"batch_size must be at least one trial ({trial.num_steps} steps: {trial.num_episodes} episodes of "
             f"up to {trial.env.episode_length}), got {config.batch_size}"
         )
-    return config.batch_size // trial.num_steps
+    num_trials, each = config.batch_size // trial.num_steps, config.trials_per_task
+    require(num_trials % each == 0, "trials_per_task", each, f"a divisor of the {num_trials} trials of a batch")
+    return num_trials
 
 
 def make_collect(
-    trial: Trial, agent_of: AgentOf, num_trials: int, mesh: Mesh | None = None, lane_steps: int = 0
+    trial: Trial,
+    agent_of: AgentOf,
+    num_trials: int,
+    mesh: Mesh | None = None,
+    lane_steps: int = 0,
+    trials_per_task: int = 1,
 ) -> Collect:
-    """Returns collect(key, params) -> a batch of trials on freshly drawn tasks, one task a trial.
+    """Returns collect(key, params) -> a batch of trials on freshly drawn tasks, by default one task a trial.
 
     Each device of a mesh plays its share of the trials, the same ones as one device would.
 
@@ -96,6 +103,7 @@ def make_collect(
       num_trials: in a batch; or lanes.
       mesh: devices that share them.
       lane_steps: as `TrainConfig.lane_steps`.
+      trials_per_task: as `TrainConfig.trials_per_task`; divides `num_trials`. Trials of one task are side by side.
     """
     if lane_steps:
 
@@ -113,7 +121,9 @@ def make_collect(
     def collect(key: chex.PRNGKey, params: PyTree) -> Trajectory:
         key_tasks, key_rollouts = jax.random.split(key)
         draw_tasks = vmap_trials(trial.env.sample_params, mesh, (0,), 0)
-        tasks = draw_tasks(jax.random.split(key_tasks, num_trials))
+        tasks = draw_tasks(jax.random.split(key_tasks, num_trials // trials_per_task))
+        if trials_per_task > 1:
+            tasks = jax.tree.map(lambda x: jnp.repeat(x, trials_per_task, axis=0), tasks)
         play_trials = vmap_trials(play, mesh, (0, 0, None), TRIALS_AXIS)
         return play_trials(jax.random.split(key_rollouts, num_trials), tasks, params)
 
@@ -245,7 +255,9 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
             key=state.key,
             iteration=state.iteration + 1,
         )
-        mean_return, return_standard_error = (lane_returns if in_lanes else trial_returns)(trajectory)
+        mean_return, return_standard_error = (
+            lane_returns(trajectory) if in_lanes else trial_returns(trajectory, config.trials_per_task)
+        )
         residual_variance = masked_variance(returns - values, mask)
         metrics = Metrics(
             mean_return=mean_return,
@@ -265,9 +277,11 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
     return update
 
 
-def trial_returns(trajectory: Trajectory) -> tuple[chex.Array, chex.Array]:
-    """Mean total reward of a batch's trials, and its standard error; float32 []."""
+def trial_returns(trajectory: Trajectory, trials_per_task: int = 1) -> tuple[chex.Array, chex.Array]:
+    """Mean total reward of a batch's trials, and its standard error, that of the means over each task; float32 []."""
     total_reward = jnp.sum(trajectory.reward, axis=0)
+    if trials_per_task > 1:
+        total_reward = jnp.mean(total_reward.reshape(-1, trials_per_task), axis=1)
     return jnp.mean(total_reward), jnp.std(total_reward) / math.sqrt(total_reward.shape[0])
 
 

@@ -1,6 +1,7 @@
 """The recurrent cells and their weights: what all families of networks are made of.
 
-A GRU (Duan et al. 2016, section 2.3, appendix A), or an LSTM (Wang et al. 2016).
+A GRU (Duan et al. 2016, section 2.3, appendix A), the same with layer normalisation (Ba et al. 2016), or an LSTM (Wang
+et al. 2016).
 
 Flax declares and initialises the parameters; weight normalisation turns them into plain weights once per
 call, outside the scan over time; the functions that use the weights are pure.
@@ -21,6 +22,18 @@ from rl2jax.types import PyTree
 ACTIVATIONS: dict[str, Callable] = {"relu": jax.nn.relu, "tanh": jnp.tanh}
 
 
+class Gains(NamedTuple):
+    """What layer normalisation multiplies by; float32 [num_gates * units] each.
+
+    Attributes:
+      input: of what comes from the input.
+      hidden: of what comes from the state.
+    """
+
+    input: chex.Array
+    hidden: chex.Array
+
+
 class CellWeights(NamedTuple):
     """Effective weights of a recurrent cell, gate by gate side by side.
 
@@ -30,11 +43,13 @@ class CellWeights(NamedTuple):
       input: float32 [input_size, num_gates * units].
       hidden: float32 [units, num_gates * units].
       bias: float32 [num_gates * units].
+      gains: of layer normalisation, in cells that have it; otherwise empty.
     """
 
     input: chex.Array
     hidden: chex.Array
     bias: chex.Array
+    gains: Gains | tuple[()] = ()
 
 
 class NetworkWeights(NamedTuple):
@@ -105,12 +120,61 @@ def gru_step(
     """
     from_input = product(x, weights.input, precision) + weights.bias
     from_state = product(state, weights.hidden, precision)
+    return _gated(activation, state, from_input, from_state)
+
+
+def _gated(activation: Callable, state: chex.Array, from_input: chex.Array, from_state: chex.Array) -> chex.Array:
+    """A GRU's new state, from what input and state contribute to its gates and candidate; float32 [3 * units] each."""
     x_reset, x_update, x_candidate = jnp.split(from_input, 3, axis=-1)
     h_reset, h_update, h_candidate = jnp.split(from_state, 3, axis=-1)
     reset = jax.nn.sigmoid(x_reset + h_reset)
     update = jax.nn.sigmoid(x_update + h_update)
     candidate = activation(x_candidate + reset * h_candidate)
     return state + update * (candidate - state)
+
+
+def layer_norm(x: chex.Array, gain: chex.Array) -> chex.Array:
+    """Ba et al. 2016, equation 4, without its bias: gain * (x - mean) / standard deviation, over the last axis."""
+    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    return gain * centred * jax.lax.rsqrt(variance + _VARIANCE_FLOOR)
+
+
+_VARIANCE_FLOOR = 1e-5  # a state of zeros contributes zeros
+
+
+def layer_norm_gru_step(
+    weights: CellWeights, activation: Callable, state: chex.Array, x: chex.Array, precision: str = "default"
+) -> chex.Array:
+    """One step of a GRU whose input's and state's contributions are each layer-normalised (Ba et al. 2016, appendix).
+
+      (r, z) = sigmoid(LN(x W_rz) + LN(h U_rz) + b_rz),   c = activation(LN(x W_c) + r * LN(h U_c) + b_c)
+      h' = (1 - z) * h + z * c
+
+    As there both gates are normalised together and the candidate by itself. The paper gives each LN a bias, of which
+    there is one here, as in `gru_step`: the gates' would only add up, and r * LN(h U_c) has none in either.
+
+    Args:
+      weights: effective weights, with gains.
+      activation: of the candidate.
+      state: h, float32 [units].
+      x: float32 [input_size].
+      precision: of the two products, as in `product`.
+
+    Returns:
+      h', float32 [units].
+    """
+    assert isinstance(weights.gains, Gains)
+    from_input = _normalised(product(x, weights.input, precision), weights.gains.input) + weights.bias
+    from_state = _normalised(product(state, weights.hidden, precision), weights.gains.hidden)
+    return _gated(activation, state, from_input, from_state)
+
+
+def _normalised(contribution: chex.Array, gain: chex.Array) -> chex.Array:
+    """Layer normalisation of both gates together, and of the candidate; float32 [..., 3 * units]."""
+    gates = 2 * (gain.shape[0] // 3)
+    parts = [layer_norm(contribution[..., :gates], gain[:gates]), layer_norm(contribution[..., gates:], gain[gates:])]
+    return jnp.concatenate(parts, axis=-1)
 
 
 class LSTMState(NamedTuple):
@@ -159,6 +223,7 @@ class Cell(NamedTuple):
       initial_state: units -> the state at a trial's start where it is not learned: zeros.
       remembering: float32 [units] time scales' logarithms -> the biases, float32 [num_gates * units], that make each
         unit remember for about so many steps.
+      layer_norm: whether its weights have gains.
     """
 
     num_gates: int
@@ -166,6 +231,7 @@ class Cell(NamedTuple):
     output: Callable
     initial_state: Callable
     remembering: Callable
+    layer_norm: bool = False
 
 
 def _remembering_gru(log_times: chex.Array) -> chex.Array:
@@ -180,8 +246,10 @@ def _remembering_lstm(log_times: chex.Array) -> chex.Array:
     return jnp.concatenate([-log_times, log_times, zeros, zeros])
 
 
+_GRU = Cell(3, gru_step, lambda state: state, lambda units: jnp.zeros((units,), jnp.float32), _remembering_gru)
 CELLS = {
-    "gru": Cell(3, gru_step, lambda state: state, lambda units: jnp.zeros((units,), jnp.float32), _remembering_gru),
+    "gru": _GRU,
+    "layer_norm_gru": _GRU._replace(step=layer_norm_gru_step, layer_norm=True),
     "lstm": Cell(
         4,
         lstm_step,
@@ -230,7 +298,8 @@ class RecurrentNetwork(nn.Module):
 
     Every matrix is weight-normalised; the effective weights start at their orthogonal (hidden to hidden) or Xavier
     (all other) values. Biases start at 0, unless a memory horizon is given. `cell` is a name in `CELLS`, with which the
-    names of the cell's parameters begin. A learned initial state is one vector (of an LSTM h, then c) and starts at 0.
+    names of the cell's parameters begin. The gains of layer normalisation start at 1; a learned initial state is one
+    vector (of an LSTM h, then c) and starts at 0.
     """
 
     input_size: int
@@ -256,6 +325,7 @@ class RecurrentNetwork(nn.Module):
             input=self._matrix(f"{self.cell}_input", xavier_gates, (self.input_size, gates)),
             hidden=self._matrix(f"{self.cell}_hidden", orthogonal_gates, (self.units, gates)),
             bias=self.param(f"{self.cell}_bias", self._initial_bias, (gates,)),
+            gains=self._gains(gates) if CELLS[self.cell].layer_norm else (),
         )
         return NetworkWeights(
             cell=cell,
@@ -267,6 +337,10 @@ class RecurrentNetwork(nn.Module):
             else jnp.zeros((0, gates)),
             initial=self._initial_state() if self.learned_initial_state else (),
         )
+
+    def _gains(self, size: int) -> Gains:
+        ones = nn.initializers.ones_init()
+        return Gains(*(self.param(f"{self.cell}_{source}_gain", ones, (size,)) for source in Gains._fields))
 
     def _initial_state(self) -> PyTree:
         zeros, unravel = ravel_pytree(CELLS[self.cell].initial_state(self.units))

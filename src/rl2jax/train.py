@@ -169,7 +169,8 @@ class Learner:
     def train_step(self, state: TrainState) -> tuple[TrainState, Metrics]:
         """One iteration: collect a batch, update on it."""
         key, key_collect, key_update = jax.random.split(state.key, 3)
-        collect = make_collect(self.trial, self.agent_of, self.num_trials, self.mesh, self.config.lane_steps)
+        lane_steps, trials_per_task = self.config.lane_steps, self.config.trials_per_task
+        collect = make_collect(self.trial, self.agent_of, self.num_trials, self.mesh, lane_steps, trials_per_task)
         trajectory = collect(key_collect, state.params)
         return self.learn(state, trajectory, key, key_update)
 

@@ -68,7 +68,8 @@ COMBINATIONS = [
     (BANDIT, {**IMITATION, "teacher_temperature": 1e6, "teacher_acts": False, "max_kl": math.inf}),
     (MDP, {"task_inference_coefficient": 1.0, "max_kl": math.inf, "matmul_precision": "float32"}),
     (MDP, {"algorithm": "trpo", "baseline_sees_task": True, "first_step_flag": 1.0}),
-    (MDP, {"learned_initial_state": True, "episodic_units": 0.5}),
+    (MDP, {"learned_initial_state": True, "episodic_units": 0.5, "cell": "layer_norm_gru", "gru_units": 1}),
+    (MDP, {"trials_per_task": 2, "batch_size": 24}),
     (MDP, {"learned_initial_state": True, "episodic_units": 1e-30, "cell": "lstm", "algorithm": "trpo"}),
 ]
 # Numbers on which Python branches, or a shape depends: as the combinations have them.
