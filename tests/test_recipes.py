@@ -57,11 +57,13 @@ def test_from_scratch_knows_no_teacher(name):
         ("bandit:k=5,n=100", "recurrent"),
         ("bandit:k=10,n=100", "per_arm"),
         ("bandit:k=5,n=500", "per_arm"),
-        ("mdp:s=10,a=5,t=10,n=10", "recurrent"),
+        ("mdp:s=10,a=5,t=10,n=10", "per_pair"),
+        ("mdp:s=10,a=5,t=10,n=100", "per_pair"),
+        ("maze:size=5", "recurrent"),
     ],
 )
-def test_bandits_of_many_pulls_get_a_memory_for_each_arm(name, network):
-    """The others keep the preset, by which their agents were trained."""
+def test_what_is_exchangeable_gets_a_memory_for_each(name, network):
+    """Arms of bandits of many pulls, pairs of MDPs; the others keep the preset, by which their agents were trained."""
     task = parse_task(name)
     ((_, _, config),) = stages("best-scratch", task)
     assert config.network == network
@@ -74,10 +76,10 @@ def test_the_teacher_exists(name):
     assert teacher_of(first.task, first.config) is not None
 
 
-def test_only_planners_take_the_most_likely_action():
-    """One that samples must explore by chance."""
+def test_agents_of_mdps_take_the_most_likely_action():
+    """The others explore by chance too."""
     chosen = {(recipe, name) for recipe in RECIPES for name in TASKS if takes_most_likely(recipe, parse_task(name))}
-    assert chosen == {("best", name) for name in TABLES[2].scores}
+    assert chosen == {(recipe, name) for recipe in RECIPES for name in TABLES[2].scores}
 
 
 @pytest.mark.parametrize(("recipe", "name"), [("bestest", "bandit:k=2,n=4"), ("best", "cartpole:n=2")])

@@ -45,7 +45,18 @@ _PER_ARM = {
     "expected_rewards": True,
     "baseline_sees_task": True,
 }
-_STEPS_OF_PLANNERS, _FEWEST_TRIALS = 40_000, 100  # in a batch
+_PER_PAIR = {
+    "network": "per_pair",
+    "gru_units": 16,
+    "activation": "tanh",
+    "memory_horizon": 10,
+    "gae_lambda": 0.97,
+    "entropy_coefficient": 0.0,
+    "policy_epochs": 3,
+    "expected_rewards": True,
+    "baseline_sees_task": True,
+}
+_STEPS_OF_PAIRS, _STEPS_OF_PLANNERS, _FEWEST_TRIALS = 20_000, 40_000, 100  # in a batch
 _EXPLORER_STEPS_PER_CELL = 2.4  # about twice what it needs in an episode
 _SHORT, _LONG, _FEW_ARMS, _MANY_ARMS = 20, 100, 5, 20  # pulls, pulls, arms, arms
 # The gradient of a rectified GRU explodes now and then, and Adam would take small steps for long; over hundreds of
@@ -62,14 +73,15 @@ def stages(recipe: str, task: Task) -> tuple[Stage, ...]:
     require(recipe in RECIPES, "recipe", recipe, f"one of {', '.join(RECIPES)}")
     require(task.kind in TEACHERS, f"task of recipe {recipe}", task.name, f"of kind {' or '.join(TEACHERS)}")
     if recipe == "best-scratch":
-        config = _reinforced_bandit(task) if task.kind == "bandit" else task.preset("cpu")
+        reinforced = {"bandit": _reinforced_bandit, "mdp": _reinforced_mdp}
+        config = reinforced[task.kind](task) if task.kind in reinforced else task.preset("cpu")
         return (Stage("1-reinforcement", task, config),)
     return {"bandit": _imitated_bandit, "mdp": _planned_mdp, "maze": _imitated_maze}[task.kind](task)
 
 
 def takes_most_likely(recipe: str, task: Task) -> bool:
-    """Whether a recipe's agents take the most likely action: planners explore by their bonuses, not by chance."""
-    return stages(recipe, task)[-1].config.network == "planner"
+    """Whether a recipe's agents take the most likely action: in MDPs they have learned to explore without chance."""
+    return stages(recipe, task)[-1].config.network in ("planner", "per_pair")
 
 
 def _reinforced_bandit(task: Task) -> TrainConfig:
@@ -88,6 +100,19 @@ def _reinforced_bandit(task: Task) -> TrainConfig:
         return config
     trials = {"policy_minibatch_trials": 10, "baseline_minibatch_trials": 20, "batch_size": 80 * task.num_episodes}
     return config.replace(**_CLIPPED, **_BOUNDED, **trials, iterations=60 if many else 80)
+
+
+def _reinforced_mdp(task: Task) -> TrainConfig:
+    """A memory for each pair of state and action; with it a hundred iterations are enough."""
+    short, steps = task.num_episodes <= _SHORT, task.num_episodes * task.env.episode_length
+    trials = max(_FEWEST_TRIALS, _STEPS_OF_PAIRS // steps)
+    return task.preset("cpu").replace(
+        **_PER_PAIR,
+        iterations=100 if short else 80,
+        batch_size=trials * steps,
+        policy_minibatch_trials=trials // 10,
+        baseline_minibatch_trials=trials // 10,
+    )
 
 
 def _imitated_bandit(task: Task) -> tuple[Stage, ...]:
