@@ -42,7 +42,7 @@ def trial_inputs(family=PolicyAndBaseline):
 def flax_params(weights):
     """Those of Flax's cell: i, f, g, o as here; the bias is with the hidden state's products."""
     gates = "ifgo"
-    into, hidden, bias = (np.split(np.asarray(x), 4, axis=-1) for x in weights)
+    into, hidden, bias = (np.split(np.asarray(x), 4, axis=-1) for x in weights[:3])
     return {
         **{f"i{gate}": {"kernel": into[n]} for n, gate in enumerate(gates)},
         **{f"h{gate}": {"kernel": hidden[n], "bias": bias[n]} for n, gate in enumerate(gates)},
