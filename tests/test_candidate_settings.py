@@ -125,7 +125,7 @@ def test_the_first_steps_flag_resets_nothing():
     np.testing.assert_array_equal(*outputs)
 
 
-@pytest.mark.parametrize("network", ["planner", "per_arm"])
+@pytest.mark.parametrize("network", ["planner", "per_arm", "per_pair"])
 @pytest.mark.parametrize(
     ("field", "value", "off"), [("learned_initial_state", True, "false"), ("episodic_units", 0.5, "0")]
 )
