@@ -127,6 +127,11 @@ _AFTERWARDS = {
     "task_inference_coefficient": 0.0,
 }
 _PRIVILEGED = {"baseline_sees_task": True, "expected_rewards": True}
+# What is learned of one arm, or state and action, holds for the others.
+_EXCHANGEABLE = Changes(
+    {"gru_units": 32, "task_inference_coefficient": 0.0},
+    by_kind={"bandit": {"network": "per_arm"}, "mdp": {"network": "per_pair"}},
+)
 _BOTH_RATES = ("policy_learning_rate", "baseline_learning_rate")
 
 BASE = Candidate("base", "The preset `cpu`.")
@@ -216,6 +221,12 @@ CANDIDATES = (
     Candidate("gru-half", "Half as many units.", Changes(factors={"gru_units": 0.5})),
     Candidate("tanh", "A GRU with tanh in the place of the rectifier.", Changes({"activation": "tanh"})),
     Candidate("layer-norm", "A GRU with layer normalisation.", Changes({"cell": "layer_norm_gru"})),
+    Candidate("exchangeable", "A memory for each arm, or each pair of state and action.", _EXCHANGEABLE),
+    Candidate(
+        "exchangeable-privileged",
+        "The same, and with what training knows, and advantages that lean on the baseline less.",
+        _EXCHANGEABLE._replace(fields={**_EXCHANGEABLE.fields, **_PRIVILEGED, "gae_lambda": 0.9}),
+    ),
     Candidate("learned-initial-state", "Where memory starts is learned.", Changes({"learned_initial_state": True})),
     Candidate(
         "episodic-half",
