@@ -50,7 +50,6 @@ _PER_PAIR = {
     "gru_units": 16,
     "activation": "tanh",
     "memory_horizon": 10,
-    "gae_lambda": 0.97,
     "entropy_coefficient": 0.0,
     "policy_epochs": 3,
     "expected_rewards": True,
@@ -108,6 +107,7 @@ def _reinforced_mdp(task: Task) -> TrainConfig:
     trials = max(_FEWEST_TRIALS, _STEPS_OF_PAIRS // steps)
     return task.preset("cpu").replace(
         **_PER_PAIR,
+        gae_lambda=0.9 if short else 0.97,
         iterations=100 if short else 80,
         batch_size=trials * steps,
         policy_minibatch_trials=trials // 10,
