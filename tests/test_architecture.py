@@ -88,7 +88,7 @@ ONLY = {
     "figures": {"published", "tables"},
     "page": {"published", "tables", "figures"},
     "vision.table3": {"published", "tables", "page"},
-    "report_page": {"published", "tables", "page", "vision.table3", "report", "markdown"},
+    "report_page": {"published", "tables", "deviations", "page", "vision.table3", "report", "markdown"},
     "markdown": set(),
     "files": set(),
     "host": {"files"},
