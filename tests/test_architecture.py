@@ -85,6 +85,7 @@ ONLY = {
     "stats": set(),
     "published": set(),
     "tables": {"published", "report"},  # rows on disk only
+    "deviations": {"published", "tables"},
     "figures": {"published", "tables"},
     "page": {"published", "tables", "figures"},
     "vision.table3": {"published", "tables", "page"},
