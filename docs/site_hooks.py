@@ -64,6 +64,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "recurrent",
         "families",
         "shared_network",
+        "exchangeable_network",
         "per_arm_network",
         "per_pair_network",
         "planning_network",

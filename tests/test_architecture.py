@@ -39,6 +39,7 @@ LAYERS = [
     ["recurrent"],
     ["networks"],
     ["shared_network"],
+    ["exchangeable_network"],
     ["per_arm_network", "per_pair_network", "planning_network"],
     ["vision_network"],
     ["families"],
@@ -97,7 +98,15 @@ ONLY = {
 
 # Libraries that stay in some rooms.
 CONFINED = {
-    "flax": ["recurrent", "vision_network", "per_*_network", "planning_network", "envs.*", "vision.navigation"],
+    "flax": [
+        "recurrent",
+        "vision_network",
+        "exchangeable_network",
+        "per_*_network",
+        "planning_network",
+        "envs.*",
+        "vision.navigation",
+    ],
     "distrax": ["networks"],
     "tensorflow_probability": [],
     "gymnax": ["envs.*"],

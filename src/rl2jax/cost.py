@@ -270,7 +270,7 @@ def _kept(learner: Learner) -> int:
         return PLANS * states * (1 + actions) + actions * (states + networks.units)
     kept = _KEPT[networks.cell] * networks.units
     if isinstance(networks, PerArmNetworks):
-        kept += networks.num_arms * networks.policy_network.hidden
+        kept += networks.num_actions * networks.policy_network.hidden
     if isinstance(networks, PerPairNetworks):  # fast weights, what each pair hears, its hidden layer, what it says
         states, actions = networks.num_states, networks.num_actions
         kept += states * actions * (states + 2 * VECTOR + networks.units) + actions * networks.units

@@ -17,12 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from rl2jax.envs.base import spaces
-from rl2jax.networks import Encoding, Networks
-from rl2jax.recurrent import ACTIVATIONS, NetworkWeights, RecurrentNetwork, gru_step, product, weight_normalised
+from rl2jax.exchangeable_network import ExchangeableNetwork, ExchangeableNetworks, mean_and_max
+from rl2jax.recurrent import ACTIVATIONS, NetworkWeights, gru_step
 from rl2jax.types import PyTree, TrialObservation
 
 _NUM_TIMES = 2  # the time left as a share, and its logarithm
-_NUM_VALUES = 2  # a level, and a rate that the time left multiplies
 
 
 class ArmsState(NamedTuple):
@@ -64,32 +63,18 @@ class ArmWeights(NamedTuple):
     output_bias: chex.Array
 
 
-class ArmNetwork(nn.Module):
+class ArmNetwork(ExchangeableNetwork, kw_only=True):
     """Declares the parameters of one network; calling it returns the effective `ArmWeights`.
 
-    Every matrix is weight-normalised and initialised as those of `RecurrentNetwork`.
-
     Attributes:
-      num_arms: actions; no parameter depends on it.
+      num_arms: actions.
       input_size: of the recurrent layer.
       num_context: numbers that all arms share.
-      units: of the recurrent layer, and of a baseline's second hidden layer.
-      num_inferred: outputs of the auxiliary head for each arm, 0 or 1.
-      is_baseline: whether it ends in a value, pooled over arms; otherwise in a logit for each.
-      sees_task: whether it is told a feature of each arm.
-      weight_norm: as `TrainConfig.weight_norm`.
-      memory_horizon: as `TrainConfig.memory_horizon`, in an arm's own steps.
     """
 
     num_arms: int
     input_size: int
     num_context: int
-    units: int
-    num_inferred: int = 0
-    is_baseline: bool = False
-    sees_task: bool = False
-    weight_norm: bool = True
-    memory_horizon: int = 0
 
     @property
     def hidden(self) -> int:
@@ -104,33 +89,11 @@ class ArmNetwork(nn.Module):
     @nn.compact
     def __call__(self) -> ArmWeights:
         """Returns the effective weights."""
-        xavier, zeros = nn.initializers.xavier_uniform(), nn.initializers.zeros_init()
-        second, num_outputs = (self.units, _NUM_VALUES) if self.is_baseline else (0, 1)
-
-        def bias(name: str, size: int) -> chex.Array:
-            return self.param(name, zeros, (size,)) if size else jnp.zeros((0,))
-
-        def matrix(name: str, rows: int, columns: int) -> chex.Array:
-            if not columns:
-                return jnp.zeros((rows, 0))
-            return weight_normalised(self, name, xavier, (rows, columns), self.weight_norm)
-
-        arm = RecurrentNetwork(
-            self.input_size,
-            self.units,
-            self.hidden + self.num_inferred,
-            weight_norm=self.weight_norm,
-            memory_horizon=self.memory_horizon,
-            name="arm",
-        )
         return ArmWeights(
-            arm=arm(),
-            context=matrix("context", self.num_context, self.hidden),
-            feature=bias("feature", self.hidden if self.sees_task else 0),
-            pooled=matrix("pooled", 2 * self.hidden + _NUM_TIMES, second),
-            pooled_bias=bias("pooled_bias", second),
-            output=matrix("output", second or self.hidden, num_outputs),
-            output_bias=bias("output_bias", num_outputs if self.is_baseline else 0),
+            arm=self.recurrent_layer("arm", self.input_size, self.hidden),
+            context=self.matrix("context", self.num_context, self.hidden),
+            feature=self.bias("feature", self.hidden if self.sees_task else 0),
+            **self.readout(self.hidden, pooled=2 * self.hidden + _NUM_TIMES),
         )
 
 
@@ -141,55 +104,27 @@ def is_constant(space: Any) -> bool:
     return isinstance(space, spaces.Box) and bool(np.all(np.asarray(space.low) == np.asarray(space.high)))
 
 
-def over_arms(x: chex.Array) -> chex.Array:
-    """Mean and maximum over the arms; float32 [num_arms, size] to [2 * size]."""
-    return jnp.concatenate([jnp.mean(x, axis=0), jnp.max(x, axis=0)])
-
-
 @dataclass(frozen=True)
-class PerArmNetworks(Networks):
+class PerArmNetworks(ExchangeableNetworks):
     """Policy and baseline, separate networks, each with a memory for each arm.
 
     At a step the recurrent layer sees reward, flag and time, and changes the memory of the previous action; before a
     trial's first step there was none. Both networks always see the time that is left of a trial of `trial_steps`: what
     happened to one arm cannot tell it. After the trial's end it stays at one step.
 
-    The policy's outputs are what is inferred of each arm, where it is, and the logits. The parts of `Networks` that
-    embed one vector and advance one cell are not used.
-
     Attributes:
       sees_observation: whether the observation enters the recurrent layer and the readout; a constant need not.
-      baseline_sees_task: the baseline is told a feature of each arm; the policy never is.
     """
 
-    observation: Encoding
     sees_observation: bool = True
-    baseline_sees_task: bool = False
-
-    @property
-    def num_arms(self) -> int:
-        """Number of actions."""
-        return self.distribution.num_outputs
-
-    @property
-    def policy_network(self) -> ArmNetwork:
-        """Declaration of the policy's parameters."""
-        return self._network(num_inferred=int(self.num_task_features > 0))
-
-    @property
-    def baseline_network(self) -> ArmNetwork:
-        """Declaration of the baseline's parameters."""
-        return self._network(is_baseline=True, sees_task=self.baseline_sees_task)
 
     def _network(self, **kind: Any) -> ArmNetwork:
         observed = self.observation.size if self.sees_observation else 0
         return ArmNetwork(
-            num_arms=self.num_arms,
+            num_arms=self.num_actions,
             input_size=2 + _NUM_TIMES + observed,
             num_context=self.units + _NUM_TIMES + observed,
-            units=self.units,
-            weight_norm=self.weight_norm,
-            memory_horizon=self.memory_horizon,
+            **self._common,
             **kind,
         )
 
@@ -197,9 +132,9 @@ class PerArmNetworks(Networks):
         """The state at the start of a trial; the policy's, unless told whose."""
         network = network or self.policy_network
         return ArmsState(
-            memory=jnp.zeros((self.num_arms, self.units), jnp.float32),
+            memory=jnp.zeros((self.num_actions, self.units), jnp.float32),
             total=jnp.zeros((self.units,), jnp.float32),
-            read=jnp.zeros((self.num_arms, network.hidden + network.num_inferred), jnp.float32),
+            read=jnp.zeros((self.num_actions, network.hidden + network.num_inferred), jnp.float32),
             step=jnp.zeros((), jnp.int32),
         )
 
@@ -228,14 +163,14 @@ class PerArmNetworks(Networks):
         return ArmsState(
             memory=state.memory.at[arm].set(after),
             total=state.total + (after - before),
-            read=state.read.at[arm].set(product(after, weights.arm.head, self.matmul_precision)),
+            read=state.read.at[arm].set(self.product(after, weights.arm.head)),
             step=state.step + 1,
         )
 
     def _hidden(self, weights: ArmWeights, state: ArmsState, trial_obs: TrialObservation) -> chex.Array:
         """The hidden layer before its activation, at the step that `remember` led to; float32 [num_arms, hidden]."""
-        shared = [state.total / self.num_arms, self.time_left(state.step - 1), self._observed(trial_obs)]
-        context = product(jnp.concatenate(shared), weights.context, self.matmul_precision)
+        shared = [state.total / self.num_actions, self.time_left(state.step - 1), self._observed(trial_obs)]
+        context = self.product(jnp.concatenate(shared), weights.context)
         hidden = context.shape[0]
         return state.read[:, :hidden] + (context + weights.arm.head_bias[:hidden])
 
@@ -245,15 +180,6 @@ class PerArmNetworks(Networks):
         hidden = jax.nn.relu(self._hidden(weights, state, trial_obs))
         inferred = state.read[:, hidden.shape[1] :] + weights.arm.head_bias[hidden.shape[1] :]
         return state, jnp.concatenate([inferred.ravel(), hidden @ weights.output[:, 0]])
-
-    def unroll(self, weights: Any, trial_obs: TrialObservation, task_inputs: chex.Array | None = None) -> chex.Array:
-        """The policy's outputs over a whole trial; float32 [num_steps, num_task_features + num_arms]."""
-        del task_inputs
-
-        def step(state, trial_obs):
-            return self.step(weights, state, trial_obs)
-
-        return jax.lax.scan(step, self.initial_state(), trial_obs)[1]
 
     def values(
         self, value_params: PyTree, trial_obs: TrialObservation, task_features: chex.Array | None = None
@@ -275,9 +201,6 @@ class PerArmNetworks(Networks):
             state = self.remember(weights, state, trial_obs)
             hidden = jax.nn.relu(self._hidden(weights, state, trial_obs) + told)
             left = self.time_left(state.step - 1)
-            pooled = jnp.concatenate([over_arms(hidden), left])
-            last = jax.nn.relu(product(pooled, weights.pooled, self.matmul_precision) + weights.pooled_bias)
-            level, rate = last @ weights.output + weights.output_bias
-            return state, level + left[0] * rate
+            return state, self.read_value(weights, jnp.concatenate([mean_and_max(hidden), left]), left[0])
 
         return jax.lax.scan(step, self.initial_state(self.baseline_network), trial_obs)[1]

@@ -24,14 +24,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rl2jax.networks import Encoding, Networks
-from rl2jax.recurrent import ACTIVATIONS, NetworkWeights, RecurrentNetwork, gru_step, product, weight_normalised
+from rl2jax.exchangeable_network import NUM_VALUES, ExchangeableNetwork, ExchangeableNetworks, mean_and_max
+from rl2jax.recurrent import ACTIVATIONS, NetworkWeights, gru_step
 from rl2jax.types import PyTree, TrialObservation
 
 VECTOR = 8  # numbers in a state's vector
 _NUM_TRIAL_TIMES = 2  # the time left of the trial: as a share, and the logarithm of its steps
 _NUM_TIMES = _NUM_TRIAL_TIMES + 2  # and that left of the episode: as a share, and one over its steps
-_NUM_VALUES = 2  # a level, and a rate that the time left multiplies
 
 
 class PairsState(NamedTuple):
@@ -97,30 +96,16 @@ class PairWeights(NamedTuple):
     output_bias: chex.Array
 
 
-class PairNetwork(nn.Module):
+class PairNetwork(ExchangeableNetwork, kw_only=True):
     """Declares the parameters of one network; calling it returns the effective `PairWeights`.
 
-    Every matrix is weight-normalised and initialised as those of `RecurrentNetwork`.
-
     Attributes:
-      num_states: no parameter depends on it.
-      num_actions: nor on this.
-      units: of the recurrent layer, and of every hidden layer.
-      num_inferred: outputs of the auxiliary head for each pair, 0 or 1.
-      is_baseline: whether it ends in a value; otherwise in a logit for each action.
-      sees_task: whether it is told a feature of each pair.
-      weight_norm: as `TrainConfig.weight_norm`.
-      memory_horizon: as `TrainConfig.memory_horizon`, in a pair's own steps.
+      num_states: S.
+      num_actions: A.
     """
 
     num_states: int
     num_actions: int
-    units: int
-    num_inferred: int = 0
-    is_baseline: bool = False
-    sees_task: bool = False
-    weight_norm: bool = True
-    memory_horizon: int = 0
 
     @property
     def num_outputs(self) -> int:
@@ -135,54 +120,32 @@ class PairNetwork(nn.Module):
         messages = pairs * VECTOR * (self.num_states + 2 * units) + units * (VECTOR + _NUM_TRIAL_TIMES)
         heard = VECTOR * self.num_states
         readout = self.num_actions * (heard + units * (units + VECTOR + 1)) + units * (VECTOR + _NUM_TIMES)
-        value = units * (2 * units + 3 * VECTOR + _NUM_TIMES + _NUM_VALUES) if self.is_baseline else 0
+        value = units * (2 * units + 3 * VECTOR + _NUM_TIMES + NUM_VALUES) if self.is_baseline else 0
         return taken + messages + readout + value
 
     @nn.compact
     def __call__(self) -> PairWeights:
         """Returns the effective weights."""
-        xavier, zeros = nn.initializers.xavier_uniform(), nn.initializers.zeros_init()
         units, told = self.units, self.units if self.sees_task else 0
-        second, num_outputs = (units, _NUM_VALUES) if self.is_baseline else (0, 1)
-
-        def bias(name: str, size: int) -> chex.Array:
-            return self.param(name, zeros, (size,)) if size else jnp.zeros((0,))
-
-        def matrix(name: str, rows: int, columns: int) -> chex.Array:
-            if not columns:
-                return jnp.zeros((rows, 0))
-            return weight_normalised(self, name, xavier, (rows, columns), self.weight_norm)
-
-        pair = RecurrentNetwork(
-            2 + _NUM_TRIAL_TIMES,
-            units,
-            units + self.num_inferred,
-            weight_norm=self.weight_norm,
-            memory_horizon=self.memory_horizon,
-            name="pair",
-        )
         return PairWeights(
-            pair=pair(),
-            gate=matrix("gate", units, 1),
-            gate_bias=bias("gate_bias", 1),
-            heard=matrix("heard", VECTOR, units),
-            shared=matrix("shared", VECTOR + _NUM_TRIAL_TIMES, units),
-            feature=bias("feature", told),
-            said=matrix("said", units, VECTOR),
-            said_bias=bias("said_bias", VECTOR),
-            readout=matrix("readout", units + VECTOR, units),
-            readout_shared=matrix("readout_shared", VECTOR + _NUM_TIMES, units),
-            readout_bias=bias("readout_bias", units),
-            readout_feature=bias("readout_feature", told),
-            pooled=matrix("pooled", 2 * units + 3 * VECTOR + _NUM_TIMES, second),
-            pooled_bias=bias("pooled_bias", second),
-            output=matrix("output", second or units, num_outputs),
-            output_bias=bias("output_bias", num_outputs if self.is_baseline else 0),
+            pair=self.recurrent_layer("pair", 2 + _NUM_TRIAL_TIMES, units),
+            gate=self.matrix("gate", units, 1),
+            gate_bias=self.bias("gate_bias", 1),
+            heard=self.matrix("heard", VECTOR, units),
+            shared=self.matrix("shared", VECTOR + _NUM_TRIAL_TIMES, units),
+            feature=self.bias("feature", told),
+            said=self.matrix("said", units, VECTOR),
+            said_bias=self.bias("said_bias", VECTOR),
+            readout=self.matrix("readout", units + VECTOR, units),
+            readout_shared=self.matrix("readout_shared", VECTOR + _NUM_TIMES, units),
+            readout_bias=self.bias("readout_bias", units),
+            readout_feature=self.bias("readout_feature", told),
+            **self.readout(units, pooled=2 * units + 3 * VECTOR + _NUM_TIMES),
         )
 
 
 @dataclass(frozen=True)
-class PerPairNetworks(Networks):
+class PerPairNetworks(ExchangeableNetworks):
     """Policy and baseline, separate networks, each with a memory for each pair of state and action.
 
     At a step the recurrent layer sees reward, flag and the time left, and changes the memory of the previous state and
@@ -190,47 +153,19 @@ class PerPairNetworks(Networks):
     no fast weights. The time that is left of a trial of `trial_steps` is always an input, for what happened to one pair
     cannot tell it; after the trial's end it stays at one step. The readout also sees what is left of the episode.
 
-    The policy's outputs are what is inferred of each pair, where it is, and the logits. The parts of `Networks` that
-    embed one vector and advance one cell are not used.
-
     Attributes:
       horizon: steps in an episode.
-      baseline_sees_task: the baseline is told a feature of each pair; the policy never is.
     """
 
-    observation: Encoding
     horizon: int = 1
-    baseline_sees_task: bool = False
 
     @property
     def num_states(self) -> int:
         """Number of states."""
         return self.observation.size
 
-    @property
-    def num_actions(self) -> int:
-        """Number of actions."""
-        return self.distribution.num_outputs
-
-    @property
-    def policy_network(self) -> PairNetwork:
-        """Declaration of the policy's parameters."""
-        return self._network(num_inferred=int(self.num_task_features > 0))
-
-    @property
-    def baseline_network(self) -> PairNetwork:
-        """Declaration of the baseline's parameters."""
-        return self._network(is_baseline=True, sees_task=self.baseline_sees_task)
-
     def _network(self, **kind: Any) -> PairNetwork:
-        return PairNetwork(
-            num_states=self.num_states,
-            num_actions=self.num_actions,
-            units=self.units,
-            weight_norm=self.weight_norm,
-            memory_horizon=self.memory_horizon,
-            **kind,
-        )
+        return PairNetwork(num_states=self.num_states, num_actions=self.num_actions, **self._common, **kind)
 
     def initial_state(self, network: PairNetwork | None = None) -> PairsState:
         """The state at the start of a trial; the policy's, unless told whose."""
@@ -275,7 +210,7 @@ class PerPairNetworks(Networks):
         followed = jax.nn.one_hot(trial_obs.obs, self.num_states)
         return PairsState(
             memory=state.memory.at[taken].set(after),
-            read=state.read.at[taken].set(product(after, weights.pair.head, self.matmul_precision)),
+            read=state.read.at[taken].set(self.product(after, weights.pair.head)),
             moves=state.moves.at[taken].set(moves + gate * (followed - moves)),
             vectors=state.vectors,
             state=trial_obs.obs,
@@ -292,10 +227,10 @@ class PerPairNetworks(Networks):
           told: of each pair, to what it says before the activation; float32 [S, A, units].
         """
         shared = jnp.concatenate([jnp.mean(state.vectors, axis=0), self.time_left(state.step - 1)])
-        context = product(shared, weights.shared, self.matmul_precision) + weights.pair.head_bias[: self.units]
+        context = self.product(shared, weights.shared) + weights.pair.head_bias[: self.units]
         heard = jnp.einsum("sat,tv->sav", state.moves, state.vectors)
-        hidden = state.read[..., : self.units] + product(heard, weights.heard, self.matmul_precision) + told + context
-        said = product(jax.nn.relu(hidden), weights.said, self.matmul_precision) + weights.said_bias
+        hidden = state.read[..., : self.units] + self.product(heard, weights.heard) + told + context
+        said = self.product(jax.nn.relu(hidden), weights.said) + weights.said_bias
         return state._replace(vectors=jnp.tanh(jnp.max(said, axis=1)))
 
     def present(self, weights: PairWeights, state: PairsState, told: chex.Array | float = 0.0) -> chex.Array:
@@ -309,8 +244,8 @@ class PerPairNetworks(Networks):
         heard = state.moves[state.state] @ state.vectors
         of_pair = jnp.concatenate([state.memory[state.state], heard], axis=-1)
         shared = jnp.concatenate([jnp.mean(state.vectors, axis=0), self.times(state)])
-        context = product(shared, weights.readout_shared, self.matmul_precision) + weights.readout_bias
-        return jax.nn.relu(product(of_pair, weights.readout, self.matmul_precision) + told + context)
+        context = self.product(shared, weights.readout_shared) + weights.readout_bias
+        return jax.nn.relu(self.product(of_pair, weights.readout) + told + context)
 
     def step(self, weights: Any, state: PairsState, trial_obs: TrialObservation) -> tuple[PairsState, chex.Array]:
         """One step of the policy: (new state, outputs [num_task_features + num_actions])."""
@@ -318,15 +253,6 @@ class PerPairNetworks(Networks):
         logits = self.present(weights, state) @ weights.output[:, 0]
         inferred = state.read[..., self.units :] + weights.pair.head_bias[self.units :]
         return state, jnp.concatenate([inferred.ravel(), logits])
-
-    def unroll(self, weights: Any, trial_obs: TrialObservation, task_inputs: chex.Array | None = None) -> chex.Array:
-        """The policy's outputs over a whole trial; float32 [num_steps, num_task_features + num_actions]."""
-        del task_inputs
-
-        def step(state, trial_obs):
-            return self.step(weights, state, trial_obs)
-
-        return jax.lax.scan(step, self.initial_state(), trial_obs)[1]
 
     def values(
         self, value_params: PyTree, trial_obs: TrialObservation, task_features: chex.Array | None = None
@@ -350,14 +276,7 @@ class PerPairNetworks(Networks):
             state = self.exchange(weights, self.remember(weights, state, trial_obs), told)
             hidden = self.present(weights, state, told_readout[state.state])
             times, present = self.times(state), state.vectors[state.state]
-            pooled = jnp.concatenate([*_mean_and_max(hidden), *_mean_and_max(state.vectors), present, times])
-            last = jax.nn.relu(product(pooled, weights.pooled, self.matmul_precision) + weights.pooled_bias)
-            level, rate = last @ weights.output + weights.output_bias
-            return state, level + times[0] * rate
+            pooled = jnp.concatenate([mean_and_max(hidden), mean_and_max(state.vectors), present, times])
+            return state, self.read_value(weights, pooled, times[0])
 
         return jax.lax.scan(step, self.initial_state(self.baseline_network), trial_obs)[1]
-
-
-def _mean_and_max(x: chex.Array) -> tuple[chex.Array, chex.Array]:
-    """Over the first axis."""
-    return jnp.mean(x, axis=0), jnp.max(x, axis=0)
