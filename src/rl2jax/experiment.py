@@ -23,7 +23,7 @@ from rl2jax.devices import TRIALS, choose_mesh
 from rl2jax.evaluate import evaluate, evaluation_key
 from rl2jax.recipes import Stage, stages
 from rl2jax.report import evaluation_row, read_rows, write_rows
-from rl2jax.runs import Run, create_run, last_iteration, open_run, trained_agent
+from rl2jax.runs import Run, Start, create_run, last_iteration, open_run, trained_agent
 from rl2jax.sessions import train_run
 from rl2jax.tasks import Task, parse_task
 from rl2jax.train import ChunkReport
@@ -184,7 +184,7 @@ def train_stage(
     source: str,
     training_seed: int,
     console: Console,
-    start: Run | None = None,
+    start: Run | Start | None = None,
     checkpoint_minutes: float = 5.0,
 ) -> Run:
     """Trains one stage in `folder`, or as much of that as is not done yet.
@@ -195,7 +195,7 @@ def train_stage(
       source: what the settings are called in an error.
       training_seed: of everything random in training.
       console: for the progress bar.
-      start: a run whose parameters a new one starts from.
+      start: a run, or other parameters, that a new one starts from.
       checkpoint_minutes: between checkpoints.
 
     Raises:

@@ -121,28 +121,23 @@ def _reinforced_mdp(task: Task) -> TrainConfig:
 
 
 def _imitated_bandit(task: Task) -> tuple[Stage, ...]:
-    """The teacher is within 0.05% of the optimum where that is known: there is nothing left to reinforce."""
+    """A memory for each arm, for the teacher's index of an arm depends on that arm and on the time.
+
+    The teacher is within 0.05% of the optimum where that is known, and nothing was gained by reinforcement from there
+    on.
+    """
     short, long = task.num_episodes <= _SHORT, task.num_episodes > _LONG
-    arms = task.env.action_space(None).n
-    demanding = long or (not short and arms > _MANY_ARMS)
-    iterations = 300 if short else 700 if demanding else 400
-    config = task.preset("cpu").replace(**_IMITATION, teacher=TEACHERS["bandit"], iterations=iterations)
-    if demanding:
-        config = config.replace(**_CLIPPED)
-    if long:
-        config = config.replace(**_BOUNDED)
-    first = Stage("1-imitation", task, config)
-    if not long or arms <= _FEW_ARMS:
-        return (first,)
-    # Many pulls of more than a few arms: four times as many trials in a batch, with smaller steps, and again.
-    trials = {"batch_size": 128 * task.num_episodes, "policy_minibatch_trials": 8, "learning_rate_schedule": "cosine"}
-    second = config.replace(**trials, iterations=300, policy_learning_rate=1e-3)
-    begun = first, Stage("2-imitation", task, second)
-    if arms <= _MANY_ARMS:
-        return begun
-    third = second.replace(iterations=350, policy_learning_rate=7e-4)
-    fourth = third.replace(iterations=200, batch_size=256 * task.num_episodes)
-    return *begun, Stage("3-imitation", task, third), Stage("4-imitation", task, fourth)
+    config = task.preset("cpu").replace(
+        **_IMITATION,
+        **_CLIPPED,
+        network="per_arm",
+        gru_units=_PER_ARM["gru_units"],
+        teacher=TEACHERS["bandit"],
+        iterations=100 if short else 300 if long else 200,
+        learning_rate_schedule="cosine",
+        policy_minibatch_trials=max(10, 1000 // task.num_episodes),
+    )
+    return (Stage("1-imitation", task, config.replace(**_BOUNDED) if long else config),)
 
 
 def _planned_mdp(task: Task) -> tuple[Stage, ...]:
