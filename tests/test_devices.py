@@ -66,7 +66,7 @@ def eight(tmp_path_factory):
     folder = tmp_path_factory.mktemp("eight")
     assert command(*train_arguments(3), "--out", folder / "one") == 0
     continue_to(folder / "one", 5)
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    flags = {"XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8"}
     arguments = [sys.executable, str(HERE / "eight_devices.py"), str(folder)]
     done = subprocess.run(arguments, env={**os.environ, **flags}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -20,8 +20,12 @@ CONFIG = rl2jax.TrainConfig(
 )
 TRIAL = make_trial(ENV, CONFIG)
 NETWORKS = make_networks(ENV, CONFIG)
+# Compiled once for all tests.
+DIST_PARAMS, VALUES = jax.jit(NETWORKS.dist_params), jax.jit(NETWORKS.values)
+COUNT = jax.jit(count)
 
 
+@jax.jit
 def weights_of(key, spread=0.5):
     """Parameters away from their initial values, so that every part counts."""
     params = NETWORKS.init(key)
@@ -31,10 +35,16 @@ def weights_of(key, spread=0.5):
     return jax.tree.map(jnp.add, params, jax.tree.unflatten(tree, noise))
 
 
-def play(params, key=0):
-    key_task, key_play = jax.random.split(jax.random.key(key))
-    task = ENV.sample_params(key_task)
-    return jax.jit(lambda p: rollout(key_play, NETWORKS.agent(p), TRIAL, task))(params["policy"])
+@jax.jit
+def play(params):
+    key_task, key_play = jax.random.split(jax.random.key(0))
+    return rollout(key_play, NETWORKS.agent(params["policy"]), TRIAL, ENV.sample_params(key_task))
+
+
+@jax.jit
+def best_values(reward, transition):
+    """Of the 5 steps of an episode in an MDP that is known."""
+    return value_iteration(stationary(jnp.asarray(reward), 5), jnp.asarray(transition))
 
 
 def without_bonus(weights, mean=1.0):
@@ -63,7 +73,7 @@ def test_counts_are_what_happened_and_an_episodes_last_move_is_not_seen():
     trajectory = play(weights_of(jax.random.key(1)))
     counts, steps = no_counts(4, 3), []
     for t, (visits, rewards, moves) in enumerate(counted(trajectory)):
-        counts = count(counts, jax.tree.map(lambda x, t=t: x[t], trajectory.trial_obs))
+        counts = COUNT(counts, jax.tree.map(lambda x, t=t: x[t], trajectory.trial_obs))
         np.testing.assert_allclose(counts.visits, visits)
         np.testing.assert_allclose(counts.rewards, rewards, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(counts.moves, moves)
@@ -77,12 +87,12 @@ def test_a_plan_without_bonuses_is_value_iteration_on_the_posterior():
     weights = without_bonus(NETWORKS.policy_network.apply(weights_of(jax.random.key(2))["policy"]))
     counts = no_counts(4, 3)
     for t in range(15):
-        counts = count(counts, jax.tree.map(lambda x, t=t: x[t], trajectory.trial_obs))
-    plan = make_plan(weights, jax.tree.map(lambda x: x[..., None], counts), 5, 15)
+        counts = COUNT(counts, jax.tree.map(lambda x, t=t: x[t], trajectory.trial_obs))
+    plan = jax.jit(make_plan, static_argnums=(2, 3))(weights, jax.tree.map(lambda x: x[..., None], counts), 5, 15)
     visits, rewards, moves = counted(trajectory)[-1]
     reward = (1.0 + rewards) / (1.0 + visits)
     transition = (1.0 + moves) / (4.0 + moves.sum(axis=-1, keepdims=True))
-    q = value_iteration(stationary(jnp.asarray(reward), 5), jnp.asarray(transition))  # [5, S, A], the whole way first
+    q = best_values(reward, transition)  # [5, S, A], the whole way first
     expected = np.concatenate([np.zeros((1, 4)), np.asarray(q.max(axis=-1))[::-1]])
     for k in range(PLANS):
         np.testing.assert_allclose(plan.values[:, k, :, 0], expected, rtol=1e-4)
@@ -93,11 +103,11 @@ def test_without_bonuses_it_acts_as_the_planning_agent_does_at_an_episodes_start
     params = weights_of(jax.random.key(3))["policy"]
     silent = jax.tree.map(jnp.zeros_like, params)
     silent["params"]["prior"] = jnp.array([1.0, 0.0, 0.0])
-    logits = NETWORKS.dist_params(silent, trajectory.trial_obs)
+    logits = DIST_PARAMS(silent, trajectory.trial_obs)
     for t in (0, 5, 10):
         visits, rewards, moves = counted(trajectory)[t]
         transition = (1.0 + moves) / (4.0 + moves.sum(axis=-1, keepdims=True))
-        q = value_iteration(stationary(jnp.asarray((1.0 + rewards) / (1.0 + visits)), 5), jnp.asarray(transition))
+        q = best_values((1.0 + rewards) / (1.0 + visits), transition)
         first = q[0, int(trajectory.trial_obs.obs[t])]
         np.testing.assert_allclose(logits[t], first - first.mean(), rtol=1e-4, atol=1e-4)
 
@@ -105,7 +115,7 @@ def test_without_bonuses_it_acts_as_the_planning_agent_does_at_an_episodes_start
 def test_playing_and_learning_see_the_same_logits():
     params = weights_of(jax.random.key(4))
     trajectory = play(params)
-    logits = NETWORKS.dist_params(params["policy"], trajectory.trial_obs)
+    logits = DIST_PARAMS(params["policy"], trajectory.trial_obs)
     np.testing.assert_allclose(logits, trajectory.agent_info.dist_params, rtol=1e-4, atol=1e-4)
 
 
@@ -114,10 +124,10 @@ def test_renaming_states_and_actions_renames_the_logits():
     seen = play(params).trial_obs
     states, actions = jnp.array([2, 0, 3, 1]), jnp.array([1, 2, 0])  # new names of the old ones
     renamed = seen._replace(obs=states[seen.obs], prev_action=actions[seen.prev_action])
-    before = NETWORKS.dist_params(params["policy"], seen)
-    after = NETWORKS.dist_params(params["policy"], renamed)
+    before = DIST_PARAMS(params["policy"], seen)
+    after = DIST_PARAMS(params["policy"], renamed)
     np.testing.assert_allclose(after[:, actions], before, rtol=1e-4, atol=1e-4)
-    value = partial(NETWORKS.values, params["baseline"])
+    value = partial(VALUES, params["baseline"])
     np.testing.assert_allclose(value(renamed), value(seen), rtol=1e-4, atol=1e-4)
 
 
@@ -142,6 +152,7 @@ def test_the_first_steps_gradient_is_that_of_differences():
     params = weights_of(jax.random.key(7))
     seen = play(params).trial_obs
 
+    @jax.jit
     def value(mean):
         changed = jax.tree.map(lambda x: x, params["baseline"])
         changed["params"]["prior"] = changed["params"]["prior"].at[2].set(mean)
