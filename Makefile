@@ -8,7 +8,7 @@ PRESET ?=
 # Keep large freed blocks and back them with huge pages: a third of a CPU iteration is page faults otherwise.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: install test test-slow test-faults check format quickstart reproduce-table1 reproduce-table2 reproduce-table3 reproduce-wang imitation extrapolation benchmark candidates agents docs report examples wheel test-versions clean
+.PHONY: install test test-slow test-faults check format quickstart reproduce-table1 reproduce-table2 reproduce-table3 reproduce-wang imitation beyond-teacher extrapolation benchmark candidates agents docs report examples wheel test-versions clean
 
 install: $(STAMP)
 
@@ -63,6 +63,10 @@ candidates: $(STAMP)
 
 imitation: $(STAMP)
 	$(BIN)/python -m experiments.imitation
+
+# Whether reinforcement gains or loses what the trained agents learned from their teacher.
+beyond-teacher: $(STAMP)
+	$(BIN)/python -m experiments.beyond_teacher
 
 # The package's trained agents, or with RUNS="DIR DIR" those of run folders.
 extrapolation: $(STAMP)

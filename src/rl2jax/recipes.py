@@ -130,6 +130,7 @@ def _imitated_bandit(task: Task) -> tuple[Stage, ...]:
     config = task.preset("cpu").replace(
         **_IMITATION,
         **_CLIPPED,
+        **_BOUNDED,
         network="per_arm",
         gru_units=_PER_ARM["gru_units"],
         teacher=TEACHERS["bandit"],
@@ -137,7 +138,7 @@ def _imitated_bandit(task: Task) -> tuple[Stage, ...]:
         learning_rate_schedule="cosine",
         policy_minibatch_trials=max(10, 1000 // task.num_episodes),
     )
-    return (Stage("1-imitation", task, config.replace(**_BOUNDED) if long else config),)
+    return (Stage("1-imitation", task, config),)
 
 
 def _planned_mdp(task: Task) -> tuple[Stage, ...]:
