@@ -16,9 +16,9 @@ from rl2jax.envs.base import require
 from rl2jax.evaluate import Evaluation, evaluate, evaluation_key, nothing
 from rl2jax.limits import bayes_optimal_agent, is_exact
 from rl2jax.report import evaluation_row
-from rl2jax.runs import Run, trained_agent
+from rl2jax.runs import Run, load_state, trained_agent
 from rl2jax.sessions import read_metrics
-from rl2jax.shipped import agent_name, describe, load_agent
+from rl2jax.shipped import agent_name, describe, load_agent, networks_elsewhere
 from rl2jax.stats import PairTest, not_below_best, pairwise_tests, significantly_better
 from rl2jax.tasks import Task
 from rl2jax.trial import Trial
@@ -102,15 +102,30 @@ def learning_curve(run: Run) -> dict[str, list[float]]:
     }
 
 
-def run_contender(run: Run, task: Task, name: str = "rl2", deterministic: bool = False) -> Contender:
-    """A trained run's newest checkpoint; `deterministic`: it takes the most likely action.
+def run_contender(
+    run: Run, task: Task, name: str = "rl2", deterministic: bool = False, *, elsewhere: bool = False
+) -> Contender:
+    """A trained run's newest checkpoint.
+
+    Args:
+      run: which.
+      task: what it plays.
+      name: of the contender.
+      deterministic: it takes the most likely action.
+      elsewhere: it may play another task distribution than it was trained on, if its parameters fit.
 
     Raises:
-      ValueError: if it was trained on another task distribution.
+      shipped.UnfitError: if they do not.
+      ValueError: if it was trained on another task distribution, and not `elsewhere`.
       checkpoint.CheckpointError, runs.RunError: if it cannot be loaded.
     """
-    require(run.task.env == task.env, f"--run {run.folder}: task", run.task.name, f"of the kind of {task.name}")
+    at_home = run.task.env == task.env
+    require(at_home or elsewhere, f"--run {run.folder}: task", run.task.name, f"of the kind of {task.name}")
     agent, context = trained_agent(run, deterministic)
+    if not at_home:
+        params = load_state(run).params["policy"]
+        networks = networks_elsewhere(str(run.folder), run.learner.networks, run.config, params, task.env)
+        agent = networks.agent(params, deterministic)
     if run.task.name == task.name:  # another number of episodes has another scale
         context["learning_curve"] = learning_curve(run)
     return Contender(name, agent, context, first_step_flag=run.config.first_step_flag)
@@ -123,14 +138,20 @@ def run_contenders(runs: list[Run], task: Task) -> list[Contender]:
     return [run_contender(run, task, "rl2" if i == 0 else f"rl2-{paths[i]}") for i, run in enumerate(runs)]
 
 
-def shipped_contender(recipe: str, task: Task) -> Contender:
+def shipped_contender(recipe: str, task: Task, trained_on: Task | None = None) -> Contender:
     """The package's own trained agent of a task: "rl2_best", "rl2_best_scratch" or "rl2_paper".
 
+    Args:
+      recipe: how it was trained.
+      task: what it plays.
+      trained_on: what it was trained on, where that is another task; its parameters must fit `task`.
+
     Raises:
+      shipped.UnfitError: if they do not.
       ValueError: if there is none.
       shipped.ShippedAgentError: if its file is damaged.
     """
-    name = agent_name(task)
+    name = agent_name(trained_on or task)
     shipped = describe(name, recipe)
     brief = ("task", "algorithm", "preset", "iterations", "environment_steps", "seed", "commit")
     context = {
@@ -143,8 +164,9 @@ def shipped_contender(recipe: str, task: Task) -> Contender:
         "parameters_sha256": shipped.parameters_sha256,
         "action_selection": shipped.action_selection,
     }
+    agent = load_agent(name, recipe, env=None if trained_on is None else task.env)
     flag = shipped.config.first_step_flag
-    return Contender(f"rl2_{recipe.replace('-', '_')}", load_agent(name, recipe), context, first_step_flag=flag)
+    return Contender(f"rl2_{recipe.replace('-', '_')}", agent, context, first_step_flag=flag)
 
 
 def command_line(

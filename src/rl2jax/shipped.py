@@ -18,7 +18,7 @@ import numpy as np
 from rl2jax import recipes
 from rl2jax.agents import Agent
 from rl2jax.config import PRESETS, TrainConfig
-from rl2jax.envs.base import require
+from rl2jax.envs.base import TaskDistribution, require
 from rl2jax.families import make_networks, make_trial
 from rl2jax.files import read_regular, write_atomically
 from rl2jax.learner import num_trials_in_batch, steps_in_lane
@@ -40,6 +40,10 @@ _MEND = "install rl2jax again, or write the file again with `rl2jax ship`"
 
 class ShippedAgentError(RuntimeError):
     """A file that holds no agent this version can read; the message says what to do."""
+
+
+class UnfitError(ValueError):
+    """An agent whose parameters do not fit a task distribution."""
 
 
 class ShippedAgent(NamedTuple):
@@ -95,7 +99,9 @@ def describe(name: str, recipe: str = "best", folder: Path | None = None) -> Shi
     return _read(_find(name, recipe, folder), name, recipe)[0]
 
 
-def load_agent(name: str, recipe: str = "best", folder: Path | None = None) -> Agent:
+def load_agent(
+    name: str, recipe: str = "best", folder: Path | None = None, env: TaskDistribution | None = None
+) -> Agent:
     """A trained agent, ready to play: `rl2jax.load_agent("bandit-k5-n10")`.
 
     It was trained and must be played with termination flag 0 at a trial's first step, as `Trial` does by default.
@@ -104,13 +110,55 @@ def load_agent(name: str, recipe: str = "best", folder: Path | None = None) -> A
       name: as `rl2jax agents` lists them.
       recipe: how it was trained; one of `RECIPES`.
       folder: where `ship` wrote it; default the package's own.
+      env: what it will play, where its spaces are others than those of training. Parameters of networks per_arm,
+        per_pair and planner fit any number of arms, or of states and actions; those of vision any maze.
 
     Raises:
+      UnfitError: if its parameters have other shapes than `env` needs; a ValueError.
       ValueError: for a name or recipe that there is not, listing those that there are.
       ShippedAgentError: if its file is damaged or of another version.
     """
     shipped, networks, params = _load(name, recipe, folder)
+    if env is not None:
+        networks = networks_elsewhere(f"{name} (recipe {recipe})", networks, shipped.config, params, env)
     return networks.agent(params, deterministic=shipped.action_selection == "mode")
+
+
+def networks_elsewhere(
+    name: str, networks: Networks, config: TrainConfig, params: PyTree, env: TaskDistribution
+) -> Networks:
+    """An agent's networks for another task distribution than it was trained on.
+
+    Only shapes are compared: whether an observation or action still means what it did is for the caller to know.
+
+    Args:
+      name: of the agent, for messages.
+      networks: as it was trained.
+      config: settings of its training, whose number of episodes stays the scale of the time left.
+      params: the policy's.
+      env: what it will play.
+
+    Raises:
+      UnfitError: if its networks for `env` cannot be made, or have parameters of other shapes.
+    """
+    try:
+        others = make_networks(env, config)
+    except ValueError as error:
+        raise UnfitError(f"{name} does not fit {env!r}: {error}") from error
+    found, wanted = (_flatten(tree) for tree in (params, _template(others)))
+    unlike = [part for part in sorted({*found, *wanted}) if _shape(found, part) != _shape(wanted, part)]
+    if not unlike:
+        return others
+    arrays = f"{unlike[0]} is {_shape(found, unlike[0])}, there it would be {_shape(wanted, unlike[0])}"
+    raise UnfitError(f"{name} does not fit {env!r}: {_inputs_and_outputs(networks, others)}{arrays}")
+
+
+def _inputs_and_outputs(networks: Networks, others: Networks) -> str:
+    """What is to be said of a network with an input and an output for each action, where there are others; or ""."""
+    here, there = networks.action, others.action
+    if not (here.one_hot and there.one_hot) or here.size == there.size:
+        return ""
+    return f"its network has one input and one output for each of {here.size} actions, not of {there.size}: "
 
 
 def start_of_agent(name: str, recipe: str = "best", folder: Path | None = None) -> Start:
@@ -126,12 +174,17 @@ def _load(name: str, recipe: str, folder: Path | None) -> tuple[ShippedAgent, Ne
     path = _find(name, recipe, folder)
     shipped, arrays = _read(path, name, recipe)
     networks = make_networks(parse_task(shipped.task).env, shipped.config)
-    template = jax.eval_shape(lambda: networks.policy_network.init(jax.random.key(0)))
+    template = _template(networks)
     _check_shapes(path, arrays, _flatten(template))
     params = jax.tree_util.tree_map_with_path(lambda at, _: jnp.asarray(arrays[_flat_name(at)]), template)
     if parameters_digest(params) != shipped.parameters_sha256:
         raise ShippedAgentError(f"{path} holds other parameters than those that it says were evaluated; {_MEND}")
     return shipped, networks, params
+
+
+def _template(networks: Networks) -> PyTree:
+    """Shapes and types of the policy's parameters."""
+    return jax.eval_shape(lambda: networks.policy_network.init(jax.random.key(0)))
 
 
 def require_shippable(run: Run, recipe: str, folder: Path | None = None) -> None:
@@ -323,6 +376,11 @@ def _verified(path: Path) -> tuple[dict[str, Any], bytes]:
 
 def _check_shapes(path: Path, arrays: dict[str, np.ndarray], template: dict[str, Any]) -> None:
     for name in sorted({*arrays, *template}):
-        found, wanted = (f"{a[name].dtype}{list(a[name].shape)}" if name in a else "absent" for a in (arrays, template))
+        found, wanted = _shape(arrays, name), _shape(template, name)
         if found != wanted:
             raise ShippedAgentError(f"{path}: {name} is {found} there, but its settings make it {wanted}; {_MEND}")
+
+
+def _shape(arrays: dict[str, Any], name: str) -> str:
+    """Type and shape of an array, "float32[3, 4]", or "absent"."""
+    return f"{arrays[name].dtype}{list(arrays[name].shape)}" if name in arrays else "absent"
