@@ -22,16 +22,16 @@ def pytest_configure(config):
     os.environ["XLA_FLAGS"] = " ".join(dict.fromkeys(os.environ.get("XLA_FLAGS", "").split() + QUICK_TO_COMPILE))
     jax.config.update("jax_disable_most_optimizations", True)
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    # An entry that a killed process left unfinished is compiled again.
+    config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent:UserWarning")
     cache = getattr(config, "cache", None)  # absent under `-p no:cacheprovider`
     if cache is None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    # The variable is for processes that tests start, and keeps the command line from choosing its own.
+    # For processes that tests start, xdist's workers among them, and lest the command line chooses a folder of its own.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder = str(cache.mkdir("jax"))
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    # An entry that a killed process left unfinished is compiled again.
-    config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent:UserWarning")
 
 
 @pytest.fixture(scope="module")

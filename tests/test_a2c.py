@@ -170,7 +170,7 @@ def test_advantages_are_monte_carlo_returns_minus_values(collected, monkeypatch)
         return state.params["policy"], state.policy_opt_state, A2CInfo(*[jnp.zeros(())] * 4)
 
     monkeypatch.setitem(POLICY_STEPS, "a2c", spy)
-    state = init_train_state(NETWORKS, CONFIG, 6, jax.random.key(0))._replace(params=params)
+    state = jax.jit(lambda key: init_train_state(NETWORKS, CONFIG, 6, key))(jax.random.key(0))._replace(params=params)
     update = make_update(NETWORKS, CONFIG, 6)
 
     @jax.jit
@@ -182,7 +182,7 @@ def test_advantages_are_monte_carlo_returns_minus_values(collected, monkeypatch)
     rewards, returns = np.asarray(trajectory.reward, np.float64), []
     for reward in rewards[::-1]:
         returns.insert(0, reward + 0.8 * (returns[0] if returns else 0.0))
-    values = jax.vmap(NETWORKS.values, (None, 1), 1)(params["policy"], trajectory.trial_obs)
+    values = jax.jit(jax.vmap(NETWORKS.values, (None, 1), 1))(params["policy"], trajectory.trial_obs)
     for target, advantage in batches(state):
         np.testing.assert_allclose(target, returns, rtol=1e-5)
         np.testing.assert_allclose(advantage, np.array(returns) - values, rtol=1e-4, atol=1e-5)

@@ -25,7 +25,7 @@ def test_the_engine_plays_the_batch_that_the_device_would(algorithm):
     pytest.importorskip("vizdoom")
     config = CONFIG.replace(algorithm=algorithm, teacher="explorer" if algorithm == "imitation" else "")
     learner = Learner(TASK.env, config, teacher_of(TASK, config))
-    params = learner.networks.init(jax.random.key(0))
+    params = jax.jit(learner.networks.init)(jax.random.key(0))
     on_device = jax.jit(make_collect(learner.trial, learner.agent_of, learner.num_trials))
     expected = on_device(jax.random.key(1), params)
     with VizdoomMazes(TASK.env, num_workers=1, games_per_worker=2) as games:

@@ -123,7 +123,7 @@ def test_a_played_trial_is_a_rollout():
     mazes, key = np.array([3, 11, 3]), jax.random.key(5)
     played = play_twin(AGENT, TRIAL, mazes, key)
     keys = jax.random.split(jax.random.fold_in(key, 0), 3)
-    params = jax.vmap(TRIAL.env.params_of)(TRIAL.env.mazes.at(mazes))
+    params = jax.jit(jax.vmap(TRIAL.env.params_of))(TRIAL.env.mazes.at(mazes))
     rolled = jax.jit(jax.vmap(lambda k, p: rollout(k, AGENT, TRIAL, p), out_axes=1))(keys, params)
     for name in ("action", "reward", "episode_done", "mask"):
         np.testing.assert_array_equal(getattr(played, name), getattr(rolled, name)[: len(played.mask)], err_msg=name)

@@ -119,12 +119,13 @@ def test_the_softmax_of_values_is_imitated():
     config = CONFIG.replace(teacher_temperature=0.5)
     state, _ = train(ENV, config, jax.random.key(0), teacher=indifferent)
     networks = make_networks(ENV, config)
-    played = rollout(
-        jax.random.key(1),
-        networks.agent(state.params["policy"]),
-        make_trial(ENV, config),
-        ENV.sample_params(jax.random.key(2)),
-    )
+
+    @jax.jit
+    def play(params):
+        agent, task = networks.agent(params), ENV.sample_params(jax.random.key(2))
+        return rollout(jax.random.key(1), agent, make_trial(ENV, config), task)
+
+    played = play(state.params["policy"])
     probs = jax.nn.softmax(played.agent_info.dist_params)
     np.testing.assert_allclose(probs, np.broadcast_to(jax.nn.softmax(told / 0.5), probs.shape), atol=0.05)
 

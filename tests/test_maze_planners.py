@@ -166,7 +166,7 @@ def test_the_explorer_does_not_use_walls_it_has_not_seen():
         comparable = jnp.all(visible(pose, other) == visible(pose, maze))
         return actions, changed & comparable
 
-    mazes = jax.vmap(lambda key: generate_maze(key, 5))(jax.random.split(jax.random.key(1), 400))
+    mazes = jax.jit(jax.vmap(lambda key: generate_maze(key, 5)))(jax.random.split(jax.random.key(1), 400))
     actions, compared = both(mazes, jax.random.split(jax.random.key(2), 400), jnp.asarray(3, jnp.int32))
     assert compared.sum() > 200
     np.testing.assert_array_equal(*actions[compared].T)

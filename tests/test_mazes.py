@@ -17,6 +17,8 @@ from rl2jax.vision.planners import MAZE_AGENTS
 from rl2jax.vision.raycast import render
 from rl2jax.vision.wad import free_cells
 
+shown = jax.jit(render)
+
 
 def corridor(length: int = 3, heading: int = 0) -> Maze:
     """Cells in the lowest row of a maze, from the start in the west to the target in the east."""
@@ -133,7 +135,7 @@ def test_turns_add_up():
 
 def test_a_wall_ahead_is_as_high_as_perspective_says():
     """Looking at the end wall from 320 units away: 32 / 320 of 96 rows up and down, of which every fourth is kept."""
-    frame = np.asarray(render(Pose(jnp.int32(64 * UNIT), jnp.int32(CELL // 2), jnp.int32(0)), corridor(3)))
+    frame = np.asarray(shown(Pose(jnp.int32(64 * UNIT), jnp.int32(CELL // 2), jnp.int32(0)), corridor(3)))
     # The target's cell, the third, begins at 256: its red side is 192 units away.
     column = frame[:, 20]
     rows = 2 + 4 * np.arange(30)
@@ -147,7 +149,7 @@ def test_the_view_turns_with_the_player():
     """In a cell with four walls each quarter turn shows the same shapes, in the other wall's colour."""
     box = Maze(jnp.ones((2, 3), bool), jnp.ones((3, 2), bool), jnp.int32([1, 1]), jnp.int32([0, 0]), jnp.int32(0))
     middle = jnp.int32(CELL // 2)
-    east, north = (np.asarray(render(Pose(middle, middle, jnp.int32(h)), box)) for h in (0, 4))
+    east, north = (np.asarray(shown(Pose(middle, middle, jnp.int32(h)), box)) for h in (0, 4))
     swapped = np.select(
         [np.all(east == wad.EAST_WALL, -1, keepdims=True), np.all(east == wad.NORTH_WALL, -1, keepdims=True)],
         [np.array(wad.NORTH_WALL), np.array(wad.EAST_WALL)],
@@ -240,13 +242,14 @@ def test_no_network_reads_what_is_privileged():
     from rl2jax.train import Learner
 
     learner = Learner(MazeNavigation(episode_length=10, observation="symbols"), config)
-    params = learner.networks.init(jax.random.key(0))
+    params = jax.jit(learner.networks.init)(jax.random.key(0))
     task = learner.env.sample_params(jax.random.key(1))
     agent = learner.networks.agent(params["policy"])
-    trajectory = rollout(jax.random.key(2), agent, learner.trial, task)
+    trajectory = jax.jit(lambda key: rollout(key, agent, learner.trial, task))(jax.random.key(2))
     blind = trajectory.trial_obs._replace(privileged=())
-    seeing = learner.networks.dist_params(params["policy"], trajectory.trial_obs)
-    assert np.array_equal(seeing, learner.networks.dist_params(params["policy"], blind))
+    dist_params = jax.jit(learner.networks.dist_params)
+    seeing = dist_params(params["policy"], trajectory.trial_obs)
+    assert np.array_equal(seeing, dist_params(params["policy"], blind))
 
 
 def test_planners_belong_to_mazes():
