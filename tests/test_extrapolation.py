@@ -4,9 +4,11 @@ import json
 import sys
 
 import jax
+import jax.numpy as jnp
 import matplotlib
 import numpy as np
 import pytest
+from helpers import random_params
 
 from experiments.extrapolation import __main__ as experiment
 from experiments.extrapolation import heat_maps as pictures
@@ -21,6 +23,7 @@ from rl2jax.envs import BernoulliBandit, TabularMDP, random_cartpole
 from rl2jax.report import read_rows
 from rl2jax.runs import create_run
 from rl2jax.stats import pairwise_tests
+from rl2jax.tables import read_results
 from rl2jax.tasks import parse_task
 from rl2jax.tuning import Tuned
 
@@ -94,6 +97,62 @@ def test_panels_are_in_order():
     assert panels("mdp", ROWS) == []
 
 
+def rows_of_arms(n, unfit=None):
+    """Agents of k=5, 10 and 50 have 100 percent at home, 97 elsewhere; one does not fit elsewhere."""
+    rows = []
+    for k in (5, 10, 50):
+        task = f"bandit:k={k},n={n}"
+        trained = [other for other in (5, 10, 50) if other in (k, *({5, 10, 50} - {unfit}))]
+        rows.append(row_of(task, "gittins", 10.0))
+        rows += [trained_row(task, f"bandit:k={other},n={n}", 10.0 if other == k else 9.7) for other in trained]
+    return rows
+
+
+def test_panels_of_other_numbers_of_arms():
+    """One for each length; fewest arms first; whoever fits nowhere else has a row that is blank but for its frame."""
+    rows = [*rows_of_arms(100, unfit=5), *rows_of_arms(10), *ROWS]
+    ((short, long),) = panels("arms", rows)
+    assert (short.size, short.prior, short.varied) == ("n=10", "uniform arms", "k")
+    assert long.trained == [f"bandit:k={k},n=100" for k in (5, 10, 50)] == [task.name for task in long.tested]
+    figure = heat_maps("arms", rows)
+    texts = [[text.get_text() for text in axis.texts] for axis in figure.axes if axis.texts]
+    away, home = "97.0", "100.0"
+    assert texts[0] == [home, away, away, away, home, away, away, away, home]
+    assert texts[1] == [home, away, home, away, away, away, home]
+    assert [len(axis.patches) for axis in figure.axes[:2]] == [3, 3]
+    lines = to_markdown(rows).splitlines()
+    start = lines.index("### Bandits, other numbers of arms, n=100, uniform arms")
+    assert lines[start + 2] == "| trained on | k=5 | k=10 | k=50 |"
+    assert lines[start + 4] == "| k=5 | **100.00 ± 0.50** | – | – |"
+
+
+def test_rows_labels_that_differ_between_panels_are_shown():
+    """Agents of one length may be of other numbers of arms than those of the next."""
+    fewer = [row for row in rows_of_arms(500) if row.get("trained_on") != "bandit:k=5,n=500"]
+    shown = heat_maps("arms", [*rows_of_arms(10), *rows_of_arms(100), *fewer]).axes
+    labels = [[label.get_text() for label in axis.get_yticklabels()] for axis in shown[:3]]
+    assert labels[::2] == [["5", "10", "50"], ["10", "50"]]
+    assert not any(labels[1])
+
+
+def test_numbers_of_arms_and_lengths_do_not_mix():
+    """Agents of another number of arms are in none of the other panels, nor do they change their colours."""
+    mixed = [*rows_of_setting("bandit:k=5,n=10", {10: 98.0}), trained_row("bandit:k=5,n=10", "bandit:k=3,n=10", 20.0)]
+    mixed += [row_of("bandit:k=7,n=10", "gittins", 10.0), trained_row("bandit:k=7,n=10", "bandit:k=5,n=10", 9.0)]
+    alone = mixed[:3]
+    assert panels("bandit", mixed) == panels("bandit", alone)
+    assert {panel.size for (panel,) in panels("bandit", mixed)} == {"k=5"}
+    assert [axis.get_ylim() for axis in heat_maps("bandit", mixed).axes] == [
+        axis.get_ylim() for axis in heat_maps("bandit", alone).axes
+    ]
+    (line,) = panels("arms", mixed)
+    assert [task.name for task in line[0].tested] == ["bandit:k=5,n=10", "bandit:k=7,n=10"]
+    other_prior = trained_row("bandit:k=5,alpha=2,beta=2,n=10", "bandit:k=3,n=10", 9.0)
+    other_length = trained_row("bandit:k=5,n=20", "bandit:k=3,n=10", 9.0)
+    for rows in (ROWS, alone, [*alone, other_prior, other_length]):
+        assert panels("arms", rows) == []
+
+
 def test_the_table_has_every_share():
     text = to_markdown(ROWS)
     lines = text.splitlines()
@@ -135,6 +194,20 @@ def test_settings_of_bandits_and_mdps():
     assert [task.env for task in study.tested_tasks(TabularMDP(3, 2, 4))] == [TabularMDP(3, 2, 4)] * 5
     with pytest.raises(ValueError, match="must be trained on a BernoulliBandit or a TabularMDP"):
         study.tested_tasks(random_cartpole())
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "tested"),
+    [
+        ("bandit:k=10,n=100", ["bandit:k=5,n=100", "bandit:k=50,n=100"]),
+        ("bandit:k=7,n=10", ["bandit:k=5,n=10", "bandit:k=10,n=10", "bandit:k=50,n=10"]),
+        ("bandit:k=5,n=20", []),
+        ("bandit:k=5,j=2,n=10", []),
+        ("mdp:n=10", []),
+    ],
+)
+def test_other_numbers_of_arms(trained_on, tested):
+    assert [task.name for task in study.other_arms(parse_task(trained_on))] == tested
 
 
 def test_longer_trials_are_played_on_fewer_tasks():
@@ -267,7 +340,7 @@ def command(run_folder, tmp_path, monkeypatch):
     """The command on one small setting, with one reference agent; returns the folder of its rows."""
     results = tmp_path / "extrapolation"
     monkeypatch.setattr(study, "REFERENCES", {"bandit": ("greedy",)})
-    monkeypatch.setattr(experiment, "tested_tasks", lambda env: [parse_task("bandit:k=2,j=1,n=3")])
+    monkeypatch.setattr(study, "tested_tasks", lambda env: [parse_task("bandit:k=2,j=1,n=3")])
     options = ["--runs", str(run_folder), "--results", str(results), "--most-steps", "300"]
     monkeypatch.setattr(sys, "argv", ["extrapolation", *options])
     return results
@@ -281,7 +354,10 @@ def test_from_a_run_to_the_pictures(command, capsys, monkeypatch):
     assert 50 < shares(rows)["bandit:k=2,n=2", "bandit:k=2,j=1,n=3"].percent < 110
     files = {path.name for path in command.parent.iterdir()}
     assert files == {"extrapolation", "extrapolation.md", "extrapolation-bandit.png"}
-    assert "cells: 1, standard errors of at most" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "cells: 1, standard errors of at most" in out
+    assert "extrapolation-bandit.png" in out
+    assert "arms" not in out
     monkeypatch.setattr(study, "compare", None)  # would fail if it played again
     experiment.main()
 
@@ -301,3 +377,40 @@ def test_there_must_be_agents(monkeypatch):
     monkeypatch.setattr(study, "list_agents", lambda: [])
     with pytest.raises(ValueError, match=r"no agent of recipe 'best' comes with the package; .* --runs"):
         study.trained_agents([])
+
+
+def untrained(folder, task, network):
+    """A run folder with random parameters."""
+    task = parse_task(task)
+    config = TrainConfig(
+        algorithm="ppo", num_episodes=task.num_episodes, iterations=1, batch_size=20, gru_units=4, network=network
+    )
+    run = create_run(folder, task, config, seed=0)
+    shapes = jax.eval_shape(run.learner.init, jax.random.key(0))
+    state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    checkpoint.save(run.checkpoints, 1, state._replace(params=random_params(run.learner.networks, seed=0)))
+    return folder
+
+
+def test_agents_play_other_numbers_of_arms_where_they_fit(tmp_path, monkeypatch, played):
+    """From runs to the third picture: an agent with a memory for each arm fits three arms too, one with a GRU not."""
+    here, there = "bandit:k=2,n=10", "bandit:k=3,n=10"
+    fits, unfit = untrained(tmp_path / "fits", here, "per_arm"), untrained(tmp_path / "unfit", there, "recurrent")
+    monkeypatch.setattr(study, "PAPER_ARMS", (2, 3))
+    monkeypatch.setattr(study, "tested_tasks", lambda env: [parse_task(f"bandit:k={env.num_arms},n=10")])
+    for name in here, there:
+        monkeypatch.setitem(SCORES, name, 1.5)
+    options = ["--runs", str(fits), str(unfit), "--results", str(tmp_path / "out"), "--most-steps", "300"]
+    monkeypatch.setattr(sys, "argv", ["extrapolation", *options])
+    experiment.main()
+    assert played == [["random", "greedy", here], ["random", "greedy", here, there]]
+    assert set(shares(read_results(tmp_path / "out"))) == {(here, here), (here, there), (there, there)}
+    assert (tmp_path / "out-arms.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_shipped_agents_play_other_numbers_of_arms(monkeypatch):
+    """The row says what it was trained on, whatever it plays."""
+    run = "bandit:k=5,n=500"
+    (agent,) = [agent for agent in study.trained_agents([], "best-scratch") if agent.task.name == run]
+    contender = agent.make(parse_task("bandit:k=7,n=500"))
+    assert (contender.name, contender.context["recipe"], contender.context["trained_on"]) == (run, "best-scratch", run)

@@ -18,15 +18,17 @@ from test_cli import run as command
 
 import rl2jax
 from rl2jax import checkpoint, recipes, shipped
-from rl2jax.compare import compare, shipped_contender
+from rl2jax.compare import compare, run_contender, shipped_contender
 from rl2jax.config import TrainConfig
+from rl2jax.envs import BernoulliBandit, TabularMDP
 from rl2jax.report import write_rows
 from rl2jax.rollout import rollout
-from rl2jax.runs import ancestry, create_run, described, load_state, parameters_digest
-from rl2jax.shipped import ShippedAgentError, describe, list_agents, load_agent, ship, start_of_agent
+from rl2jax.runs import ancestry, create_run, described, load_state, open_run, parameters_digest
+from rl2jax.shipped import ShippedAgentError, UnfitError, describe, list_agents, load_agent, ship, start_of_agent
 from rl2jax.tables import opponents
 from rl2jax.tasks import parse_task
 from rl2jax.trial import Trial
+from rl2jax.types import TrialObservation
 
 TASK = parse_task("bandit:k=2,n=4")
 NAME = "bandit-k2-n4"
@@ -41,7 +43,8 @@ BYTES_ALLOWED = 25e6
 def untrained_run(folder, task=TASK, config=CONFIG, start=None):
     """A run folder that stands at iteration 3, with random parameters in place of a training."""
     run = create_run(folder, task, config, seed=7, start=start)
-    state = run.learner.init(jax.random.key(7))._replace(iteration=jnp.int32(3))
+    shapes = jax.eval_shape(run.learner.init, jax.random.key(7))  # all but the policy's parameters is of no account
+    state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)._replace(iteration=jnp.int32(3))
     params = random_params(run.learner.networks, seed=1 if start is None else 2)
     checkpoint.save(run.checkpoints, 3, state._replace(params=params))
     return run
@@ -189,6 +192,88 @@ def test_other_programs_can_read_it(path):
     arrays = load(path.read_bytes())
     assert arrays["params.gru_hidden"].shape == (4, 12)
     assert all(name.startswith("params.") for name in arrays)
+
+
+# --- Elsewhere than in training.
+
+
+@pytest.fixture(scope="module")
+def of_networks(tmp_path_factory):
+    """A folder with agents whose parameters fit tasks of other sizes; and the run of the first."""
+    folder = tmp_path_factory.mktemp("networks")
+    small = CONFIG.replace(batch_size=80, gru_units=12, task_inference_coefficient=0.0)
+    for task, network in {"bandit:k=2,n=4": "per_arm", "mdp:s=3,a=2,t=2,n=4": "per_pair"}.items():
+        parsed = parse_task(task)
+        config = small.replace(network=network, num_episodes=parsed.num_episodes)
+        ship(untrained_run(folder / network, parsed, config), "best", ROW | {"task": task}, folder)
+    return folder
+
+
+def logits(agent, trial_obs):
+    """Of every step, whatever it does itself; [num_steps, num_actions]."""
+
+    def step(state, trial_obs):
+        state, _, info = agent.step(jax.random.key(0), state, trial_obs)
+        return state, info.dist_params
+
+    return np.asarray(jax.lax.scan(step, agent.init(jax.random.key(0)), trial_obs)[1])
+
+
+def test_on_more_arms_it_permutes_with_them(of_networks):
+    """What it says of an arm depends on what happened there, not on the arm's number."""
+    agent = load_agent(NAME, folder=of_networks, env=BernoulliBandit(4))
+    steps = 5
+    action, reward = np.array([0, 3, 1, 3, 0]), np.array([0, 1, 0, 1, 1], np.float32)
+    seen = TrialObservation(np.zeros((steps, 1), np.float32), action, reward, np.ones(steps, np.float32))
+    order = np.array([2, 0, 3, 1])  # arm order[i] is called i
+    renamed = seen._replace(prev_action=np.argsort(order)[action])
+    said = logits(agent, seen)
+    assert said.shape == (steps, 4)
+    assert len(np.unique(said[-1])) == 4  # one was never pulled; to each of the others something else happened
+    np.testing.assert_array_equal(logits(agent, renamed), said[:, order])
+
+
+def test_where_it_was_trained_nothing_changes(of_networks, written):
+    """The same task distribution, named, gives the same moves bit for bit."""
+    for folder in (of_networks, written):
+        agents = (load_agent(NAME, folder=folder, env=env) for env in (None, BernoulliBandit(2)))
+        for found, same in zip(*map(plays, agents), strict=True):
+            np.testing.assert_array_equal(found, same)
+
+
+def test_it_may_play_what_its_parameters_fit(of_networks):
+    name, larger = "mdp-s3-a2-t2-n4", TabularMDP(4, 3, 5)
+    agent = load_agent(name, folder=of_networks, env=larger)
+    played = rollout(jax.random.key(0), agent, Trial(larger, 2), larger.sample_params(jax.random.key(1)))
+    assert played.agent_info.dist_params.shape == (10, 3)
+    with pytest.raises(UnfitError, match=rf"^{name} \(recipe best\) does not fit BernoulliBandit.*Discrete"):
+        load_agent(name, folder=of_networks, env=BernoulliBandit(2))
+
+
+def test_what_does_not_fit_is_refused(written):
+    """A ValueError that names agent, task distribution, and what stands in the way."""
+    actions = "one input and one output for each of 2 actions, not of 3"
+    with pytest.raises(
+        ValueError, match=rf"^{NAME} \(recipe best\) does not fit BernoulliBandit\(num_arms=3.*{actions}"
+    ):
+        load_agent(NAME, folder=written, env=BernoulliBandit(3))
+    with pytest.raises(UnfitError, match=r"params\.\w+ is float32\[.*\], there it would be float32\["):
+        load_agent(NAME, folder=written, env=TabularMDP(3, 2, 2))
+    with pytest.raises(UnfitError, match=r"task_inference_coefficient must be 0 for"):
+        load_agent(NAME, folder=written, env=parse_task("cartpole").env)
+
+
+def test_a_contender_may_play_elsewhere(of_networks, run, monkeypatch):
+    monkeypatch.setattr(shipped, "FOLDER", of_networks)
+    wider = parse_task("bandit:k=3,n=4")
+    contender = shipped_contender("best", wider, TASK)
+    assert contender.context["trained_on"] == TASK.name
+    of_run = run_contender(open_run(of_networks / "per_arm"), wider, elsewhere=True)
+    result = compare(wider, [contender, of_run], 50, seed=0)
+    assert result.rows[0]["mean"] == result.rows[1]["mean"]  # they are the same agent
+    assert len(result.rows[0]["pull_frequencies"]) > 0
+    with pytest.raises(UnfitError, match="each of 2 actions, not of 3"):
+        run_contender(run, wider, elsewhere=True)
 
 
 # --- Nothing else is ever loaded.

@@ -1,1 +1,1 @@
-"""Trained agents at other lengths of a trial, at other priors and with fewer arms, beside the best reference agent."""
+"""Trained agents at other lengths of a trial, priors and numbers of arms, beside the best reference agent."""

@@ -1,32 +1,34 @@
-"""`make extrapolation`: trained agents at other lengths of a trial and other priors; resumable at any point."""
+"""`make extrapolation`: trained agents at other lengths, priors and numbers of arms; resumable at any point."""
 
 import argparse
 from pathlib import Path
 
 from rich.console import Console
 
-from experiments.extrapolation.heat_maps import TITLES, heat_maps, to_markdown
-from experiments.extrapolation.shares import by_task, shares
-from experiments.extrapolation.study import MOST_STEPS, complete, tasks_to_play, tested_tasks, trained_agents
+from experiments.extrapolation.heat_maps import TITLES, heat_maps, panels, to_markdown
+from experiments.extrapolation.shares import shares
+from experiments.extrapolation.study import (
+    MOST_STEPS,
+    TrainedAgent,
+    all_settings,
+    complete,
+    tasks_to_play,
+    trained_agents,
+)
 from experiments.messages import in_one_line
 from rl2jax import host
-from rl2jax.compare import Contender
 from rl2jax.experiment import progress_bar
 from rl2jax.files import write_atomically
 from rl2jax.shipped import RECIPES
 from rl2jax.tables import read_results
-from rl2jax.tasks import Task, parse_task
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "extrapolation"
 
 
-def play(agents: list[Contender], results: Path, most_steps: int, console: Console) -> None:
+def play(agents: list[TrainedAgent], results: Path, most_steps: int, console: Console) -> None:
     """Every setting of every agent, or as many as are not done yet, under a progress bar."""
     results.mkdir(parents=True, exist_ok=True)
-    settings: dict[Task, list[Contender]] = {}
-    for agent in agents:
-        for task in tested_tasks(parse_task(agent.name).env):
-            settings.setdefault(task, []).append(agent)
+    settings = all_settings(agents)
     with progress_bar(console) as progress:
         bar = progress.add_task("extrapolation", total=len(settings), note="")
         for number, (task, fitting) in enumerate(settings.items()):
@@ -39,14 +41,21 @@ def play(agents: list[Contender], results: Path, most_steps: int, console: Conso
         progress.update(bar, completed=len(settings), note="")
 
 
-def write_report(results: Path) -> None:
-    """A table of all shares, and heat maps of each kind, beside the folder of rows and from those rows alone."""
+def write_report(results: Path) -> list[Path]:
+    """A table of all shares, and the heat maps that there are rows for, beside the folder of rows; from those alone.
+
+    Returns:
+      the files.
+    """
     rows = read_results(results)
     path = results.parent / results.name
-    write_atomically(path.with_suffix(".md"), to_markdown(rows))
+    files = [path.with_suffix(".md")]
+    write_atomically(files[0], to_markdown(rows))
     for kind in TITLES:
-        if any(parse_task(task).kind == kind for task in by_task(rows)):
-            heat_maps(kind, rows).savefig(path.with_name(f"{path.name}-{kind}.png"), dpi=200)
+        if panels(kind, rows):
+            files.append(path.with_name(f"{path.name}-{kind}.png"))
+            heat_maps(kind, rows).savefig(files[-1], dpi=200)
+    return files
 
 
 def main() -> None:
@@ -60,10 +69,10 @@ def main() -> None:
     console = Console(highlight=False)
     with in_one_line():
         play(trained_agents(a.runs, a.recipe), a.results, a.most_steps, console)
-    write_report(a.results)
+    files = write_report(a.results)
     errors = [share.standard_error for share in shares(read_results(a.results)).values()]
     console.print(f"cells: {len(errors)}, standard errors of at most {max(errors):.2f} percent")
-    console.print(f"tables and heat maps: {a.results}.md and {a.results}-(bandit, mdp).png")
+    console.print(f"tables and heat maps: {', '.join(map(str, files))}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from experiments.extrapolation.shares import Row, best_reference, name_of
 from rl2jax.compare import (
@@ -17,13 +19,14 @@ from rl2jax.compare import (
 from rl2jax.envs import BernoulliBandit, TabularMDP, TaskDistribution
 from rl2jax.envs.base import require
 from rl2jax.report import read_rows, write_rows
-from rl2jax.runs import open_run
-from rl2jax.shipped import list_agents
+from rl2jax.runs import Run, open_run
+from rl2jax.shipped import UnfitError, list_agents
 from rl2jax.tasks import Task, parse_task, slug
 from rl2jax.tuning import tuned_or_tune
 
 BANDIT_EPISODES = (5, 10, 20, 50, 100, 200, 500, 1000)
 PAPER_EPISODES = (10, 100, 500)  # for which reference agents are tuned
+PAPER_ARMS = (5, 10, 50)
 MDP_EPISODES = (10, 25, 50, 75, 100)
 SEED = 1  # of the tasks; their stream is disjoint from training's
 MOST_TASKS = 40_000
@@ -60,28 +63,82 @@ def tested_tasks(env: TaskDistribution) -> list[Task]:
     return [parse_task(name) for name in names]
 
 
-def trained_agents(folders: list[Path], recipe: str = "best") -> list[Contender]:
-    """The newest checkpoints of run folders, or if none is named the package's agents of a recipe.
+def other_arms(task: Task) -> list[Task]:
+    """Where an agent trained on `task` is tested if its parameters fit: bandits of the paper's other numbers of arms.
 
-    Returns:
-      contenders, named after what they were trained on.
+    Trials are as long as in training. Only for bandits of uniform arms and of a length of the paper's; else none.
+    """
+    env = task.env
+    if not isinstance(env, BernoulliBandit) or not env.is_uniform or task.num_episodes not in PAPER_EPISODES:
+        return []
+    return [parse_task(f"bandit:k={k},n={task.num_episodes}") for k in PAPER_ARMS if k != env.num_arms]
+
+
+class TrainedAgent(NamedTuple):
+    """A trained agent, which can be made for any task that its parameters fit.
+
+    Attributes:
+      task: what it was trained on.
+      make: the contender that plays a task; shipped.UnfitError if it does not fit.
+    """
+
+    task: Task
+    make: Callable[[Task], Contender]
+
+
+def trained_agents(folders: list[Path], recipe: str = "best") -> list[TrainedAgent]:
+    """The newest checkpoints of run folders, or if none is named the package's agents of a recipe.
 
     Raises:
       ValueError: if there is none, or two were trained on the same.
-      runs.RunError, checkpoint.CheckpointError, shipped.ShippedAgentError: if one cannot be loaded.
+      runs.RunError, shipped.ShippedAgentError: if one cannot be read.
     """
     if folders:
         runs = [open_run(folder) for folder in folders]
-        found = [run_contender(run, run.task) for run in runs]
+        found = [TrainedAgent(run.task, partial(_of_run, run)) for run in runs]
     else:
         tasks = [parse_task(known.task) for known in list_agents() if known.recipe == recipe]
-        found = [shipped_contender(recipe, task) for task in tasks if task.kind in REFERENCES]
+        found = [TrainedAgent(task, partial(_shipped, recipe, task)) for task in tasks if task.kind in REFERENCES]
     if not found:
         raise ValueError(f"no agent of recipe {recipe!r} comes with the package; name folders of runs with --runs")
-    names = [agent.context["trained_on"] for agent in found]
+    names = [agent.task.name for agent in found]
     require(len(set(names)) == len(names), "--runs: tasks trained on", names, "all different")
-    contexts = [{field: agent.context[field] for field in _OF_TRAINED if field in agent.context} for agent in found]
-    return [agent._replace(name=n, context=c) for agent, n, c in zip(found, names, contexts, strict=True)]
+    return found
+
+
+def _of_run(run: Run, task: Task) -> Contender:
+    return _named_after_training(run_contender(run, task, elsewhere=True))
+
+
+def _shipped(recipe: str, trained_on: Task, task: Task) -> Contender:
+    return _named_after_training(shipped_contender(recipe, task, trained_on))
+
+
+def _named_after_training(agent: Contender) -> Contender:
+    """The same agent under the name of what it was trained on, with the fields that rows keep."""
+    context = {field: agent.context[field] for field in _OF_TRAINED if field in agent.context}
+    return agent._replace(name=context["trained_on"], context=context)
+
+
+def all_settings(agents: list[TrainedAgent]) -> dict[Task, list[Contender]]:
+    """Every setting, and who is tested there: as `tested_tasks` and, of those that fit, as `other_arms` say.
+
+    Raises:
+      ValueError: for an agent of another kind of task.
+      runs.RunError, checkpoint.CheckpointError, shipped.ShippedAgentError: if one cannot be loaded.
+    """
+    found: dict[Task, list[Contender]] = {}
+    for agent in agents:
+        as_trained = agent.make(agent.task)  # plays any length and any prior
+        for task in tested_tasks(agent.task.env):
+            found.setdefault(task, []).append(as_trained)
+        for task in other_arms(agent.task):
+            try:
+                contender = agent.make(task)
+            except UnfitError:
+                continue
+            found.setdefault(task, []).append(contender)
+    return found
 
 
 def reference_names(task: Task) -> list[str]:
