@@ -123,10 +123,8 @@ def _reinforced_mdp(task: Task) -> TrainConfig:
 def _imitated_bandit(task: Task) -> tuple[Stage, ...]:
     """A memory for each arm, for the teacher's index of an arm depends on that arm and on the time.
 
-    The teacher is within 0.05% of the optimum where that is known, and nothing was gained by reinforcement from there
-    on.
+    The teacher is within 0.05% of the optimum where that is known.
     """
-    short, long = task.num_episodes <= _SHORT, task.num_episodes > _LONG
     config = task.preset("cpu").replace(
         **_IMITATION,
         **_CLIPPED,
@@ -134,7 +132,7 @@ def _imitated_bandit(task: Task) -> tuple[Stage, ...]:
         network="per_arm",
         gru_units=_PER_ARM["gru_units"],
         teacher=TEACHERS["bandit"],
-        iterations=100 if short else 300 if long else 200,
+        iterations=200 if _SHORT < task.num_episodes <= _LONG else 300,
         learning_rate_schedule="cosine",
         policy_minibatch_trials=max(10, 1000 // task.num_episodes),
     )
