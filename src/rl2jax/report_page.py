@@ -39,11 +39,11 @@ _READING = (
 )
 _DOCUMENTS = {
     "extrapolation": (
-        "Other lengths, other priors",
-        "Agents on trials of other lengths, and on arms of other distributions, than they were trained on. Made by "
-        "<code>make extrapolation</code>.",
+        "Other lengths, other priors, other numbers of arms",
+        "Agents on trials of other lengths, on arms of other distributions and, where their network fits, on other "
+        "numbers of arms than they were trained on. Made by <code>make extrapolation</code>.",
         "extrapolation.md",
-        ("extrapolation-bandit.png", "extrapolation-mdp.png"),
+        ("extrapolation-bandit.png", "extrapolation-arms.png", "extrapolation-mdp.png"),
     ),
     "candidates": (
         "What else to train with",
@@ -242,6 +242,7 @@ def _read(path: Path) -> str:
 
 _SHOWN_AS = {
     "extrapolation-bandit.png": "Bandits: score in percent of the best reference agent's on the same tasks",
+    "extrapolation-arms.png": "Bandits with other numbers of arms: score in percent of the best reference agent's",
     "extrapolation-mdp.png": "Tabular MDPs: score in percent of the best reference agent's on the same tasks",
     "benchmarks/cpu-roofline.png": "Parts of an iteration: share of the matrix-product peak over operations per byte",
 }
