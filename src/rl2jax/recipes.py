@@ -103,7 +103,7 @@ def _reinforced_bandit(task: Task) -> TrainConfig:
     if not long:
         return config
     trials = {"policy_minibatch_trials": 10, "baseline_minibatch_trials": 20, "batch_size": 80 * task.num_episodes}
-    return config.replace(**_CLIPPED, **_BOUNDED, **trials, iterations=60 if many else 80)
+    return config.replace(**_CLIPPED, **_BOUNDED, **trials, iterations=300 if many else 80)
 
 
 def _reinforced_mdp(task: Task) -> TrainConfig:
