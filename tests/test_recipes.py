@@ -70,6 +70,19 @@ def test_what_is_exchangeable_gets_a_memory_for_each(name, network):
     assert (config == task.preset("cpu")) == (network == "recurrent")
 
 
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [
+        ("bandit:k=50,n=10", "recurrent"),
+        ("bandit:k=5,n=100", "per_arm"),
+        ("bandit:k=50,n=500", "per_arm"),
+        ("mdp:s=10,a=5,t=10,n=10", "planner"),
+    ],
+)
+def test_the_best_imitate_with_a_memory_for_each_arm_but_in_short_trials(name, network):
+    assert stages("best", parse_task(name))[-1].config.network == network
+
+
 @pytest.mark.parametrize("name", ["bandit:k=5,n=10", "maze:size=5"])
 def test_the_teacher_exists(name):
     first = stages("best", parse_task(name))[0]
