@@ -26,6 +26,7 @@ from rl2jax.shipped import agent_name, describe, start_of_agent
 from rl2jax.stats import PairTest
 from rl2jax.tasks import Task, parse_task, slug
 
+NUM_TASKS = 100_000
 EVALUATION_SEED = 2  # the tasks of seed 1 are those of the tables
 BEFORE, AFTER = "rl2_best", "rl2_reinforced"
 CELLS = tuple(TABLES[1].scores)
@@ -63,8 +64,10 @@ def make_row(task: Task, rate: float, seed: int, num_tasks: int, runs: Path, res
     """One cell: trained and compared, or as much of that as is not done yet."""
     file = results / f"{slug(task.name)}.json"
     before, name = shipped_contender("best", task), agent_name(task)
-    of_now = before.context["parameters_sha256"]
-    if file.exists() and any(row.get("parameters_sha256") == of_now for row in read_rows(file)):
+    command = f"python -m experiments.beyond_teacher --tasks {task.name} --policy-learning-rate {rate} --seed {seed}"
+    command += "" if num_tasks == NUM_TASKS else f" --num-tasks {num_tasks}"
+    wanted = {"parameters_sha256": before.context["parameters_sha256"], "command": command}
+    if file.exists() and any(wanted.items() <= row.items() for row in read_rows(file)):
         return
     config = reinforcement(task, describe(name, "best").config, rate)
     stage = Stage("reinforcement", task, config)
@@ -72,7 +75,6 @@ def make_row(task: Task, rate: float, seed: int, num_tasks: int, runs: Path, res
     run = train_stage(runs / slug(task.name), stage, **settings, start=start_of_agent(name, "best"))
     contenders = [before, run_contender(run, task, AFTER)]
     result = compare_with_progress(task, {}, contenders, num_tasks, EVALUATION_SEED, "large", console)
-    command = f"python -m experiments.beyond_teacher --tasks {task.name} --policy-learning-rate {rate} --seed {seed}"
     write_comparison(file, [row | {"command": command} for row in result.rows], result.tests)
 
 
@@ -106,7 +108,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=CELLS, help="names of cells (default: those of table 1)")
     parser.add_argument("--policy-learning-rate", type=float, default=3e-5, help="of Adam; it falls to 0")
     parser.add_argument("--seed", type=int, default=0, help="training seed")
-    parser.add_argument("--num-tasks", type=int, default=100_000, help="fresh tasks for each")
+    parser.add_argument("--num-tasks", type=int, default=NUM_TASKS, help="fresh tasks for each")
     parser.add_argument("--out", type=Path, default=Path("runs/beyond-teacher"), help="folder of the runs")
     parser.add_argument("--results", type=Path, default=RESULTS / "beyond-teacher", help="folder of the rows")
     a = parser.parse_args()

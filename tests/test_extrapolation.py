@@ -302,6 +302,16 @@ def test_rows_are_made_once(tmp_path, played):
     assert played == []
 
 
+def test_rows_of_more_tasks_are_never_replaced_by_rows_of_fewer(tmp_path, played):
+    """--most-steps 0 had once left two tasks of each setting."""
+    rows = study.complete(tmp_path, TASK, [trained(4, "a")], 200)
+    played.clear()
+    assert study.complete(tmp_path, TASK, [trained(4, "a")], 2) == rows
+    assert played == []
+    later = study.complete(tmp_path, TASK, [trained(4, "b")], 2)
+    assert {row["num_tasks"] for row in later} == {200}
+
+
 def test_a_new_agent_meets_the_best_reference_agent(tmp_path, played):
     first = study.complete(tmp_path, TASK, [trained(4, "a")], 200)
     second = study.complete(tmp_path, TASK, [trained(4, "a"), trained(9, "b")], 200)
@@ -313,10 +323,10 @@ def test_a_new_agent_meets_the_best_reference_agent(tmp_path, played):
 
 
 def test_other_tasks_or_reference_agents_are_played_anew(tmp_path, played, monkeypatch):
-    study.complete(tmp_path, TASK, [trained(4, "a")], 200)
-    rows = study.complete(tmp_path, TASK, [trained(4, "a")], 100)
+    study.complete(tmp_path, TASK, [trained(4, "a")], 100)
+    rows = study.complete(tmp_path, TASK, [trained(4, "a")], 200)
     assert played.pop() == ["random", "greedy", "bandit:k=3,n=4"]
-    assert {row["num_tasks"] for row in rows} == {100}
+    assert {row["num_tasks"] for row in rows} == {200}
     monkeypatch.setattr(study, "SEED", 2)
     study.complete(tmp_path, TASK, [trained(4, "a")], 100)
     assert played.pop() == ["random", "greedy", "bandit:k=3,n=4"]
@@ -366,6 +376,21 @@ def test_what_is_wrong_is_one_line(command, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["extrapolation", "--runs", "nowhere"])
     with pytest.raises(SystemExit, match=r"^error: nowhere holds no run"):
         experiment.main()
+    monkeypatch.setattr(sys, "argv", ["extrapolation", "--most-steps", "0"])
+    with pytest.raises(SystemExit, match=r"^error: --most-steps must be an integer >= 100, got 0"):
+        experiment.main()
+
+
+def test_rows_of_other_agents_have_folders_of_their_own():
+    folders = [
+        experiment.results_of(recipe, of_runs) for recipe in ("best", "best-scratch") for of_runs in (False, True)
+    ]
+    assert [path.name for path in folders] == [
+        "extrapolation",
+        "extrapolation-runs",
+        "extrapolation-best-scratch",
+        "extrapolation-runs",
+    ]
 
 
 def test_agents_must_be_told_apart(run_folder):

@@ -17,12 +17,20 @@ from experiments.extrapolation.study import (
 )
 from experiments.messages import in_one_line
 from rl2jax import host
+from rl2jax.envs.base import require
 from rl2jax.experiment import progress_bar
 from rl2jax.files import write_atomically
 from rl2jax.shipped import RECIPES
 from rl2jax.tables import read_results
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "extrapolation"
+FEWEST_STEPS = 100
+
+
+def results_of(recipe: str, of_runs: bool) -> Path:
+    """Where rows go if nothing else is said: those of other agents than `best` replace none of its rows."""
+    agents = "runs" if of_runs else recipe
+    return RESULTS if agents == "best" else RESULTS.with_name(f"{RESULTS.name}-{agents}")
 
 
 def play(agents: list[TrainedAgent], results: Path, most_steps: int, console: Console) -> None:
@@ -63,14 +71,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.extrapolation", description=__doc__)
     parser.add_argument("--recipe", choices=RECIPES, default="best", help="of the package's trained agents")
     parser.add_argument("--runs", type=Path, nargs="+", default=[], help="folders of trained runs instead, one a task")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the rows")
+    parser.add_argument("--results", type=Path, help="folder of the rows (default: one for each recipe, one for runs)")
     parser.add_argument("--most-steps", type=int, default=MOST_STEPS, help="of an agent in a setting, over all tasks")
     a = parser.parse_args()
+    results = a.results or results_of(a.recipe, of_runs=bool(a.runs))
     console = Console(highlight=False)
     with in_one_line():
-        play(trained_agents(a.runs, a.recipe), a.results, a.most_steps, console)
-    files = write_report(a.results)
-    errors = [share.standard_error for share in shares(read_results(a.results)).values()]
+        require(a.most_steps >= FEWEST_STEPS, "--most-steps", a.most_steps, f"an integer >= {FEWEST_STEPS}")
+        play(trained_agents(a.runs, a.recipe), results, a.most_steps, console)
+    files = write_report(results)
+    errors = [share.standard_error for share in shares(read_results(results)).values()]
     console.print(f"cells: {len(errors)}, standard errors of at most {max(errors):.2f} percent")
     console.print(f"tables and heat maps: {', '.join(map(str, files))}", soft_wrap=True)
 

@@ -191,11 +191,12 @@ def complete(
       folder: of the rows.
       task: the setting.
       trained: agents that fit it.
-      num_tasks: fresh tasks, the first of the stream of `SEED`.
+      num_tasks: fresh tasks, the first of the stream of `SEED`; never fewer than there are rows of.
       on_progress: called with the share of the setting that is done; from several threads.
     """
     path = folder / f"{slug(task.name)}.json"
     rows = read_rows(path) if path.exists() else []
+    num_tasks = max([num_tasks, *(row["num_tasks"] for row in rows if row["seed"] == SEED)])
     names = reference_names(task)
     # Agents that draw very many random numbers may have played fewer.
     same_tasks = bool(rows) and (rows[0]["seed"], max(row["num_tasks"] for row in rows)) == (SEED, num_tasks)
