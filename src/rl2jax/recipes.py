@@ -97,7 +97,7 @@ def _reinforced_bandit(task: Task) -> TrainConfig:
     arms = task.env.action_space(None).n
     if task.num_episodes <= _SHORT or (task.num_episodes <= _LONG and arms <= _FEW_ARMS):
         return config
-    # At 0.7 some cells unlearned what exploring is worth; many arms and few pulls did not, and 0.97 was not tried there.
+    # At 0.7 some cells unlearned what exploring is worth; many arms and few pulls did not, and did not try 0.97.
     many, long = arms > _MANY_ARMS, task.num_episodes > _LONG
     config = config.replace(**_PER_ARM, gae_lambda=0.7 if many and not long else 0.97)
     if not long:
