@@ -61,18 +61,24 @@ def reinforcement(task: Task, imitated: TrainConfig, policy_learning_rate: float
 
 
 def make_row(task: Task, rate: float, seed: int, num_tasks: int, runs: Path, results: Path, console: Console) -> None:
-    """One cell: trained and compared, or as much of that as is not done yet."""
+    """One cell: trained and compared, or as much of that as is not done yet.
+
+    Raises:
+      ValueError: if there are rows of the same agent by another command, which these would replace.
+    """
     file = results / f"{slug(task.name)}.json"
     before, name = shipped_contender("best", task), agent_name(task)
     command = f"python -m experiments.beyond_teacher --tasks {task.name} --policy-learning-rate {rate} --seed {seed}"
     command += "" if num_tasks == NUM_TASKS else f" --num-tasks {num_tasks}"
-    wanted = {"parameters_sha256": before.context["parameters_sha256"], "command": command}
-    if file.exists() and any(wanted.items() <= row.items() for row in read_rows(file)):
-        return
+    digest = before.context["parameters_sha256"]
+    for row in read_rows(file) if file.exists() else []:
+        if row.get("parameters_sha256") == digest:
+            require(row["command"] == command, f"{file}: command", row["command"], f"{command}, or another --results")
+            return
     config = reinforcement(task, describe(name, "best").config, rate)
     stage = Stage("reinforcement", task, config)
     settings: dict[str, Any] = {"source": "beyond_teacher", "training_seed": seed, "console": console}
-    run = train_stage(runs / slug(task.name), stage, **settings, start=start_of_agent(name, "best"))
+    run = train_stage(runs / f"{slug(task.name)}-{digest[:8]}", stage, **settings, start=start_of_agent(name, "best"))
     contenders = [before, run_contender(run, task, AFTER)]
     result = compare_with_progress(task, {}, contenders, num_tasks, EVALUATION_SEED, "large", console)
     write_comparison(file, [row | {"command": command} for row in result.rows], result.tests)

@@ -7,7 +7,6 @@ from rich.console import Console
 from experiments import beyond_teacher
 from experiments.beyond_teacher import AFTER, BEFORE, line_of, make_row, reinforcement, to_markdown
 from rl2jax.recipes import stages
-from rl2jax.report import read_rows
 from rl2jax.stats import PairTest
 from rl2jax.tasks import parse_task
 from rl2jax.train import Learner
@@ -48,6 +47,7 @@ def test_a_small_one(monkeypatch, tmp_path):
     rows = (tmp_path / "bandit-k5-n10.json").read_text()
     make_row(task, 1e-5, 0, 50, **made)  # done: nothing is played again
     assert (tmp_path / "bandit-k5-n10.json").read_text() == rows
-    make_row(task, 1e-5, 0, 60, **made)
-    assert {row["num_tasks"] for row in read_rows(tmp_path / "bandit-k5-n10.json")} == {60}
+    with pytest.raises(ValueError, match=r"--num-tasks 60, or another --results, got .*--num-tasks 50"):
+        make_row(task, 1e-5, 0, 60, **made)
+    assert (tmp_path / "bandit-k5-n10.json").read_text() == rows
     assert to_markdown(tmp_path).splitlines()[2].startswith("| bandit:k=5,n=10 | ")
