@@ -1,4 +1,8 @@
-"""Table 3: reference agents and trained ones in the test mazes, pictures, the page; resumable anywhere."""
+"""Table 3: reference agents and trained ones in the test mazes, pictures, the page; resumable anywhere.
+
+As in section 3.3 of the paper, agents are trained on small mazes alone; large ones, of four times the horizon, show
+what they make of a world that they have never been in.
+"""
 
 import dataclasses
 from functools import lru_cache
@@ -26,6 +30,7 @@ from rl2jax.vision.planners import MAZE_AGENTS
 from rl2jax.vision.table3 import agent_title, build_page, pictured, to_markdown
 
 TRAINING_EPISODES = 2
+TRAINING_TASK = f"maze:size=5,t=250,n={TRAINING_EPISODES}"
 _PICTURED_MAZES = 100
 
 
@@ -79,45 +84,45 @@ def reproduce(plan: Plan, console: Console) -> None:
       ValueError: for a run of another task.
     """
     plan.results.mkdir(parents=True, exist_ok=True)
-    trained: dict[str, list[Run]] = {task: [] for task in plan.tasks}
-    for run in map(open_run, plan.runs):
-        fitting = [task for task in plan.tasks if _fits(run, task)]
-        require(bool(fitting), f"--run {run.folder}: task", run.task.name, f"of the mazes of {', '.join(plan.tasks)}")
-        trained[fitting[0]].append(run)
+    runs = [open_run(folder) for folder in plan.runs]
+    for run in runs:
+        fits = all(_fits(run, task) for task in plan.tasks)
+        allowed = f"mazes whose walls, turns and frames are those of {', '.join(plan.tasks)}"
+        require(fits, f"--run {run.folder}: task", run.task.name, allowed)
     for task in plan.tasks:
         for name in MAZE_AGENTS if plan.references else ():
             _play(plan, task, _reference(task, name), console)
             write_report(plan)
+    if not runs and (plan.preset or plan.recipe):
+        runs = [_train(plan, console)]
+    first = "rl2" if plan.runs or plan.recipe is None else f"rl2_{plan.recipe.replace('-', '_')}"
+    names = [first if number == 0 else f"{first}-{run.folder.name}" for number, run in enumerate(runs)]
+    players = [_of_run(run, name, plan) for run, name in zip(runs, names, strict=True)]
     for task in plan.tasks:
-        if not plan.runs and (plan.preset or plan.recipe):
-            trained[task].append(_train(plan, task, console))
-        first = "rl2" if plan.runs or plan.recipe is None else f"rl2_{plan.recipe.replace('-', '_')}"
-        names = [first if number == 0 else f"{first}-{run.folder.name}" for number, run in enumerate(trained[task])]
-        players = [_of_run(run, name, plan) for run, name in zip(trained[task], names, strict=True)]
         played = [_play(plan, task, player, console) for player in players]
         if any(played) or not pictured(plan.results.parent, task)["film"].path.exists():
-            draw(plan, task, trained[task])
+            draw(plan, task, players[0] if players else _reference(task, "explorer"))
         write_report(plan)
+    draw_curves(plan, runs)
+    write_report(plan)
     console.print(to_markdown(read_results(plan.results)), markup=False, soft_wrap=True)
     console.print(f"table, pictures and page: {plan.results.parent / 'table3'}.(md, html)", soft_wrap=True)
 
 
 def _fits(run: Run, task: str) -> bool:
-    """Whether a run was trained for mazes like these; horizon, number of mazes and moving starts may differ."""
+    """Whether a run's agent can play there: its mazes have such walls, and it turns and sees like this."""
     env, trained = parse_task(task).env, run.task.env
     if not isinstance(trained, MazeNavigation):
         return False
-    same = {name: getattr(env, name) for name in ("episode_length", "num_mazes", "redraw_start")}
-    return dataclasses.replace(trained, **same) == env
+    return all(getattr(trained, name) == getattr(env, name) for name in ("thin", "turn", "observation"))
 
 
-def _train(plan: Plan, task: str, console: Console) -> Run:
-    env = parse_task(task).env
-    name = parse_task(f"maze:size={env.size},t={env.episode_length},n={TRAINING_EPISODES}").name
+def _train(plan: Plan, console: Console) -> Run:
+    folder = plan.out / slug(TRAINING_TASK)
     if plan.recipe is not None:
-        return train_recipe(plan.out / slug(name), name, plan.recipe, training_seed=plan.training_seed, console=console)
+        return train_recipe(folder, TRAINING_TASK, plan.recipe, training_seed=plan.training_seed, console=console)
     assert plan.preset is not None
-    return train_cell(plan.out / slug(name), name, plan.preset, training_seed=plan.training_seed, console=console)
+    return train_cell(folder, TRAINING_TASK, plan.preset, training_seed=plan.training_seed, console=console)
 
 
 def _reference(task: str, name: str) -> Player:
@@ -181,10 +186,9 @@ def _shortest(task: str, num_mazes: int) -> np.ndarray:
     return shortest_lengths(parse_task(task).env.held_out(), np.arange(num_mazes))
 
 
-def draw(plan: Plan, task: str, runs: list[Run]) -> None:
-    """Figures 4 to 6 and a trial that moves, of the first trained agent, or of the explorer where there is none."""
+def draw(plan: Plan, task: str, player: Player) -> None:
+    """Figures 4 and 6 and a trial that moves, of one agent."""
     paths = {kind: picture.path for kind, picture in pictured(plan.results.parent, task).items()}
-    player = _of_run(runs[0], "rl2", plan) if runs else _reference(task, "explorer")
     trial = dataclasses.replace(_trial(task, player, "twin"), num_episodes=TRAINING_EPISODES)
     indices = np.arange(min(plan.num_mazes, _PICTURED_MAZES))
     mazes = parse_task(task).env.held_out().mazes.at(indices)
@@ -198,9 +202,14 @@ def draw(plan: Plan, task: str, runs: list[Run]) -> None:
     if cases:
         pictures.behaviour(mazes, trajectory, episodes, cases).savefig(paths["behaviour"], dpi=120)
     pictures.write_gif(paths["film"], mazes.at(first), trajectory, episodes, first)
+
+
+def draw_curves(plan: Plan, runs: list[Run]) -> None:
+    """Figure 5, of the runs that have rows of training."""
     curves = [rows for run in runs if (rows := read_metrics(run.folder))]
     if curves:
-        pictures.training_curves({readable_tasks(runs[0].task.name): curves}).savefig(paths["curves"], dpi=120)
+        figure = pictures.training_curves({readable_tasks(runs[0].task.name): curves})
+        figure.savefig(pictured(plan.results.parent, TRAINING_TASK)["curves"].path, dpi=120)
 
 
 def write_report(plan: Plan) -> None:

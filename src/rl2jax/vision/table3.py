@@ -20,7 +20,8 @@ _NAMES = {
 SIZES = {5: "Small", 9: "Large"}
 NOTES = [
     "Every agent plays one trial of 5 episodes in each maze of the test set, whose walls and target together are in no "
-    "training maze; agents are trained on trials of 2 episodes. ± is one standard error, over mazes.",
+    "training maze; agents are trained on small mazes, in trials of 2 episodes, and on large ones not at all, as in "
+    "the paper. ± is one standard error, over mazes.",
     "(c) follows the paper: a maze is improved if its second episode is no longer than its first. An episode that "
     "fails is as long as the horizon, so a maze where both fail counts as improved: hence the random agent's large "
     "share. Beside it the share of mazes whose second episode also reaches the target.",
@@ -62,11 +63,6 @@ def pictured(folder: Path, task: str) -> dict[str, Picture]:
             "40 x 30 pixels; target red, start blue; a test maze.",
             f"figure4-{size}.png",
         ),
-        "curves": (
-            f"Training on {size} mazes (figure 5)",
-            "total reward of a trial in training, actions sampled.",
-            f"figure5-{size}.png",
-        ),
         "behaviour": (
             f"What it does in two episodes: {size} mazes (figure 6)",
             f"{_WHOSE} Of the first 100 test mazes, the trials at the third quartile of how much shorter, and of how "
@@ -79,6 +75,9 @@ def pictured(folder: Path, task: str) -> dict[str, Picture]:
             f"trial-{size}.gif",
         ),
     }
+    if size == SIZES[5].lower():
+        text, how = "Training, on small mazes (figure 5)", "total reward of a trial in training, actions sampled."
+        kinds["curves"] = text, how, "figure5-small.png"
     return {kind: Picture(text, how, folder / name) for kind, (text, how, name) in kinds.items()}
 
 
