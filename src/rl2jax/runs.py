@@ -322,6 +322,11 @@ def trained_agent(run: Run, deterministic: bool = False) -> tuple[Agent, dict[st
         "parameters_sha256": parameters_digest(policy),
         "action_selection": "mode" if deterministic else "sample",
     }
+    if earlier := ancestry(run):
+        kept = ("task", "seed", "commit", "iteration", "parameters_sha256")
+        stages = [{name: stage[name] for name in kept} for stage in earlier]
+        algorithms = [stage["config"].get("algorithm", "trpo") for stage in earlier]
+        context["started_from"] = [stage | {"algorithm": x} for stage, x in zip(stages, algorithms, strict=True)]
     return run.learner.networks.agent(policy, deterministic), context
 
 

@@ -202,16 +202,17 @@ def _tasks(rows: Iterable[Row]) -> list[str]:
 
 
 def _how(rows: Iterable[Row]) -> list[str]:
-    """How trained agents were trained."""
+    """How trained agents were trained, a note for each; the same one in both sizes has one."""
     notes = []
-    for (task, agent), row in documented(rows).items():
+    for (_, agent), row in documented(rows).items():
         if "trained_on" in row:
-            notes.append(
-                f"{agent_title(agent)}, {size_name(task)} mazes: "
-                f"{row['trained_on']}, seed {row['training_seed']}, {row['iteration']} iterations; actions: "
-                f"{row['action_selection']}."
-            )
-    return notes
+            training = f"{row['trained_on']}, seed {row['training_seed']}, {row['iteration']} iterations"
+            if stages := row.get("started_from", []):
+                algorithms = " and ".join(dict.fromkeys(stage["algorithm"] for stage in stages))
+                iterations = sum(stage["iteration"] for stage in stages)
+                training += f" after {len(stages)} earlier stages, {iterations} iterations of {algorithms}"
+            notes.append(f"{agent_title(agent)}: {training}; actions: {row['action_selection']}.")
+    return list(dict.fromkeys(notes))
 
 
 def build_page(rows: Sequence[Row], pictures: Iterable[Picture] = ()) -> str:
