@@ -6,16 +6,16 @@ from experiments.documents import put_table
 from rl2jax.files import write_atomically
 from rl2jax.published import TABLES, agent_name
 from rl2jax.report import format_score
-from rl2jax.tables import LIMIT, Row, best_documented, read_results, short
+from rl2jax.tables import LIMIT, Row, best_documented, read_results, short, trained_part
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 RESULTS = ROOT / "experiments" / "results"
-# Column -> (agent, preset) of its rows. The preset cpu is reinforcement learning from random weights too.
-COLUMNS = {
-    "ours, the paper's recipe": [("rl2", "paper")],
-    "ours, best-scratch": [("rl2_best_scratch", "best-scratch"), ("rl2", "cpu")],
-    "ours, best": [("rl2_best", "best")],
+# Column -> agents of its rows, each with a preset that they must have; None: any, the name says it.
+COLUMNS: dict[str, dict[str, str | None]] = {
+    "ours, the paper's recipe": {"rl2": "paper", "rl2_paper": None},
+    "ours, best-scratch": {"rl2_best_scratch": None},
+    "ours, best": {"rl2_best": None},
 }
 
 
@@ -28,8 +28,8 @@ def summary(number: int, rows: list[Row]) -> str:
     for task, scores in published.scores.items():
         cells = [short(task), f"{scores['rl2']:g}"]
         for wanted in COLUMNS.values():
-            found = [r for r in rows if r["task"] == task and (r["agent"], r.get("preset")) in wanted]
-            cells.append(_score(max(found, key=lambda r: r["num_tasks"])) if found else "–")
+            found = [r for r in rows if r["task"] == task and wanted.get(r["agent"], "") in (None, r.get("preset"))]
+            cells.append(_score(max(found, key=lambda r: (r["iteration"], r["num_tasks"]))) if found else "–")
         references = [r for (of, agent), r in chosen.items() if of == task and _is_reference(agent, r)]
         best = max(references, key=lambda r: r["mean"], default=None)
         cells.append(f"{_score(best)} {agent_name(best['agent'])}" if best else "–")
@@ -44,7 +44,9 @@ def _is_reference(agent: str, row: Row) -> bool:
 
 
 def _score(row: Row) -> str:
-    return format_score(row).removesuffix(" (standard error)").replace("+-", "±")
+    part = trained_part(row)
+    so_far = "" if part is None else f" after {part[0]} of {part[1]} iterations"
+    return format_score(row).removesuffix(" (standard error)").replace("+-", "±") + so_far
 
 
 def with_tables(text: str) -> str:

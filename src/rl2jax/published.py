@@ -25,7 +25,11 @@ class PublishedTable(NamedTuple):
 
 PUBLISHED_TASKS = 1000
 # Trained by recipes beyond the paper's (recipes.py): columns of their own, never mixed with "rl2".
-RECIPE_COLUMNS = {"rl2_best_scratch": "RL² (best-scratch)", "rl2_best": "RL² (best)"}
+RECIPE_COLUMNS = {
+    "rl2_paper": "RL² (paper's recipe)",
+    "rl2_best_scratch": "RL² (best-scratch)",
+    "rl2_best": "RL² (best)",
+}
 TRAINED = ("rl2", *RECIPE_COLUMNS)
 
 

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import rich.table
@@ -17,6 +18,7 @@ Row = dict[str, Any]
 FORMATS = ("terminal", "markdown", "latex", "csv")
 # Rows that are not the paper's columns, in the order in which they are shown after them.
 LIMIT = "limit"
+_ONE_SIDED = NormalDist().inv_cdf(0.95)
 
 
 class Cell(NamedTuple):
@@ -167,14 +169,23 @@ def build_table(number: int, rows: list[Row], *, everything: bool = False) -> Ta
         for agent, row in found.items():
             if agent != LIMIT and row.get("num_tasks", 0) < most:
                 notes.append(f"{columns[agent]}, {short(task)}: {row['num_tasks']} tasks, the others {most}.")
+            if (part := trained_part(row)) is not None:
+                notes.append(f"{columns[agent]}, {short(task)}: after {part[0]} of {part[1]} iterations.")
     notes += _provenance(lines, chosen, published)
     return Table(published.title, columns, lines, notes)
+
+
+def trained_part(row: Row) -> tuple[int, int] | None:
+    """(iterations done, iterations of its settings) of an agent whose training was not finished; else None."""
+    done, wanted = row.get("iteration"), row.get("hyperparameters", {}).get("iterations")
+    return (done, wanted) if done is not None and wanted is not None and done < wanted else None
 
 
 def _best(line: dict[str, Row], rows: list[Row]) -> set[str]:
     """Of the agents that are shown, those that none of them is significantly better than; none without tests.
 
     An agent may have been in several comparisons (`rows`, of one task): it is below whatever beat it in one of them.
+    Agents that never met are held against each other by their means and standard errors.
     """
     tested = {agent: row for agent, row in line.items() if "significantly_better" in row}
     if not tested:
@@ -182,7 +193,20 @@ def _best(line: dict[str, Row], rows: list[Row]) -> set[str]:
     better: dict[str, set[str]] = {agent: set() for agent in tested}
     for row in rows:
         better.get(row["agent"], set()).update(row.get("significantly_better", []))
+    for agent, row in tested.items():
+        better[agent] |= {other for other in tested if _is_above(tested[other], row)}
     return {agent for agent, names in better.items() if not names & tested.keys()}
+
+
+def _is_above(row: Row, other: Row) -> bool:
+    """Whether a mean is significantly larger than another, one-sided and unpaired.
+
+    On common tasks, where scores rise and fall together, this finds less than a test in pairs, and nothing else.
+    """
+    errors = [row.get("standard_error"), other.get("standard_error")]
+    if None in errors:
+        return False
+    return row["mean"] - other["mean"] > _ONE_SIDED * math.hypot(*errors)
 
 
 def _cell(agent: str, row: Row | None, published: float | None, limit: float | None, bold: bool) -> Cell:
@@ -194,17 +218,17 @@ def _cell(agent: str, row: Row | None, published: float | None, limit: float | N
 
 def _provenance(lines: dict[str, Any], chosen: dict[tuple[str, str], Row], published: PublishedTable) -> list[str]:
     notes = []
-    presets = {(row.get("preset"), row.get("training_seed")) for (task, _), row in chosen.items() if task in lines} - {
-        (None, None)
-    }
-    for preset, seed in sorted(presets, key=str):
-        trained = "settings of its own" if preset is None else f"preset {preset}"
-        notes.append(f"RL² trained with {trained}, seed {seed}.")
+    trained = [row for (task, _), row in chosen.items() if task in lines and "training_seed" in row]
+    for how, seed in sorted(
+        {(row.get("preset") or row.get("recipe"), row["training_seed"]) for row in trained}, key=str
+    ):
+        notes.append(f"RL² trained with {'settings of its own' if how is None else f'preset {how}'}, seed {seed}.")
     protocols = {row.get("protocol") for (task, agent), row in chosen.items() if task in lines and agent != LIMIT}
     if "large" in protocols:
         notes.append(
-            "Bold: no other agent of the line is significantly better (one-sided paired t-test on common tasks, "
-            "p < 0.05, not adjusted for the number of agents)."
+            "Bold: no other agent of the line is significantly better (one-sided paired t-test on common tasks, of two "
+            "agents that were never compared an unpaired test of their means; p < 0.05, not adjusted for the number of "
+            "agents)."
         )
     if "paper" in protocols:
         notes.append("Bold, paper's protocol: the same with an unpaired t-test on 1000 tasks.")
