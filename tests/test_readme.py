@@ -7,7 +7,7 @@ import jax
 import pytest
 
 import rl2jax
-from experiments.readme import with_tables
+from experiments.readme import summary, with_tables
 from rl2jax.cli import main
 from rl2jax.tasks import parse_task
 
@@ -60,6 +60,17 @@ def test_the_readmes_shipped_agent_plays(capsys):
     """1000 bandits of k=5, n=10: the optimum is 6.66, chance 5."""
     exec(block("load_agent"), {})
     assert float(capsys.readouterr().out) == pytest.approx(6.66, abs=5 * 2.2 / 1000**0.5)
+
+
+def test_a_table_says_how_far_the_papers_recipe_went():
+    """A finished training counts before one that is not, whoever played more tasks; other presets not at all."""
+    base = {"task": "bandit:k=5,n=10", "standard_error": 0.0071, "mean": 6.4, "hyperparameters": {"iterations": 1000}}
+    begun = base | {"agent": "rl2_paper", "iteration": 120, "num_tasks": 100_000, "recipe": "paper"}
+    other = base | {"agent": "rl2", "iteration": 1000, "num_tasks": 100_000, "preset": "cpu"}
+    line = summary(1, [begun, other]).splitlines()[2]
+    assert line.split("|")[3:6] == [" 6.4000 ± 0.0071 after 120 of 1000 iterations ", " – ", " – "]
+    done = base | {"agent": "rl2", "iteration": 1000, "num_tasks": 1000, "preset": "paper", "mean": 6.6}
+    assert summary(1, [begun, other, done]).splitlines()[2].split("|")[3] == " 6.6000 ± 0.0071 "
 
 
 def test_its_tables_are_those_of_the_rows():

@@ -126,6 +126,27 @@ def test_cells_of_a_table():
         build_table(7, ROWS)
 
 
+@pytest.mark.parametrize(("below", "bold"), [(0.028, True), (0.029, False)])
+def test_agents_that_never_met_are_compared_by_their_means(below, bold):
+    """Nobody played against it; 6.634 is above it if the difference passes 1.645 x 0.0123 x sqrt 2 = 0.0286."""
+    lone = row("rl2_best", 6.634 - below, preset="best", training_seed=0)
+    assert build_table(1, [*ROWS, lone]).lines[TASK]["rl2_best"].bold == bold
+    assert build_table(1, [*ROWS, lone | {"standard_error": None}]).lines[TASK]["rl2_best"].bold
+
+
+def test_how_far_a_training_went():
+    def trained(agent, iteration):
+        return row(
+            agent, 6.4, iteration=iteration, hyperparameters={"iterations": 1000}, recipe="paper", training_seed=3
+        )
+
+    table = build_table(1, [*ROWS, trained("rl2_paper", 120)])
+    assert list(table.columns)[-2:] == ["rl2_paper", "limit"]
+    assert "RL² (paper's recipe), k=5, n=10: after 120 of 1000 iterations." in table.notes
+    assert "RL² trained with preset paper, seed 3." in table.notes
+    assert not any("iterations" in note for note in build_table(1, [*ROWS, trained("rl2_paper", 1000)]).notes)
+
+
 def test_markdown():
     text = to_markdown(build_table(1, ROWS))
     lines = [line for line in text.splitlines() if line.startswith("|")]
