@@ -192,6 +192,21 @@ def test_learning_curves_are_normalised_and_seeds_are_a_band():
         figures.learning_curves(1, ROWS)
 
 
+def test_learning_curves_have_a_colour_for_each_number_of_arms_and_a_line_for_each_preset():
+    """Of n=10 there is k=5 alone, of n=100 k=50 alone: they are not of one colour. Presets are not averaged."""
+    curve = {"iteration": [1, 2], "mean_return": [49.8, 84.0]}
+    rows = [*ROWS, *CURVES, row("rl2", 80.0, OTHER, training_seed=0, preset="cpu", learning_curve=curve)]
+    rows.append(
+        row("rl2", 6.6, training_seed=1, preset="paper", learning_curve={"iteration": [1], "mean_return": [5.0]})
+    )
+    short_trials, long_trials = figures.learning_curves(2, rows).axes
+    own, paper, _ = short_trials.get_lines()
+    assert own.get_color() == paper.get_color() != long_trials.get_lines()[0].get_color()
+    assert [own.get_label(), paper.get_label()] == ["k=5, own settings (2 seeds)", "k=5, paper"]
+    assert [own.get_linestyle(), paper.get_linestyle()] == ["-", "--"]
+    np.testing.assert_allclose(long_trials.get_lines()[0].get_ydata(), [0.0, 1.0])
+
+
 def test_regret_counts_from_the_best_arm():
     (axis,) = figures.regret_over_time(TASK, 5, ROWS).axes
     ends = {line.get_label().split("  ")[0]: line.get_ydata()[-1] for line in axis.get_lines()}

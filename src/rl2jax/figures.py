@@ -1,5 +1,6 @@
 """Figures from rows: normalised learning curves, regret over time, which arms an agent pulls, reward per episode."""
 
+import itertools
 import math
 from collections import defaultdict
 from typing import Any, NamedTuple
@@ -95,8 +96,8 @@ def _panels(tasks: list[str]) -> dict[str, list[str]]:
 def learning_curves(number: int, rows: list[Row], theme: Theme = LIGHT) -> matplotlib.figure.Figure:
     """Figure 2 (bandits) or 3 (MDPs): mean return in training, upper reference agent = 1, random = 0.
 
-    One panel per number of episodes. A line is the mean over training seeds, its band their range; with one
-    seed there is no band. Training returns are of that iteration's batch, with actions sampled.
+    One panel per number of episodes. A line is the mean over training seeds of one preset, its band their range; with
+    one seed there is no band. Training returns are of that iteration's batch, with actions sampled.
 
     Args:
       number: of the figure in the paper, 2 or 3.
@@ -123,20 +124,26 @@ def learning_curves(number: int, rows: list[Row], theme: Theme = LIGHT) -> matpl
             "for at least one task; --results has none"
         )
     panels = _panels(drawable)
+    lines = list(dict.fromkeys(map(_without_episodes, drawable)))  # a colour means the same in all panels
     figure, axes = new_figure(theme, 1, len(panels), 3.6 * len(panels) + 0.6, 3.2)
     for axis, (episodes, tasks) in zip(axes.flat, panels.items(), strict=True):
-        for place, task in enumerate(tasks):
+        for task in tasks:
             low, high = (chosen[task, agent]["mean"] for agent in needed)
-            curves = [row["learning_curve"] for row in trained if row["task"] == task]
-            steps = np.asarray(curves[0]["iteration"], float)
-            values = np.stack([np.interp(steps, c["iteration"], c["mean_return"]) for c in curves])
-            values = (values - low) / (high - low)
-            colour = theme.lines[place % len(theme.lines)]
-            label = short(task).rpartition(", n=")[0] or short(task)
-            seeds = f" ({len(curves)} seeds)" if len(curves) > 1 else ""
-            axis.plot(steps, values.mean(axis=0), color=colour, linewidth=1.6, label=label + seeds)
-            if len(curves) > 1:
-                axis.fill_between(steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.25, linewidth=0)
+            colour = theme.lines[lines.index(_without_episodes(task)) % len(theme.lines)]
+            of_task = [row for row in trained if row["task"] == task]
+            presets = list(dict.fromkeys(row.get("preset") for row in of_task))
+            for preset, style in zip(presets, itertools.cycle(("-", "--", ":"))):
+                curves = [row["learning_curve"] for row in of_task if row.get("preset") == preset]
+                steps = np.asarray(curves[0]["iteration"], float)
+                values = np.stack([np.interp(steps, c["iteration"], c["mean_return"]) for c in curves])
+                values = (values - low) / (high - low)
+                label = _without_episodes(task) or short(task)
+                label += f", {preset or 'own settings'}" if len(presets) > 1 else ""
+                label += f" ({len(curves)} seeds)" if len(curves) > 1 else ""
+                axis.plot(steps, values.mean(axis=0), color=colour, linestyle=style, linewidth=1.6, label=label)
+                if len(curves) > 1:
+                    band = values.min(axis=0), values.max(axis=0)
+                    axis.fill_between(steps, *band, color=colour, alpha=0.25, linewidth=0)
         axis.axhline(1.0, color=theme.ink, linewidth=0.8, linestyle=":")
         axis.set_title(f"n = {episodes}", fontsize=10, color=theme.ink)
         axis.set_xlabel("iteration", fontsize=9)
@@ -145,6 +152,11 @@ def learning_curves(number: int, rows: list[Row], theme: Theme = LIGHT) -> matpl
         add_legend(axis, theme, *axis.get_legend_handles_labels(), loc="lower right")
     axes[0, 0].set_ylabel(f"{agent_name(table.upper)} = 1, {agent_name(table.lower)} = 0", fontsize=9)
     return figure
+
+
+def _without_episodes(task: str) -> str:
+    """What else tasks of a table differ in: "k=5"; for MDPs nothing."""
+    return short(task).rpartition(", n=")[0]
 
 
 def _curves_of(task: str, rows: list[Row]) -> dict[str, Row]:
