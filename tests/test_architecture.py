@@ -81,7 +81,7 @@ ONLY = {
     "sgd": {"types"},
     "trpo": {"types"},
     "ppo": {"types", "sgd"},
-    "a2c": {"types"},
+    "a2c": {"types", "sgd"},
     "imitation": {"types", "agents.base"},
     "stats": set(),
     "published": set(),

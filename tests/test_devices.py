@@ -10,17 +10,20 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import SMALL_ENV, SMALL_TRPO, continue_to, host_leaves, train_arguments
 
-from rl2jax import envs, train
+from rl2jax import checkpoint, envs, seed_runs, train
 from rl2jax.checkpoint import iterations_on_disk
 from rl2jax.cli import main
 from rl2jax.devices import choose_mesh, describe
 from rl2jax.processes import ProcessError, together
 from rl2jax.runs import load_state, open_run
+from rl2jax.seeds import SeedLearner
 from rl2jax.sessions import read_metrics, train_run
+from rl2jax.tasks import Task
 from rl2jax.train import Learner, train_chunk
 
 HERE = Path(__file__).parent
@@ -229,6 +232,27 @@ def test_options_that_do_not_go_together_are_one_line(capsys, tmp_path, options,
     for part in parts:
         assert part in error
     assert not (tmp_path / "run").exists()
+
+
+def test_seeds_that_are_cut_off_between_their_saves_can_always_go_on(tmp_path):
+    """One seed saved iteration 3 and the others did not, twice: what all have is still there the second time."""
+    config = SMALL_TRPO.replace(iterations=9)
+    task = Task("bandit:k=3,n=7", "bandit", SMALL_ENV, 7)
+    runs = seed_runs.create_seed_runs(tmp_path / "seeds", task, config, 0, 2, None)
+    learner = SeedLearner(runs[0].learner, 2, None)
+    state = runs[0].learner.init(jax.random.key(0))
+
+    def save(run, iteration):
+        checkpoint.save(run.checkpoints, iteration, state._replace(iteration=jnp.int32(iteration)))
+
+    for run in runs:
+        save(run, 1)
+        save(run, 2)
+    for cut_off_at in (3, 4):
+        save(runs[0], cut_off_at)
+        states = seed_runs._start(runs, learner, resume=True)
+        assert states.iteration.tolist() == [2, 2]
+        assert iterations_on_disk(runs[0].checkpoints) == [2]
 
 
 def test_folders_of_seeds_are_told_from_runs(capsys, tmp_path):

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from helpers import random_params
 
 from rl2jax.agents import reference_agents
@@ -20,6 +21,7 @@ from rl2jax.tasks import parse_task
 from rl2jax.train import Learner, train
 from rl2jax.trial import Trial
 from rl2jax.tuning import teacher_of
+from rl2jax.types import PolicyInfo
 
 ENV = BernoulliBandit(3)
 CONFIG = TrainConfig(
@@ -173,3 +175,26 @@ def test_the_students_share_of_steps():
     played = jax.jit(collect)(jax.random.key(0), random_params(learner.networks, seed=0, scale=0.0))
     as_taught = np.asarray(played.action == played.agent_info.teacher_action)
     assert abs(as_taught.mean() - (0.75 + 0.25 / 3)) < 4 * np.sqrt(0.25 / as_taught.size)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_who_acts_says_nothing_of_what_the_student_does(share):
+    """Where a student acts that draws three actions alike, beside a teacher of another action, each is a third.
+
+    `fold_in(key, 0)` is the first key of `split(key)`: drawn from it, "the student acts" meant "seldom by action 0".
+    """
+
+    def draw(key, state, trial_obs):
+        distribution = distrax.Categorical(logits=jnp.zeros(3))
+        action = distribution.sample(seed=key)
+        return state, action, PolicyInfo(distribution.log_prob(action), distribution.logits)
+
+    student = Agent(lambda key: (), draw)
+    teacher = Agent(lambda key: (), lambda key, state, trial_obs: (state, jnp.int32(3), ()))
+    agent = imitating_agent(student, teacher, share)
+    keys = jax.random.split(jax.random.key(0), 30_000)
+    actions = jax.jit(jax.vmap(lambda key: agent.step(key, ((), ()), None)[1]))(keys)
+    counts = np.bincount(np.asarray(actions), minlength=4)
+    expected = len(keys) * np.array([share / 3, share / 3, share / 3, 1 - share])
+    np.testing.assert_allclose(counts, expected, atol=5 * np.sqrt(len(keys) / 4))
+    assert scipy.stats.chisquare(counts[:3]).pvalue > 1e-4

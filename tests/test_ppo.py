@@ -18,7 +18,7 @@ from rl2jax.learner import TrainState, make_collect
 from rl2jax.moments import standardise_columns
 from rl2jax.policy_step import PolicyBatch, entropy_weight_at, policy_losses, ppo_policy_step, surrogate_loss
 from rl2jax.ppo import PPOConfig, clipped_surrogate, ppo_update
-from rl2jax.sgd import minibatch_epoch, num_minibatches
+from rl2jax.sgd import gradient_norm, minibatch_epoch, num_minibatches
 
 
 @pytest.mark.parametrize(
@@ -322,3 +322,25 @@ def test_entropy_schedules(name, halfway):
     config = TrainConfig(entropy_coefficient=0.2, entropy_schedule=name, iterations=100)
     weights = [float(entropy_weight_at(config, jnp.asarray(i))) for i in (0, 50, 100)]
     np.testing.assert_allclose(weights, [0.2, halfway, 0.2 if name == "constant" else 0.0], atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "norm"),
+    [([3.0, 4.0], 5.0), ([0.0, 0.0], 0.0), ([3e-30, 4e-30], 5e-30), ([1e20, 1.0], 1e20), ([jnp.inf, 1.0], 1e30)],
+)
+def test_a_gradients_norm_is_finite_where_clipping_makes_a_step_of_it(gradient, norm):
+    """Its square need not be a float32; only what is not a number is none."""
+    grads = {"a": jnp.array(gradient[:1]), "b": jnp.array(gradient[1:])}
+    np.testing.assert_allclose(gradient_norm(grads), norm, rtol=1e-6)
+    assert jnp.isnan(gradient_norm(grads | {"c": jnp.array([jnp.nan])}))
+
+
+def test_a_gradient_that_is_clipped_ends_no_epoch():
+    """Elementwise at 40, from one of 1e25, in steps of plain descent at rate 1: two trials, two steps."""
+    optimiser = optax.chain(optax.clip(40.0), optax.sgd(1.0))
+    params = jnp.zeros(())
+    batch = jnp.full((1, 2), 1e25)
+    new, _, info = minibatch_epoch(
+        jax.random.key(0), params, optimiser.init(params), optimiser, lambda p, x: -jnp.sum(p * x), batch, 1
+    )
+    assert (float(new), float(info.grad_norm)) == (80.0, pytest.approx(1e25))

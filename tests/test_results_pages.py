@@ -314,4 +314,4 @@ def test_deviations_are_in_combined_standard_errors():
     assert "| Greedy | 6.600 | 6.6 | 0.034 | +0.0 |  |" in text
     tuning = {"scores": [{"hyperparameters": {"discount": d}, "mean": m} for d, m in ((0.5, 6.8), (0.9, 6.63))]}
     (far,) = deviations(1, [rows[0] | {"tuning": tuning}])
-    assert far.cause.startswith("other hyperparameters: discount 0.9 scores 6.63")
+    assert far.cause.startswith("would fit: discount 0.9, 6.63 on tuning tasks")

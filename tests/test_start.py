@@ -95,3 +95,28 @@ def test_a_making_that_was_cut_off_is_made_again(first, tmp_path):
     with pytest.raises(RunError, match="not empty"):
         longer(first, tmp_path / "run")
     shutil.rmtree(run.folder)
+
+
+def test_a_baseline_of_the_same_trials_keeps_its_scale(first, tmp_path):
+    """With the weight of one step; not where a return is discounted otherwise, nor in longer trials."""
+    before = load_state(first).return_moments
+    same = load_state(create_run(tmp_path / "same", TASK, CONFIG, seed=5, start=first)).return_moments
+    assert (float(same.count), float(same.mean), float(same.variance)) == (1.0, before.mean, before.variance)
+    for name, run in {
+        "discounted": create_run(tmp_path / "discounted", TASK, CONFIG.replace(discount=0.5), seed=5, start=first),
+        "longer": longer(first, tmp_path / "longer"),
+    }.items():
+        assert not any(map(float, load_state(run).return_moments)), name
+
+
+def test_the_first_batch_is_valued_on_the_scale_that_came(first, tmp_path):
+    """The update of a fresh batch is that of the run it started from, whatever the batch's own moments are."""
+    run = create_run(tmp_path / "same", TASK, CONFIG, seed=5, start=first)
+    state, old = load_state(run), load_state(first)
+    learner = run.learner
+    step = jax.jit(learner.train_step)
+    _, here = step(state)
+    _, there = step(state._replace(return_moments=old.return_moments, iteration=old.iteration))
+    np.testing.assert_allclose(here.explained_variance, there.explained_variance, rtol=1e-5)
+    _, fresh = step(state._replace(return_moments=jax.tree.map(np.zeros_like, old.return_moments)))
+    assert abs(float(fresh.explained_variance - there.explained_variance)) > 1e-4

@@ -9,7 +9,7 @@ from rl2jax.agents import random_agent
 from rl2jax.config import TrainConfig
 from rl2jax.envs import BernoulliBandit, TabularMDP, random_cartpole
 from rl2jax.families import make_networks, make_trial
-from rl2jax.learner import make_collect, make_update
+from rl2jax.learner import make_collect, make_optimisers, make_update
 from rl2jax.rollout import rollout
 from rl2jax.train import Learner
 from rl2jax.trial import Trial
@@ -130,3 +130,22 @@ def test_the_policy_waits_for_its_baseline():
         assert same(new.policy_opt_state, state.policy_opt_state) == (iteration < 2)
         assert not same(new.params["baseline"], state.params["baseline"])
         state = new
+
+
+def test_a_policy_that_waits_ends_at_rate_0_all_the_same():
+    """And while it waits, no update is reported that was not made."""
+    config = CONFIG.replace(iterations=4, baseline_warmup_iterations=2, learning_rate_schedule="linear")
+    learner = Learner(BernoulliBandit(3), config)
+    state, metrics = jax.jit(lambda state: learner.train_chunk(state, 4))(learner.init(jax.random.key(0)))
+    ones = jax.tree.map(jnp.ones_like, state.params)
+    for optimiser, part, opt_state in zip(
+        make_optimisers(config, learner.num_trials),
+        ("policy", "baseline"),
+        (state.policy_opt_state, state.baseline_opt_state),
+        strict=True,
+    ):
+        updates, _ = optimiser.update(ones[part], opt_state, state.params[part])
+        assert all((leaf == 0).all() for leaf in jax.tree.leaves(updates)), part
+    assert (metrics.kl[:2] == 0).all()
+    assert (metrics.grad_norm[:2] == 0).all()
+    assert (metrics.grad_norm[2:] > 0).all()

@@ -181,7 +181,11 @@ CANDIDATES = (
         "One natural step per batch within a limit that falls to 0, and is on average that of `natural`.",
         Changes({**_NATURAL, "max_kl": 0.02, "max_kl_schedule": "linear"}),
     ),
-    Candidate("kl-limit", "First-order epochs within a KL limit, as the paper's.", Changes({"max_kl": 0.05})),
+    Candidate(
+        "kl-limit",
+        "First-order epochs within a KL limit, as in the preset paper-first-order.",
+        Changes({"max_kl": 0.05}),
+    ),
     Candidate(
         "kl-limit-falls",
         "The same with a limit that falls to 0, and is on average as high.",

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from rl2jax.sgd import gradient_norm
 from rl2jax.types import PyTree
 
 
@@ -63,4 +64,4 @@ def a2c_update(
     updates, opt_state = optimiser.update(grads, opt_state, params)
     params = optax.apply_updates(params, updates)
     new_surrogate, kl = evaluate_fn(params)
-    return params, opt_state, A2CInfo(kl, new_surrogate - surrogate, jnp.zeros(()), optax.tree.norm(grads))
+    return params, opt_state, A2CInfo(kl, new_surrogate - surrogate, jnp.zeros(()), gradient_norm(grads))

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -180,13 +181,22 @@ def save(folder: Path, iteration: int, state: PyTree, beside: dict[str, str] | N
         last = f"the checkpoint of iteration {kept[-1]} is kept" if kept else "no checkpoint was saved yet"
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"cannot write a checkpoint to {folder}: {reason}; {last}") from error
-    for old in iterations_on_disk(folder)[:-_KEEP]:
+    _remove(folder, iterations_on_disk(folder)[:-_KEEP])
+    return final
+
+
+def remove_after(folder: Path, iteration: int) -> None:
+    """Removes the checkpoints of later iterations, for a training that goes on from this one."""
+    _remove(folder, [later for later in iterations_on_disk(folder) if later > iteration])
+
+
+def _remove(folder: Path, iterations: Iterable[int]) -> None:
+    for old in iterations:
         # Set aside whole, too: what is killed now must not leave a checkpoint that lacks files.
         aside = folder / f"{_TEMPORARY}-old-{old}-{os.getpid()}"
         with contextlib.suppress(OSError):
             (folder / str(old)).rename(aside)
     _remove_temporaries(folder)
-    return final
 
 
 _TEMPORARY = "tmp"

@@ -23,9 +23,9 @@ class TrainConfig:
         trial, for what comes later in a trial than a lane is long is never learned.
       trials_per_task: so many trials of a batch are of one task, which is drawn once for all of them (common tasks): a
         divisor of the number of trials. 1 with lane_steps.
-      algorithm: "trpo" (natural gradient), "ppo" (the paper's first-order form), "a2c" (one gradient step on the policy
-        gradient of the whole batch: Mnih et al. 2016, Wang et al. 2016) or "imitation" (supervised learning of a
-        teacher's actions, section 3.1; needs a teacher).
+      algorithm: "trpo" (natural gradient), "ppo" (first-order, as the authors' settings have it), "a2c" (one gradient
+        step on the policy gradient of the whole batch: Mnih et al. 2016, Wang et al. 2016) or "imitation" (supervised
+        learning of a teacher's actions, section 3.1; needs a teacher).
       teacher: "imitation": name of the reference agent that is imitated.
       teacher_acts: "imitation": whether the teacher plays the trials, or the student does and the teacher says
         what it would have done (Ross et al. 2011).

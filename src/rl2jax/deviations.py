@@ -6,6 +6,13 @@ from typing import NamedTuple
 from rl2jax.published import PUBLISHED_TASKS, TABLES, explanation
 from rl2jax.tables import Row, best_documented, short
 
+_NOTES = {
+    1: [
+        "The paper's Gittins column is the best of several approximations for each setup; ours has exact indices "
+        "(table 1 has two approximations in columns of their own)."
+    ]
+}
+
 
 class Deviation(NamedTuple):
     """A reference agent's score beside the published one.
@@ -28,7 +35,7 @@ class Deviation(NamedTuple):
 
     @property
     def cause(self) -> str:
-        """Why ours differs, where the rows show it; "" within 2 combined standard errors."""
+        """What may be why ours differs, where the rows show it; "" within 2 combined standard errors."""
         if abs(self.z) <= 2:
             return ""
         fitting = [score for score in self.scores if abs(score["mean"] - self.published) <= 2 * self.error]
@@ -36,9 +43,7 @@ class Deviation(NamedTuple):
             return explanation(self.task, self.agent)
         score = min(fitting, key=lambda score: abs(score["mean"] - self.published))
         setting = ", ".join(f"{name} {value:g}" for name, value in score["hyperparameters"].items())
-        return (
-            f"other hyperparameters: {setting} scores {score['mean']:.2f} on tuning tasks; the paper's are not stated"
-        )
+        return f"would fit: {setting}, {score['mean']:.2f} on tuning tasks; what the paper's search chose is not stated"
 
     @property
     def z(self) -> float:
@@ -72,8 +77,9 @@ def deviations_markdown(number: int, rows: list[Row]) -> str:
         "",
         f"{len(found) - len(outside)} of {len(found)} cells within 2 combined standard errors (ours, the paper's over "
         f"{PUBLISHED_TASKS} tasks of the same spread, and its rounding to one decimal).",
+        *_NOTES.get(number, []),
         "",
-        "| setup | agent | ours | paper | combined error | difference in errors | cause |",
+        "| setup | agent | ours | paper | combined error | difference in errors | what may be why |",
         "|---|---|---:|---:|---:|---:|---|",
     ]
     for d in found:

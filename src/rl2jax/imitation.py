@@ -47,8 +47,9 @@ def imitating_agent(student: Agent, teacher: Agent, student_share: float) -> Age
         return student.init(key_student), teacher.init(key_teacher)
 
     def step(key: chex.PRNGKey, state: PyTree, trial_obs: TrialObservation):
-        key_student, key_teacher = jax.random.split(key)
-        student_acts = jax.random.bernoulli(jax.random.fold_in(key, 0), student_share)
+        # Who acts must not hang on what the student draws: `fold_in(key, 0)` is the first key of `split(key)`.
+        key_student, key_teacher, key_who = jax.random.split(key, 3)
+        student_acts = jax.random.bernoulli(key_who, student_share)
         student_state, student_action, info = student.step(key_student, state[0], trial_obs)
         teacher_state, teacher_action, told = teacher.step(key_teacher, state[1], trial_obs)
         teacher_action = jnp.asarray(teacher_action, student_action.dtype)

@@ -133,17 +133,19 @@ def make_collect(
 def make_optimisers(config: TrainConfig, num_trials: int):
     """(policy's, baseline's) optimiser with clipping and the config's learning-rate schedule."""
 
-    def optimiser(learning_rate: float, steps: int):
-        learning_rates = schedule(config.learning_rate_schedule, learning_rate, config.iterations * steps)
+    def optimiser(learning_rate: float, iterations: int, steps: int):
+        learning_rates = schedule(config.learning_rate_schedule, learning_rate, iterations * steps)
         clip = [optax.clip(config.gradient_clip)]
         if config.gradient_norm_clip < math.inf:
             clip.append(optax.clip_by_global_norm(config.gradient_norm_clip))
         return optax.chain(*clip, _OPTIMISERS[config.optimiser](learning_rates))
 
+    policy_iterations = max(1, config.iterations - config.baseline_warmup_iterations)
     policy_steps = config.policy_epochs * num_minibatches(num_trials, config.policy_minibatch_trials)
-    policy = optimiser(config.policy_learning_rate, 1 if config.algorithm == "a2c" else policy_steps)
+    policy_steps = 1 if config.algorithm == "a2c" else policy_steps
+    policy = optimiser(config.policy_learning_rate, policy_iterations, policy_steps)
     baseline_steps = config.baseline_epochs * num_minibatches(num_trials, config.baseline_minibatch_trials)
-    baseline = optimiser(config.baseline_learning_rate, baseline_steps)
+    baseline = optimiser(config.baseline_learning_rate, config.iterations, baseline_steps)
     return (optax.identity() if config.algorithm == "trpo" else policy), baseline
 
 
@@ -193,10 +195,10 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
         trial_done = trajectory.trial_done if in_lanes else None
         returns = jax.vmap(discounted_returns, per_trial, 1)(rewards, config.discount, trial_done)
 
-        # The first batch has no scale yet: its own moments serve.
+        # The first batch has no scale yet, but of a baseline that came with one: its own moments serve.
         new_moments = update_moments(state.return_moments, returns, mask)
         moments = jax.tree.map(
-            lambda new, old: jnp.where(state.iteration == 0, new, old), new_moments, state.return_moments
+            lambda new, old: jnp.where(state.return_moments.count == 0, new, old), new_moments, state.return_moments
         )
         mean, scale = _baseline_scale(config, moments)
         if estimates:
@@ -230,9 +232,10 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
             key_policy, networks, config, policy_optimiser, state, batch, mesh
         )
         if config.baseline_warmup_iterations:
-            new, old = (policy_params, policy_opt_state), (state.params["policy"], state.policy_opt_state)
+            new = policy_params, policy_opt_state, info
+            old = state.params["policy"], state.policy_opt_state, jax.tree.map(jnp.zeros_like, info)
             warm = state.iteration >= config.baseline_warmup_iterations
-            policy_params, policy_opt_state = jax.tree.map(lambda n, o: jnp.where(warm, n, o), new, old)
+            policy_params, policy_opt_state, info = jax.tree.map(lambda n, o: jnp.where(warm, n, o), new, old)
 
         baseline = state.params["baseline"], state.baseline_opt_state
         if shared:  # was fitted with the policy

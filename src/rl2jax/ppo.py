@@ -1,5 +1,6 @@
 """The paper's "first-order implementation of TRPO": clipped ratio, epochs, a KL limit; knows no environment.
 
+The paper says no more than that; the rest is what is known of its authors' settings (docs/design.md).
 Schulman et al. 2017, equation 7, for the clipped surrogate. The KL limit keeps the parameters with the best
 surrogate among the epochs whose mean KL is within `max_kl`; if none is, the last epoch's step is halved
 until it is.

@@ -30,6 +30,8 @@ from rl2jax.vision.raycast import HEIGHT, WIDTH
 from rl2jax.vision.wad import free_cells
 
 SEED = 1  # of the tasks, as in the tables: these are the first trials of those evaluations
+# Asked agents draw from a stream of their own: the i-th key of `split` is that of the i-th trial (`evaluate`).
+_BESIDE = 0xBE51DE
 THOMPSON_DRAWS = 1000
 _FRAMES_ACROSS = 16
 _Recording = dict[str, Any]
@@ -141,7 +143,7 @@ def _bandit_recordings(task: Task, played: Played, key: chex.PRNGKey) -> list[_R
 
     def asked(name: str, num_draws: int) -> np.ndarray:
         shares = partial(shares_beside, _reference(task, name), num_draws=num_draws, num_actions=task.env.num_actions)
-        keys = jax.random.split(key, len(played.params.probs))
+        keys = jax.random.split(jax.random.fold_in(key, _BESIDE), len(played.params.probs))
         return np.asarray(jax.jit(jax.vmap(shares, (0, 1)))(keys, played.trajectory.trial_obs))
 
     gittins_arm, thompson_share = np.argmax(asked("gittins", 1), axis=-1), asked("thompson", THOMPSON_DRAWS)

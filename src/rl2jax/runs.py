@@ -31,6 +31,7 @@ from rl2jax.files import (
     write_atomically,
 )
 from rl2jax.learner import TrainState
+from rl2jax.moments import Moments
 from rl2jax.processes import is_first
 from rl2jax.tasks import Task, parse_task
 from rl2jax.train import Learner
@@ -84,12 +85,14 @@ class Start(NamedTuple):
       name: of where it comes from, for messages.
       policy: its parameters.
       baseline: the baseline's; None where they are not known.
+      return_moments: the scale that the baseline predicts on; None where it is not known.
       trainings: that led to them, the oldest first, each as `described`.
     """
 
     name: str
     policy: PyTree
     baseline: PyTree | None
+    return_moments: Moments | None
     trainings: list[dict[str, Any]]
 
 
@@ -229,12 +232,16 @@ def start_of(run: Run) -> Start:
     Raises:
       RunError, checkpoint.CheckpointError: as `load_state`.
     """
-    params = load_state(run).params
-    return Start(str(run.folder), params["policy"], params["baseline"], [*ancestry(run), described(run)])
+    state = load_state(run)
+    trainings = [*ancestry(run), described(run)]
+    return Start(str(run.folder), state.params["policy"], state.params["baseline"], state.return_moments, trainings)
 
 
 def started_from(run: Run, start: Start) -> TrainState:
     """A fresh train state with other parameters; the baseline's only if its inputs are the same.
+
+    A baseline of the same trials and discount keeps the scale of its predictions, with the weight of a single step;
+    other trials have another scale, which the first batch gives.
 
     Raises:
       RunError: if the policies differ in an array.
@@ -250,9 +257,19 @@ def started_from(run: Run, start: Start) -> TrainState:
                 f"{_settings_there(run, start)}"
             )
     baseline, known = fresh.params["baseline"], start.baseline
+    moments = fresh.return_moments
     if known is not None and jax.tree.map(jnp.shape, baseline) == jax.tree.map(jnp.shape, known):
         baseline = known
-    return fresh._replace(params={"policy": start.policy, "baseline": baseline})
+        if start.return_moments is not None and _returns_as_before(run, start):
+            moments = start.return_moments._replace(count=jnp.ones(()))
+    return fresh._replace(params={"policy": start.policy, "baseline": baseline}, return_moments=moments)
+
+
+def _returns_as_before(run: Run, start: Start) -> bool:
+    before = start.trainings[-1]
+    there, here = before["config"], run.config.to_json()
+    same = all(there.get(name, here[name]) == here[name] for name in ("discount", "normalise_returns"))
+    return same and before["task"] == run.task.name
 
 
 def _settings_there(run: Run, start: Start) -> str:

@@ -75,6 +75,10 @@ def _last_common_iteration(runs: list[Run]) -> int:
 
 def _start(runs: list[Run], learner: SeedLearner, resume: bool) -> TrainState:
     iteration = _last_common_iteration(runs) if resume else 0
+    if resume:
+        # What came after is repeated to the bit. Left there, it would push what all have out of the newest two.
+        for run in runs:
+            checkpoint.remove_after(run.checkpoints, iteration)
     if iteration == 0:
         return learner.init(jnp.stack([jax.random.key(run.seed) for run in runs]))
     states = [load_state(run, iteration) for run in runs]

@@ -18,6 +18,19 @@ class EpochInfo(NamedTuple):
     grad_norm: chex.Array
 
 
+_LARGEST_NORM = 1e30
+
+
+def gradient_norm(grads: PyTree) -> chex.Array:
+    """Euclidean norm of a gradient, at most 1e30; NaN if the gradient has one; float32 [].
+
+    One with infinities, or too large for its square to be a float32, does no harm: the optimiser clips it.
+    """
+    bounded = jax.tree.map(lambda g: jnp.clip(g, -_LARGEST_NORM, _LARGEST_NORM), grads)
+    largest = jnp.maximum(optax.tree.norm(bounded, ord=jnp.inf), jnp.finfo(jnp.float32).tiny)
+    return jnp.minimum(largest * optax.tree.norm(jax.tree.map(lambda g: g / largest, bounded)), _LARGEST_NORM)
+
+
 def num_minibatches(num_trials: int, minibatch_trials: int) -> int:
     """How many equal minibatches of about `minibatch_trials` make an epoch; at least 1."""
     return max(1, round(num_trials / minibatch_trials))
@@ -58,7 +71,7 @@ def minibatch_epoch(
         loss, grads = jax.value_and_grad(loss_fn)(params, minibatch)
         updates, opt_state = optimiser.update(grads, opt_state, params)
         params = optax.apply_updates(params, updates)
-        return (params, opt_state), EpochInfo(loss, optax.tree.norm(grads))
+        return (params, opt_state), EpochInfo(loss, gradient_norm(grads))
 
     (params, opt_state), info = jax.lax.scan(step, (params, opt_state), order)
     return params, opt_state, jax.tree.map(jnp.mean, info)

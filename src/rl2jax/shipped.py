@@ -166,7 +166,7 @@ def start_of_agent(name: str, recipe: str = "best", folder: Path | None = None) 
     shipped, _, params = _load(name, recipe, folder)
     kept = ("task", "seed", "commit", "jax", "config", "parameters_sha256")
     trainings = [{name: s[name] for name in kept} | {"iteration": s["iterations"]} for s in shipped.stages]
-    return Start(f"{recipe}/{name}", params, None, trainings)
+    return Start(f"{recipe}/{name}", params, None, None, trainings)
 
 
 def _load(name: str, recipe: str, folder: Path | None) -> tuple[ShippedAgent, Networks, PyTree]:

@@ -203,10 +203,10 @@ def _is_above(row: Row, other: Row) -> bool:
 
     On common tasks, where scores rise and fall together, this finds less than a test in pairs, and nothing else.
     """
-    errors = [row.get("standard_error"), other.get("standard_error")]
-    if None in errors:
+    error, other_error = row.get("standard_error"), other.get("standard_error")
+    if error is None or other_error is None:
         return False
-    return row["mean"] - other["mean"] > _ONE_SIDED * math.hypot(*errors)
+    return row["mean"] - other["mean"] > _ONE_SIDED * math.hypot(error, other_error)
 
 
 def _cell(agent: str, row: Row | None, published: float | None, limit: float | None, bold: bool) -> Cell:

@@ -19,7 +19,7 @@ from rl2jax.experiment import progress_bar, train_cell, train_recipe
 from rl2jax.files import write_atomically
 from rl2jax.published import MAZES
 from rl2jax.report import read_rows, write_rows
-from rl2jax.runs import Run, open_run, trained_agent
+from rl2jax.runs import Run, ancestry, open_run, trained_agent
 from rl2jax.sessions import read_metrics
 from rl2jax.tables import read_results, readable_tasks
 from rl2jax.tasks import parse_task, slug
@@ -95,9 +95,7 @@ def reproduce(plan: Plan, console: Console) -> None:
             write_report(plan)
     if not runs and (plan.preset or plan.recipe):
         runs = [_train(plan, console)]
-    first = "rl2" if plan.runs or plan.recipe is None else f"rl2_{plan.recipe.replace('-', '_')}"
-    names = [first if number == 0 else f"{first}-{run.folder.name}" for number, run in enumerate(runs)]
-    players = [_of_run(run, name, plan) for run, name in zip(runs, names, strict=True)]
+    players = [_of_run(run, name, plan) for run, name in zip(runs, _names(plan, runs), strict=True)]
     for task in plan.tasks:
         played = [_play(plan, task, player, console) for player in players]
         if any(played) or not pictured(plan.results.parent, task)["film"].path.exists():
@@ -123,6 +121,22 @@ def _train(plan: Plan, console: Console) -> Run:
         return train_recipe(folder, TRAINING_TASK, plan.recipe, training_seed=plan.training_seed, console=console)
     assert plan.preset is not None
     return train_cell(folder, TRAINING_TASK, plan.preset, training_seed=plan.training_seed, console=console)
+
+
+def _names(plan: Plan, runs: list[Run]) -> list[str]:
+    """Agents of reinforcement learning alone are "rl2", those that began by imitating "rl2_best".
+
+    Of several of a kind, later ones carry their folder's name too.
+    """
+    names: list[str] = []
+    for run in runs:
+        trainings = [*(stage["config"] for stage in ancestry(run)), run.config.to_json()]
+        imitated = any(config.get("algorithm") == "imitation" for config in trainings)
+        kind = "rl2_best" if imitated else "rl2"
+        if plan.recipe is not None and not plan.runs:
+            kind = f"rl2_{plan.recipe.replace('-', '_')}"
+        names.append(kind if kind not in names else f"{kind}-{run.folder.name}")
+    return names
 
 
 def _reference(task: str, name: str) -> Player:
@@ -205,10 +219,15 @@ def draw(plan: Plan, task: str, player: Player) -> None:
 
 
 def draw_curves(plan: Plan, runs: list[Run]) -> None:
-    """Figure 5, of the runs that have rows of training."""
-    curves = [rows for run in runs if (rows := read_metrics(run.folder))]
+    """Figure 5, of the runs that have rows of training; of one in stages, the last stage."""
+    curves: dict[str, list[Any]] = {}
+    for run in runs:
+        if rows := read_metrics(run.folder):
+            earlier = len(ancestry(run))
+            label = readable_tasks(run.task.name) + (f", after {earlier} earlier stages" if earlier else "")
+            curves.setdefault(label, []).append(rows)
     if curves:
-        figure = pictures.training_curves({readable_tasks(runs[0].task.name): curves})
+        figure = pictures.training_curves(curves)
         figure.savefig(pictured(plan.results.parent, TRAINING_TASK)["curves"].path, dpi=120)
 
 
