@@ -1,7 +1,7 @@
 """Beside Gittins, and inside: what a trained agent does on 5 arms, and what its hidden state knows about them.
 
-    python examples/read_its_mind.py                            # imitated Gittins, was never told to count
-    python examples/read_its_mind.py --recipe best-scratch      # learned from reward, and to predict the arms
+    python examples/read_its_mind.py                    # one GRU: learned from reward, and to predict the arms
+    python examples/read_its_mind.py --recipe best      # a memory for each arm: imitated Gittins, never told to count
 
 1. The agent and the Gittins index play the same bandits. How often would Gittins have done in the agent's place what
    the agent did?
@@ -14,7 +14,9 @@ import argparse
 from pathlib import Path
 from typing import NamedTuple
 
+import chex
 import jax
+import jax.flatten_util
 import matplotlib
 
 matplotlib.use("Agg")
@@ -39,12 +41,12 @@ class Replay(NamedTuple):
     """An agent that is shown trials as they went: numpy leaves [num_steps, num_tasks, ...].
 
     Attributes:
-      state: its memory once it has seen step t, before it acts.
+      state: its memory once it has seen step t, before it acts; all of it as one vector.
       action: what it would do.
     """
 
-    state: np.ndarray
-    action: np.ndarray
+    state: chex.Array
+    action: chex.Array
 
 
 def replay(agent, trial_obs):
@@ -53,7 +55,7 @@ def replay(agent, trial_obs):
     def one_trial(trial_obs):
         def step(state, seen):
             state, action, _ = agent.step(jax.random.key(0), state, seen)
-            return state, Replay(state, action)
+            return state, Replay(jax.flatten_util.ravel_pytree(state)[0], action)
 
         return jax.lax.scan(step, agent.init(jax.random.key(0)), trial_obs)[1]
 
@@ -171,8 +173,9 @@ def draw(decoded, means, scores, title, path):
             right.plot(1 - np.array(numbers), styles[name], marker="o", markersize=3, color=f"C{column}", label=label)
     right.set_xticks(range(len(numbers)), [f"{low}-{high}" for low, high in RANGES[: len(numbers)]])
     right.set_yscale("log")
-    right.set_ylim(10, 5e-4)  # 1 - R squared, the best on top, with room for the legend below
-    explained = (0, 0.5, 0.9, 0.99, 0.999)
+    best = min(1 - number for curves in scores.values() for numbers in curves.values() for number in numbers)
+    right.set_ylim(10, min(5e-4, best / 2))  # 1 - R squared, the best on top, with room for the legend below
+    explained = [share for share in (0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999) if 1 - share >= best / 2]
     right.set_yticks([1 - share for share in explained], [f"{share:g}" for share in explained])
     right.minorticks_off()
     right.grid(axis="y", color="0.9")
@@ -184,7 +187,7 @@ def draw(decoded, means, scores, title, path):
 def main(arguments=None):
     """Plays, compares, decodes, prints and draws."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--recipe", default="best", help="best or best-scratch (default %(default)s)")
+    parser.add_argument("--recipe", default="best-scratch", help="best or best-scratch (default %(default)s)")
     parser.add_argument("--num-tasks", type=int, default=2000, help="trials (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the tasks (default 0)")
     parser.add_argument("--out", type=Path, default=Path("runs/examples"), help="folder (default %(default)s)")

@@ -6,16 +6,16 @@ from experiments.documents import put_table
 from rl2jax.files import write_atomically
 from rl2jax.published import TABLES, agent_name
 from rl2jax.report import format_score
-from rl2jax.tables import LIMIT, Row, best_documented, read_results, short, trained_part
+from rl2jax.tables import LIMIT, PAPERS_PRESETS, Row, best_documented, read_results, short, trained_part
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 RESULTS = ROOT / "experiments" / "results"
-# Column -> agents of its rows, each with a preset that they must have; None: any, the name says it.
-COLUMNS: dict[str, dict[str, str | None]] = {
-    "ours, the paper's recipe": {"rl2": "paper", "rl2_paper": None},
-    "ours, best-scratch": {"rl2_best_scratch": None},
-    "ours, best": {"rl2_best": None},
+# Column -> agents of its rows, each with the presets that they may have; empty: the agent's name says it.
+COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
+    "ours, the paper's recipe": {"rl2": PAPERS_PRESETS, "rl2_paper": ()},
+    "ours, best-scratch": {"rl2_best_scratch": ()},
+    "ours, best": {"rl2_best": ()},
 }
 
 
@@ -28,7 +28,7 @@ def summary(number: int, rows: list[Row]) -> str:
     for task, scores in published.scores.items():
         cells = [short(task), f"{scores['rl2']:g}"]
         for wanted in COLUMNS.values():
-            found = [r for r in rows if r["task"] == task and wanted.get(r["agent"], "") in (None, r.get("preset"))]
+            found = [r for r in rows if r["task"] == task and _is_wanted(r, wanted)]
             cells.append(_score(max(found, key=lambda r: (r["iteration"], r["num_tasks"]))) if found else "–")
         references = [r for (of, agent), r in chosen.items() if of == task and _is_reference(agent, r)]
         best = max(references, key=lambda r: r["mean"], default=None)
@@ -39,6 +39,11 @@ def summary(number: int, rows: list[Row]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
 
 
+def _is_wanted(row: Row, wanted: dict[str, tuple[str, ...]]) -> bool:
+    presets = wanted.get(row["agent"])
+    return presets is not None and (not presets or row.get("preset") in presets)
+
+
 def _is_reference(agent: str, row: Row) -> bool:
     return agent != LIMIT and not agent.startswith("rl2") and agent != "imitation" and row["num_tasks"] >= 10_000
 
@@ -46,6 +51,8 @@ def _is_reference(agent: str, row: Row) -> bool:
 def _score(row: Row) -> str:
     part = trained_part(row)
     so_far = "" if part is None else f" after {part[0]} of {part[1]} iterations"
+    if row.get("preset") == "paper-first-order":
+        so_far += ", first-order"
     return format_score(row).removesuffix(" (standard error)").replace("+-", "±") + so_far
 
 

@@ -1,10 +1,13 @@
 """The cost model: its operations against XLA's count of a compiled program, and what it adds up to."""
 
+import json
 import math
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from helpers import random_params
 
@@ -30,6 +33,8 @@ from rl2jax.train import Learner
 from rl2jax.trial import Trial
 from rl2jax.trpo import fisher_vector_product
 from rl2jax.types import TrialObservation
+
+ROOT = Path(__file__).parents[1]
 
 # What XLA counts and the model leaves out: gates, biases and softmax, about 20 operations per unit and step
 # beside the 6 * units of the products; of an LSTM about twice as many, so that it is given twice the units.
@@ -196,3 +201,12 @@ def test_training_time_is_iterations_times_an_iteration():
 def test_peaks_are_measured():
     assert matmul_peak(64, 1) > 1e6
     assert copy_bandwidth(1, 1) > 1e6
+
+
+def test_efficiencies_are_those_of_the_committed_benchmark():
+    rows = json.loads((ROOT / "experiments" / "results" / "benchmarks" / "cpu.json").read_text())
+    parts = {"collect": "rollout", "fisher": "2 Fisher products", "line search": "values"}
+    for phase, efficiency in EFFICIENCY.items():
+        shares = [row["of_floor"] for row in rows if row["part"] == parts.get(phase, phase)]
+        assert len(shares) == 3
+        assert efficiency == pytest.approx(np.median(shares), abs=0.005), phase

@@ -148,6 +148,6 @@ def test_errors_and_intervals():
     np.testing.assert_allclose([mean, error], [7 / 3, values.std(ddof=1) / np.sqrt(3)])
     np.testing.assert_allclose(interval((1.0, 0.5)), (0.02, 1.98))
     agreeing = [{"x": 1.0, "x_error": 0.3}, {"x": 1.0, "x_error": 0.4}]
-    np.testing.assert_allclose(pooled(agreeing, "x"), (1.0, 0.25))  # sqrt(0.09 + 0.16) / 2
+    np.testing.assert_allclose(pooled(agreeing, "x"), (1.0, np.sqrt((0.09 + 0.16) / 2)))  # both of the same tasks
     apart = [{"x": 0.0, "x_error": 0.0}, {"x": 2.0, "x_error": 0.0}]
     np.testing.assert_allclose(pooled(apart, "x"), (1.0, 1.0))  # sample deviation sqrt 2, over sqrt 2

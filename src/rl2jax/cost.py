@@ -31,12 +31,12 @@ from rl2jax.vision_network import Frames, SharedRecurrentNetwork
 # gradient, 2 Fisher products, baseline; a line search is a forward pass, as values are), on two idle cores; a share
 # differs between machines far less than a time does.
 EFFICIENCY = {
-    "collect": 0.62,
-    "values": 0.65,
+    "collect": 0.63,
+    "values": 0.62,
     "gradient": 0.48,
-    "fisher": 0.61,
-    "line search": 0.65,
-    "baseline": 0.51,
+    "fisher": 0.54,
+    "line search": 0.62,
+    "baseline": 0.47,
 }
 # Threefry with 20 rounds of an addition, a rotation (three operations) and a xor, and its key schedule, per 64 bits.
 _OPERATIONS_PER_HASH = 120

@@ -18,6 +18,7 @@ Row = dict[str, Any]
 FORMATS = ("terminal", "markdown", "latex", "csv")
 # Rows that are not the paper's columns, in the order in which they are shown after them.
 LIMIT = "limit"
+PAPERS_PRESETS = ("paper", "paper-first-order")
 _ONE_SIDED = NormalDist().inv_cdf(0.95)
 
 
@@ -101,14 +102,17 @@ _FIELDS: list[tuple[str, str, Callable[[Any], bool]]] = [
 
 
 def best_documented(rows: Iterable[Row]) -> dict[tuple[str, str], Row]:
-    """(task, agent) -> row; of several the one over the most tasks, of those the first training seed."""
+    """(task, agent) -> row; of several one of the paper's preset, then over the most tasks, then the first seed."""
     chosen: dict[tuple[str, str], Row] = {}
     for row in rows:
         place = (row["task"], row["agent"])
-        rank = (row.get("num_tasks", 0), -row.get("training_seed", 0))
-        if place not in chosen or rank > (chosen[place].get("num_tasks", 0), -chosen[place].get("training_seed", 0)):
+        if place not in chosen or _rank(row) > _rank(chosen[place]):
             chosen[place] = row
     return chosen
+
+
+def _rank(row: Row) -> tuple[bool, int, int]:
+    return row.get("preset") in PAPERS_PRESETS, row.get("num_tasks", 0), -row.get("training_seed", 0)
 
 
 def opponents(rows: list[Row], task: str) -> dict[str, Row]:
@@ -192,7 +196,9 @@ def _best(line: dict[str, Row], rows: list[Row]) -> set[str]:
         return set()
     better: dict[str, set[str]] = {agent: set() for agent in tested}
     for row in rows:
-        better.get(row["agent"], set()).update(row.get("significantly_better", []))
+        shown = tested.get(row["agent"])
+        if shown is not None and row.get("parameters_sha256") == shown.get("parameters_sha256"):  # the same agent
+            better[row["agent"]].update(row.get("significantly_better", []))
     for agent, row in tested.items():
         better[agent] |= {other for other in tested if _is_above(tested[other], row)}
     return {agent for agent, names in better.items() if not names & tested.keys()}
