@@ -34,7 +34,7 @@ def summary(number: int, rows: list[Row]) -> str:
         best = max(references, key=lambda r: r["mean"], default=None)
         cells.append(f"{_score(best)} {agent_name(best['agent'])}" if best else "–")
         limit = chosen.get((task, LIMIT))
-        cells.append(f"{limit['mean']:.2f}" if limit else "–")
+        cells.append(_limit(limit) if limit else "–")
         lines.append(cells)
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
 
@@ -42,6 +42,11 @@ def summary(number: int, rows: list[Row]) -> str:
 def _is_wanted(row: Row, wanted: dict[str, tuple[str, ...]]) -> bool:
     presets = wanted.get(row["agent"])
     return presets is not None and (not presets or row.get("preset") in presets)
+
+
+def _limit(row: Row) -> str:
+    error = row.get("standard_error")  # an exact value has none
+    return f"{row['mean']:.2f}" + (f" ± {error:.2f}" if error else "")
 
 
 def _is_reference(agent: str, row: Row) -> bool:

@@ -145,7 +145,7 @@ def test_a_replay_is_what_was_played(examples, gittins):
 
 
 def test_a_memory_in_several_parts_is_read_as_one_vector(examples, gittins):
-    """As that of an agent with a memory for each arm: memories of 4 units, their sum, what is read of them, the time."""
+    """As that of an agent with a memory for each arm: its memories, their sum, what is read of them, the time."""
     env = BernoulliBandit(3)
     config = TrainConfig(network="per_arm", gru_units=4, num_episodes=12, task_inference_coefficient=0.0)
     networks = make_networks(env, config)
