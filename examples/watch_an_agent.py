@@ -30,8 +30,9 @@ LINES = 12  # of the first pulls, one line each
 
 def play(name, recipe, seed):
     """One trial of a shipped agent: (task distribution, task, trajectory), the arrays numpy [num_steps, ...]."""
-    task = parse_task(describe(name, recipe).task)
-    trial = Trial(task.env, task.num_episodes)
+    shipped = describe(name, recipe)
+    task = parse_task(shipped.task)
+    trial = Trial(task.env, task.num_episodes, shipped.config.first_step_flag)
     key_task, key_trial = jax.random.split(evaluation_key(seed))
     params = trial.env.sample_params(key_task)
     trajectory = jax.jit(rollout, static_argnums=(1, 2))(key_trial, rl2jax.load_agent(name, recipe), trial, params)

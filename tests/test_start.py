@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from rl2jax import checkpoint
 from rl2jax.config import TrainConfig
 from rl2jax.runs import RunError, ancestry, create_run, load_state, open_run, parameters_digest
 from rl2jax.sessions import train_run
@@ -47,6 +48,19 @@ def test_it_starts_with_the_other_runs_parameters_and_its_own_randomness(first, 
     trained = train_run(run).state  # without resume, as a new run is
     assert int(trained.iteration) == 4
     assert not equal(trained.params, source.params)
+
+
+def test_of_the_same_seed_it_meets_other_tasks(first, tmp_path):
+    """In every stage: no trial's key of the first batch is one of an earlier stage's, whatever the batches' sizes."""
+    stages = [first]
+    for number, batch in enumerate((40, 80)):
+        config = CONFIG.replace(batch_size=batch)
+        stages.append(create_run(tmp_path / f"{number}", TASK, config, seed=3, start=stages[-1]))
+        checkpoint.save(stages[-1].checkpoints, 1, load_state(stages[-1]))
+    keys = [load_state(stage, 0).key for stage in stages[1:]] + [first.learner.init(jax.random.key(3)).key]
+    trials = [jax.random.key_data(jax.random.split(jax.random.split(key, 3)[1], 20)) for key in keys]
+    drawn = {tuple(key) for keys_of_stage in trials for key in np.asarray(keys_of_stage).tolist()}
+    assert len(drawn) == 60
 
 
 def test_killed_and_resumed_equals_never_stopped(first, tmp_path):

@@ -253,6 +253,15 @@ def test_the_filter_is_bayes_rule(env):
         np.testing.assert_allclose(found[seen][0].estimate.sum(axis=0), joint / joint.sum(), rtol=1e-4)
 
 
+def test_the_filter_takes_a_second_episode_for_a_new_one():
+    """Whose blocks begin anew, though the trial's time is no multiple of them."""
+    env = RestlessBandit(5, jump=True, better_percent=80, low_percent=5, high_percent=30, block_length=2)
+    history = [(0, 1.0), (1, 1.0), (1, 0.0), (0, 0.0), (0, 1.0)]
+    found = states(restless.bayes_filter(env, 2), history + history)
+    for first, second in zip(found[:5], found[5:10], strict=True):
+        np.testing.assert_array_equal(first[0].estimate, second[0].estimate)
+
+
 @pytest.mark.parametrize("settings", [{}, {"jump": True}, {"jump": True, "better_percent": 75}])
 def test_the_filters_model_is_the_tasks(settings):
     """Rows are distributions, uniform p1 stays uniform, and one step of the walk has the volatility's spread."""

@@ -207,11 +207,11 @@ def interval(mean_and_error: tuple[float, float]) -> tuple[float, float]:
 
 
 def pooled(measured: list[dict[str, Any]], name: str) -> tuple[float, float]:
-    """Mean over seeds, and its error: the larger of what differs between seeds, and of what does between tasks.
+    """Mean over seeds, and its error: of what differs between seeds, and of what does between tasks, together.
 
     All seeds play the same tasks, so that more of them say no more of how the tasks were drawn.
     """
     means = np.array([m[name] for m in measured])
     within = float(np.mean([m[f"{name}_error"] ** 2 for m in measured]))
     between = float(means.var(ddof=1)) / len(means) if len(means) > 1 else 0.0
-    return float(means.mean()), float(np.sqrt(max(within, between)))
+    return float(means.mean()), float(np.sqrt(within + between))

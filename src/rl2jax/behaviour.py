@@ -33,6 +33,6 @@ def pull_shares(trial: Trial) -> Callable[[Trajectory, BanditParams], jax.Array]
     def statistic(trajectory: Trajectory, params: BanditParams) -> jax.Array:
         better_arms = jnp.sum(params.probs[None, :] > params.probs[:, None], axis=1)
         group = better_arms * num_ranks // num_arms
-        return averaging @ jax.nn.one_hot(group[trajectory.action], num_ranks)
+        return jnp.matmul(averaging, jax.nn.one_hot(group[trajectory.action], num_ranks), precision="highest")
 
     return statistic

@@ -121,7 +121,9 @@ def evaluate(
     @partial(jax.jit, compiler_options=_compiler_options())
     def play_batch(indices, wanted):
         rewards, statistics = jax.vmap(play, out_axes=(1, 0))(indices)
-        sums = jax.tree.map(lambda x: jnp.einsum("b...,b->...", x.astype(jnp.float32), wanted), statistics)
+        sums = jax.tree.map(
+            lambda x: jnp.einsum("b...,b->...", x.astype(jnp.float32), wanted, precision="highest"), statistics
+        )
         return rewards.sum(axis=0), jnp.sum(rewards * wanted, axis=1), sums
 
     totals, sums = [], None

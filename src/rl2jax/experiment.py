@@ -170,7 +170,7 @@ def train_recipe(
     run = None
     for number, stage in enumerate(stages(recipe, parse_task(task_name))):
         where = folder / stage.name
-        # A seed for each stage: two of the same batch size would learn from the same tasks again.
+        # A seed for each stage, for their names; that they meet other tasks is seen to by `runs.started_from`.
         settings: dict[str, Any] = {"source": recipe, "training_seed": training_seed + number, "console": console}
         run = train_stage(where, stage, **settings, start=run, checkpoint_minutes=checkpoint_minutes)
     assert run is not None

@@ -41,6 +41,7 @@ from rl2jax.types import PyTree
 _FORMAT = 2  # 1 had no digest of itself
 RUN_FILE = "run.json"
 _SHAPING = ("network", "cell", "gru_units", "weight_norm", "shared_trunk", "time_input", "task_inference_coefficient")
+_CONTINUED = 0xC0111
 _CHECKPOINTS, _LOCK = "checkpoints", ".lock"
 
 
@@ -262,7 +263,11 @@ def started_from(run: Run, start: Start) -> TrainState:
         baseline = known
         if start.return_moments is not None and _returns_as_before(run, start):
             moments = start.return_moments._replace(count=jnp.ones(()))
-    return fresh._replace(params={"policy": start.policy, "baseline": baseline}, return_moments=moments)
+    # Of the same seed, it would meet the same tasks again, by the same randomness: a fold of its own for each stage,
+    # far from the small numbers, which are the keys of `split`.
+    key = jax.random.fold_in(fresh.key, _CONTINUED + len(start.trainings))
+    params = {"policy": start.policy, "baseline": baseline}
+    return fresh._replace(params=params, return_moments=moments, key=key)
 
 
 def _returns_as_before(run: Run, start: Start) -> bool:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 # Values closer than this, relative to their size, count as tied: sums of equal terms can differ in the last bits.
 _TIE_TOLERANCE = 1e-5
+_PRECISION = "highest"  # recent GPUs would round factors to TF32, to less than what ties are told by
 
 
 def value_iteration(reward: chex.Array, transition: chex.Array) -> chex.Array:
@@ -24,7 +25,7 @@ def value_iteration(reward: chex.Array, transition: chex.Array) -> chex.Array:
     _check_shapes(reward, transition)
 
     def backup(value, reward_t):
-        q = reward_t + jnp.einsum("san,n->sa", transition, value)
+        q = reward_t + jnp.einsum("san,n->sa", transition, value, precision=_PRECISION)
         return q.max(axis=-1), q
 
     _, q = jax.lax.scan(backup, jnp.zeros(reward.shape[1], reward.dtype), reward, reverse=True)
@@ -65,11 +66,11 @@ def extended_value_iteration(
         moved = rows.at[:, :, best].add(0.5 * slack)
         # The surplus of 1 is taken from the worst states: what is left up to i is max(0, mass up to i - surplus).
         surplus = moved.sum(axis=-1, keepdims=True) - 1.0
-        up_to = jnp.einsum("saj,ji->sai", moved, first)
+        up_to = jnp.einsum("saj,ji->sai", moved, first, precision=_PRECISION)
         optimistic = jnp.maximum(up_to - surplus, 0.0) - jnp.maximum(up_to - moved - surplus, 0.0)
         full = moved[:, :, best, None] > 1.0
         optimistic = jnp.where(full, (states == best).astype(rows.dtype), optimistic)
-        q = reward_t + jnp.einsum("san,n->sa", optimistic, value)
+        q = reward_t + jnp.einsum("san,n->sa", optimistic, value, precision=_PRECISION)
         return (q.max(axis=-1), jnp.where(full, rows, optimistic) if accumulate_slack else rows), q
 
     start = jnp.zeros(reward.shape[1], reward.dtype), transition

@@ -215,7 +215,8 @@ def bayes_filter(env: RestlessBandit, num_episodes: int) -> Agent:
     def predict(belief, time):
         """To the next pull."""
         if env.block_length is not None:
-            belief = jnp.where(time % env.block_length == 0, belief[::-1], belief)
+            in_episode = time % env.episode_length
+            belief = jnp.where(in_episode % env.block_length == 0, belief[::-1], belief)
         return jnp.einsum("vi,vij->vj", belief, kernels)
 
     def update(belief, arm, reward, time):
