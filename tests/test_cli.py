@@ -85,6 +85,10 @@ def refused(capsys, arguments, *parts):
         ("bandit:k=5,n=0", [], ["num_episodes (n)", ">= 1"]),
         ("bandit:k=five", [], ["k must be an integer", "five"]),
         ("bandit:q=5", [], ["unknown setting", "q", "k="]),
+        ("bandit:k=3,k=4", [], ["k is given twice"]),
+        ("bandit:k=99999999999", [], ["k must be at most 1000000", "99999999999"]),
+        ("bandit:k=5,n=10", ["--set", "iterations=2", "--iterations", 3], ["--iterations 3", "iterations=2"]),
+        ("bandit:k=5,n=10", ["--preset", "best", "--resume"], ["holds no training by recipe best", "--resume"]),
         ("bandit:k=5,n=10", ["--set", "max_kl=-0.01"], ["max_kl", "-0.01", "> 0"]),
         ("bandit:k=5,n=10", ["--set", "max_kl=nan"], ["max_kl", "nan"]),
         ("bandit:k=5,n=10", ["--set", "colour=3"], ["colour", "gae_lambda"]),
@@ -128,8 +132,29 @@ def test_evaluate_without_a_run(capsys, tmp_path):
     refused(capsys, ["train", "bandit:k=2,n=4", "--resume", "--out", tmp_path / "x"], "holds no run")
 
 
-def test_num_tasks_zero(capsys, trained):
-    refused(capsys, ["evaluate", trained, "--num-tasks", 0], "--num-tasks", "0")
+@pytest.mark.parametrize("num_tasks", [0, 10**20])
+def test_a_number_of_tasks_without_sense(capsys, trained, num_tasks):
+    refused(capsys, ["evaluate", trained, "--num-tasks", num_tasks], "--num-tasks", str(num_tasks), "2147483647")
+
+
+def test_a_recipe_does_not_go_on_in_another_runs_folder(capsys, trained, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for out in (trained, tmp_path):
+        before = sorted(out.iterdir())
+        arguments = ["train", "bandit:k=2,n=4", "--preset", "best", "--resume", "--out", out]
+        refused(capsys, arguments, "holds no training by recipe best")
+        assert sorted(out.iterdir()) == before
+
+
+def test_a_row_that_cannot_be_written_is_refused_before_the_work(capsys, trained, monkeypatch):
+    """/proc takes no files, not even root's."""
+    monkeypatch.setattr("rl2jax.experiment.evaluate_run", None)
+    refused(capsys, ["evaluate", trained, "--num-tasks", 10, "--json", "/proc/row.json"], "--json", "/proc")
+
+
+def test_the_same_run_twice_is_no_comparison(capsys, trained):
+    twice = ["--run", trained, "--run", trained / ".." / trained.name]
+    refused(capsys, ["compare", "bandit:k=2,n=4", "--agents", "random", *twice], "--run", "twice")
 
 
 def test_a_truncated_checkpoint_is_named(capsys, trained, tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -107,6 +108,24 @@ def test_published_numbers_are_the_papers():
     assert second["mdp:s=10,a=5,t=10,n=10"]["rl2"] == 156.2
     assert second["mdp:s=10,a=5,t=10,n=100"]["greedy"] == 1578.5
     assert [len(first), len(second)] == [9, 5]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"task": TASK, "agent": "rl2", "standard_error": 0.1}], "row 1: mean is missing"),
+        (
+            [{"of": "tests"}, {"task": TASK, "agent": "rl2", "mean": "x"}],
+            "row 2: mean must be a finite number, got 'x'",
+        ),
+        ([row("rl2", 6.6, num_tasks=0)], "row 1: num_tasks must be a whole number >= 1, got 0"),
+        ([row("rl2", 6.6, seed="x")], "row 1: seed must be a whole number, got 'x'"),
+    ],
+)
+def test_a_row_that_no_table_could_be_made_of_is_named_by_its_place(tmp_path, rows, message):
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    with pytest.raises(ValueError, match=message):
+        read_results(tmp_path)
 
 
 def test_cells_of_a_table():

@@ -540,3 +540,14 @@ def test_opponents_are_the_best_untrained_agent_and_the_limit():
     ]
     assert opponents(rows, "a") == {"best_reference": {"agent": "gittins", "mean": 3.0}}
     assert opponents(rows, "c") == {}
+
+
+def test_a_folder_may_be_a_text(run, tmp_path):
+    ship(run, "best", ROW, str(tmp_path / "agents"))
+    assert load_agent(NAME, folder=str(tmp_path / "agents"))
+    assert [agent.name for agent in list_agents(str(tmp_path / "agents"))] == [NAME]
+
+
+def test_what_is_no_task_distribution_is_refused(written):
+    with pytest.raises(ValueError, match=r"env must be a rl2jax.envs.TaskDistribution, got 'bandit'"):
+        load_agent(NAME, folder=written, env="bandit")

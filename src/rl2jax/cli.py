@@ -101,7 +101,10 @@ def train(
         return
     with processes.together("preparing the run"):
         changes: dict[str, Any] = parse_overrides(set_ or [])
-        changes |= {k: v for k, v in {"algorithm": algorithm, "iterations": iterations}.items() if v is not None}
+        given: dict[str, Any] = {"algorithm": algorithm, "iterations": iterations}
+        for name, wanted in given.items():
+            if wanted is not None and changes.setdefault(name, wanted) != wanted:
+                raise ValueError(f"--{name} {wanted} and --set {name}={changes[name]} contradict each other; give one")
         for name, off in (("lane_steps", 0), ("trials_per_task", 1)):
             value = changes.get(name, off)
             if engine != "twin" and value != off:  # before a folder is made; EngineLearner has the rule
@@ -155,7 +158,13 @@ def _refuse_with_recipe(recipe: str, options: dict[str, Any]) -> None:
 def _train_recipe(task: str, out: Path, recipe: str, seed: int, resume: bool, checkpoint_minutes: float) -> None:
     """All stages, each a run of its own in `out`; what is done already is not done again."""
     from rl2jax.experiment import Interrupted, train_recipe
+    from rl2jax.recipes import stages
+    from rl2jax.runs import RUN_FILE
+    from rl2jax.tasks import parse_task
 
+    folders = [out / stage.name for stage in stages(recipe, parse_task(task))]
+    if resume and ((out / RUN_FILE).exists() or not any((folder / RUN_FILE).exists() for folder in folders)):
+        raise ValueError(f"--out {out} holds no training by recipe {recipe}; leave --resume out to start one")
     if out.exists() and not resume and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out {out} is not empty; continue what it holds with --resume, or choose another")
     try:

@@ -1,5 +1,6 @@
 """What several commands share: where they write progress, what a task is called, checks of options."""
 
+import tempfile
 from pathlib import Path
 
 from rich.console import Console
@@ -13,12 +14,25 @@ TASK_HELP = (
 ENGINE_HELP = "Of mazes: twin, on the device, or vizdoom, the real engine."
 
 
-def check_json(path: Path | None) -> None:
+def check_file(option: str, path: Path | None) -> None:
     """Refuses a file that cannot be written before the work that would fill it."""
-    if path is not None and not path.parent.is_dir():
-        raise ValueError(f"--json: the folder {path.parent} does not exist")
-    if path is not None and path.is_dir():
-        raise ValueError(f"--json must be a file, {path} is a folder")
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        raise ValueError(f"{option}: the folder {path.parent} does not exist")
+    if path.is_dir():
+        raise ValueError(f"{option} must be a file, {path} is a folder")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"{option}: nothing can be written to {path.parent}: {error.strerror or error}") from None
+
+
+def check_num_tasks(num_tasks: int, least: int = 1) -> None:
+    """Refuses a number of tasks that no evaluation would come to the end of, or learn anything from."""
+    if not least <= num_tasks < 2**31:
+        raise ValueError(f"--num-tasks must be from {least} to {2**31 - 1}, got {num_tasks}")
 
 
 def check_seed(seed: int | None) -> None:

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from rl2jax.cli_options import check_file
+
 
 def agents(
     folder: Annotated[Path | None, typer.Option(help="Where ship --out wrote them; default the package's own.")] = None,
@@ -89,6 +91,7 @@ def figure(
     out = out or Path(f"figure{number}.png")
     if out.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--out must end in .png, .svg or .pdf, got {str(out)!r}")
+    check_file("--out", out)
     rows = tables.read_results(_results(results, figures_of[number]))
     figures.learning_curves(number, rows).savefig(out, dpi=200)
     typer.echo(f"written to {out}")
@@ -115,8 +118,7 @@ def report(
     out = out or results / "report.html"
     if out.suffix not in (".html", ".htm"):
         raise ValueError(f"--out must end in .html, got {str(out)!r}")
-    if not out.parent.is_dir():
-        raise ValueError(f"--out: the folder {out.parent} does not exist")
+    check_file("--out", out)
     recordings, missing = record_all(progress=lambda agent: typer.echo(f"recording trials of {agent}", err=True))
     made = f" {version('rl2jax')}, commit {git_commit() or 'unknown'}"
     built = build_report(results, recordings, missing, made)

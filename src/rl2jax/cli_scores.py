@@ -5,7 +5,16 @@ from typing import Annotated, Any
 
 import typer
 
-from rl2jax.cli_options import ENGINE_HELP, TASK_HELP, check_engine, check_json, check_seed, console, names
+from rl2jax.cli_options import (
+    ENGINE_HELP,
+    TASK_HELP,
+    check_engine,
+    check_file,
+    check_num_tasks,
+    check_seed,
+    console,
+    names,
+)
 
 _MEAN_FRAME_ERROR, _MOST_FRAME_ERROR = 0.5, 3.0  # of 255; a twin stays below
 
@@ -26,10 +35,9 @@ def evaluate(
     from rl2jax.runs import open_run
 
     check_seed(seed)
-    if num_tasks < 1:
-        raise ValueError(f"--num-tasks must be >= 1, got {num_tasks}")
+    check_num_tasks(num_tasks)
     run = open_run(run_folder)
-    check_json(json_file)
+    check_file("--json", json_file)
     check_engine(engine, run.task.name, run.task.kind)
     settings: dict[str, Any] = {"num_tasks": num_tasks, "seed": seed, "deterministic": deterministic}
     if run.task.kind == "maze":
@@ -65,8 +73,7 @@ def ship(
     from rl2jax.runs import open_run
 
     check_seed(seed)
-    if num_tasks < 2:
-        raise ValueError(f"--num-tasks must be >= 2, got {num_tasks}")
+    check_num_tasks(num_tasks, least=2)
     run = open_run(run_folder)
     shipped.require_shippable(run, recipe, out)
     known = {} if results is None else tables.opponents(tables.read_results(results), run.task.name)
@@ -113,10 +120,11 @@ def compare(
     if protocol == "paper" and num_tasks not in (None, 1000):
         raise ValueError(f"--num-tasks must be 1000 with --protocol paper, got {num_tasks}")
     count = num_tasks if num_tasks is not None else 1000 if protocol == "paper" else 10_000
-    if count < 1:
-        raise ValueError(f"--num-tasks must be >= 1, got {count}")
-    check_json(json_file)
+    check_num_tasks(count)
+    check_file("--json", json_file)
     chosen = select_agents(parsed, None if agents is None else names(agents))
+    if len({folder.resolve() for folder in run or []}) < len(run or []):
+        raise ValueError("--run: a folder is given twice")
     trained = run_contenders([open_run(folder) for folder in run or []], parsed)
     trained += [shipped_contender(recipe, parsed) for recipe in names(shipped or "")]
     if not chosen and not trained:
@@ -147,9 +155,8 @@ def limits(
 
     check_seed(seed)
     parsed = parse_task(task)
-    check_json(json_file)
-    if num_tasks < 2:
-        raise ValueError(f"--num-tasks must be >= 2, got {num_tasks}")
+    check_file("--json", json_file)
+    check_num_tasks(num_tasks, least=2)
     row = limit_row(parsed, num_tasks, seed)
     if json_file is not None:
         write_rows(json_file, [row])

@@ -85,7 +85,7 @@ def agent_name(task: Task) -> str:
     return slug(task.name.replace(":s=10,a=5,t=10,", ":"))
 
 
-def list_agents(folder: Path | None = None) -> list[ShippedAgent]:
+def list_agents(folder: Path | str | None = None) -> list[ShippedAgent]:
     """All agents of a folder, by default the package's; ordered by name, each in the order of `RECIPES`.
 
     Raises:
@@ -94,13 +94,13 @@ def list_agents(folder: Path | None = None) -> list[ShippedAgent]:
     return [describe(name, recipe, folder) for name, recipe in _listed(folder)]
 
 
-def describe(name: str, recipe: str = "best", folder: Path | None = None) -> ShippedAgent:
+def describe(name: str, recipe: str = "best", folder: Path | str | None = None) -> ShippedAgent:
     """What is known of an agent; arguments and errors as of `load_agent`."""
     return _read(_find(name, recipe, folder), name, recipe)[0]
 
 
 def load_agent(
-    name: str, recipe: str = "best", folder: Path | None = None, env: TaskDistribution | None = None
+    name: str, recipe: str = "best", folder: Path | str | None = None, env: TaskDistribution | None = None
 ) -> Agent:
     """A trained agent, ready to play: `rl2jax.load_agent("bandit-k5-n10")`.
 
@@ -118,6 +118,8 @@ def load_agent(
       ValueError: for a name or recipe that there is not, listing those that there are.
       ShippedAgentError: if its file is damaged or of another version.
     """
+    if env is not None:
+        require(isinstance(env, TaskDistribution), "env", env, "a rl2jax.envs.TaskDistribution")
     shipped, networks, params = _load(name, recipe, folder)
     if env is not None:
         networks = networks_elsewhere(f"{name} (recipe {recipe})", networks, shipped.config, params, env)
@@ -161,7 +163,7 @@ def _inputs_and_outputs(networks: Networks, others: Networks) -> str:
     return f"its network has one input and one output for each of {here.size} actions, not of {there.size}: "
 
 
-def start_of_agent(name: str, recipe: str = "best", folder: Path | None = None) -> Start:
+def start_of_agent(name: str, recipe: str = "best", folder: Path | str | None = None) -> Start:
     """Its parameters, for a training that starts from them; arguments and errors as of `load_agent`."""
     shipped, _, params = _load(name, recipe, folder)
     kept = ("task", "seed", "commit", "jax", "config", "parameters_sha256")
@@ -169,7 +171,7 @@ def start_of_agent(name: str, recipe: str = "best", folder: Path | None = None) 
     return Start(f"{recipe}/{name}", params, None, None, trainings)
 
 
-def _load(name: str, recipe: str, folder: Path | None) -> tuple[ShippedAgent, Networks, PyTree]:
+def _load(name: str, recipe: str, folder: Path | str | None) -> tuple[ShippedAgent, Networks, PyTree]:
     """(what is known of an agent, its networks, its policy's parameters); as `load_agent`."""
     path = _find(name, recipe, folder)
     shipped, arrays = _read(path, name, recipe)
@@ -187,7 +189,7 @@ def _template(networks: Networks) -> PyTree:
     return jax.eval_shape(lambda: networks.policy_network.init(jax.random.key(0)))
 
 
-def require_shippable(run: Run, recipe: str, folder: Path | None = None) -> None:
+def require_shippable(run: Run, recipe: str, folder: Path | str | None = None) -> None:
     """Refuses what `ship` cannot write, before the evaluation that it needs.
 
     Raises:
@@ -198,13 +200,13 @@ def require_shippable(run: Run, recipe: str, folder: Path | None = None) -> None
     require(run.task.kind in KINDS, f"{run.folder}: task", run.task.name, f"one of {', '.join(KINDS)} to be shipped")
     flag = run.config.first_step_flag
     require(flag == 0, f"{run.folder}: first_step_flag", flag, "0 to be shipped")
-    wanted = ((folder or FOLDER) / recipe).absolute()
+    wanted = (_folder(folder) / recipe).absolute()
     existing = next(path for path in (wanted, *wanted.parents) if path.exists())
     writable = existing.is_dir() and os.access(existing, os.W_OK)
-    require(writable, "folder of shipped agents", str(folder or FOLDER), "one that can be written")
+    require(writable, "folder of shipped agents", str(_folder(folder)), "one that can be written")
 
 
-def ship(run: Run, recipe: str, row: dict[str, Any], folder: Path | None = None) -> Path:
+def ship(run: Run, recipe: str, row: dict[str, Any], folder: Path | str | None = None) -> Path:
     """Writes the policy of a run's newest checkpoint, with where it comes from, in place of the file there was.
 
     Args:
@@ -236,7 +238,7 @@ def ship(run: Run, recipe: str, row: dict[str, Any], folder: Path | None = None)
         "evaluation": {name: row[name] for name in (*_EVALUATION, *_OPPONENTS) if name in row},
         "parameters_sha256": stages[-1]["parameters_sha256"],
     }
-    path = (folder or FOLDER) / recipe / (agent_name(run.task) + _SUFFIX)
+    path = _folder(folder) / recipe / (agent_name(run.task) + _SUFFIX)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, _pack(_flatten(params), description))
     return path
@@ -272,14 +274,18 @@ def _stage(shipped_for: Task, recipe: str, description: dict[str, Any]) -> dict[
     }
 
 
-def _listed(folder: Path | None) -> list[tuple[str, str]]:
+def _folder(given: Path | str | None) -> Path:
+    return FOLDER if given is None else Path(given)
+
+
+def _listed(folder: Path | str | None) -> list[tuple[str, str]]:
     """(name, recipe) of every file, by name and each in the order of `RECIPES`."""
     found = [(name, recipe) for recipe in RECIPES for name in _names(recipe, folder)]
     return sorted(found, key=lambda agent: _natural(agent[0]))
 
 
-def _names(recipe: str, folder: Path | None) -> list[str]:
-    return sorted((path.stem for path in ((folder or FOLDER) / recipe).glob(f"*{_SUFFIX}")), key=_natural)
+def _names(recipe: str, folder: Path | str | None) -> list[str]:
+    return sorted((path.stem for path in (_folder(folder) / recipe).glob(f"*{_SUFFIX}")), key=_natural)
 
 
 def _natural(name: str) -> list[Any]:
@@ -287,13 +293,13 @@ def _natural(name: str) -> list[Any]:
     return [int(part) if number % 2 else part for number, part in enumerate(re.split(r"(\d+)", name))]
 
 
-def _find(name: str, recipe: str, folder: Path | None) -> Path:
+def _find(name: str, recipe: str, folder: Path | str | None) -> Path:
     require(recipe in RECIPES, "recipe", recipe, f"one of {', '.join(RECIPES)}")
     names = _names(recipe, folder)
     if not names:
-        raise ValueError(f"no agent of recipe {recipe!r} is in {folder or FOLDER}; `rl2jax agents` lists all there are")
+        raise ValueError(f"no agent of recipe {recipe!r} is in {_folder(folder)}; `rl2jax agents` lists all there are")
     require(name in names, f"name, with recipe {recipe!r},", name, f"one of {', '.join(names)}")
-    return (folder or FOLDER) / recipe / (name + _SUFFIX)
+    return _folder(folder) / recipe / (name + _SUFFIX)
 
 
 def _flat_name(path: Any) -> str:

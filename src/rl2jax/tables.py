@@ -77,11 +77,18 @@ def read_file(path: Path) -> list[Row]:
         raise ValueError(f"--results: {error}") from None
     if not isinstance(content, list):
         return []
-    rows = [row for row in content if isinstance(row, dict) and {"task", "agent", "mean"} <= row.keys()]
-    for number, row in enumerate(rows, 1):
+    rows = []
+    for number, row in enumerate(content, 1):
+        if not (isinstance(row, dict) and {"task", "agent"} <= row.keys()):
+            continue
+        if "mean" not in row:
+            if "standard_error" in row:
+                raise ValueError(f"--results: {path}, row {number}: mean is missing")
+            continue
         for name, allowed, is_allowed in _FIELDS:
             if name in row and not is_allowed(row[name]):
                 raise ValueError(f"--results: {path}, row {number}: {name} must be {allowed}, got {row[name]!r:.60}")
+        rows.append(row)
     return rows
 
 
@@ -95,7 +102,9 @@ _FIELDS: list[tuple[str, str, Callable[[Any], bool]]] = [
     ("agent", "a text", lambda x: isinstance(x, str)),
     ("mean", "a finite number", _is_number),
     ("standard_error", "a number >= 0, or null", lambda x: x is None or (_is_number(x) and x >= 0)),
-    ("num_tasks", "a whole number", lambda x: isinstance(x, int)),
+    ("num_tasks", "a whole number >= 1", lambda x: isinstance(x, int) and x >= 1),
+    ("seed", "a whole number", lambda x: isinstance(x, int)),
+    ("training_seed", "a whole number", lambda x: isinstance(x, int)),
     ("reward_curve", "a list of numbers", lambda x: isinstance(x, list) and all(map(_is_number, x))),
     ("significantly_better", "a list of agents", lambda x: isinstance(x, list) and all(isinstance(a, str) for a in x)),
 ]

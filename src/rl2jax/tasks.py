@@ -187,6 +187,7 @@ _KINDS = {
     ),
 }
 KINDS = tuple(_KINDS)
+_LARGEST = 10**6
 _EXAMPLES = "bandit:k=5,n=10, mdp:n=10, maze:size=5 or package.module:object"
 
 
@@ -260,10 +261,14 @@ def _parse_settings(text: str, known: list[str], task: str) -> dict[str, int]:
         if name not in known:
             allowed = ", ".join(f"{name}=" for name in known)
             raise ValueError(f"task {task!r}: unknown setting {name!r}; allowed are {allowed}")
+        if name in settings:
+            raise ValueError(f"task {task!r}: {name} is given twice")
         try:
             settings[name] = int(value)
         except ValueError:
             raise ValueError(f"task {task!r}: {name} must be an integer, got {value!r}") from None
+        if name != "n" and abs(settings[name]) > _LARGEST:  # arrays of that size would be waited for without end
+            raise ValueError(f"task {task!r}: {name} must be at most {_LARGEST}, got {value}")
     return settings
 
 
