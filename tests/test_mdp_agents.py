@@ -389,8 +389,7 @@ def test_registry_has_both_conventions_and_their_defaults_first():
     for name, spec in MDP_AGENTS.items():
         if name != "random":
             assert spec.fixed["convention"] == ("true_prior" if name.endswith("_true_prior") else "paper")
-            same = spec.make is MDP_AGENTS[name.removesuffix("_true_prior")].make
-            assert same
+            assert spec.make is getattr(mdp, name.removesuffix("_true_prior"))
         assert (spec.draws_per_step > 0) == ("psrl" in name)
         settings = [tuple(setting.values()) for setting in spec.grid]
         assert len(set(settings)) == len(settings)

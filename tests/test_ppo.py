@@ -316,12 +316,19 @@ def test_losses_over_the_mask(collected):
     np.testing.assert_allclose(results, [np.mean(x[mask == 1]) for x in expected], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "halfway"), [("constant", 0.2), ("linear", 0.1), ("cosine", 0.1)])
-def test_entropy_schedules(name, halfway):
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("constant", [0.2, 0.2, 0.2, 0.2]),
+        ("linear", [0.2, 0.15, 0.1, 0.0]),
+        ("cosine", [0.2, 0.1 * (1 + np.cos(np.pi / 4)), 0.1, 0.0]),
+    ],
+)
+def test_entropy_schedules(name, expected):
     """From the coefficient at the first iteration to 0 after the last."""
     config = TrainConfig(entropy_coefficient=0.2, entropy_schedule=name, iterations=100)
-    weights = [float(entropy_weight_at(config, jnp.asarray(i))) for i in (0, 50, 100)]
-    np.testing.assert_allclose(weights, [0.2, halfway, 0.2 if name == "constant" else 0.0], atol=1e-7)
+    weights = [float(entropy_weight_at(config, jnp.asarray(i))) for i in (0, 25, 50, 100)]
+    np.testing.assert_allclose(weights, expected, atol=1e-7)
 
 
 @pytest.mark.parametrize(
