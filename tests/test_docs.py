@@ -177,12 +177,42 @@ def _is_module(name):
         return False
 
 
-def test_settings_that_pages_name_exist():
-    """`field` and `field=value` of TrainConfig, in the tables that explain them."""
-    fields = {field.name for field in dataclasses.fields(presets.TrainConfig)}
-    pages = ("howto/algorithms.md", "troubleshooting.md")
-    named = {name for page in pages for name in re.findall(r"`(?:--set )?([a-z_]+)=\S+`", PAGES[page])}
-    assert named <= fields, named - fields
+FIELDS = {field.name for field in dataclasses.fields(presets.TrainConfig)}
+
+
+@pytest.mark.parametrize("page", ["howto/algorithms.md", "troubleshooting.md"])
+def test_settings_that_pages_set_exist(page):
+    """`field=value` of TrainConfig."""
+    named = set(re.findall(r"`(?:--set )?([a-z]\w*)=\S+`", PAGES[page]))
+    assert named, page
+    assert named <= FIELDS, named - FIELDS
+
+
+def test_settings_that_are_explained_exist():
+    """A word in backticks on the page of settings is one, or a choice that one has, or a preset."""
+    text = PAGES["howto/algorithms.md"]
+    words = set(re.findall(r"`(\w+)`", text)) - {"Agent"}  # the class
+    choices = {choice for allowed in presets._CHOICES.values() for choice in allowed}
+    assert words <= FIELDS | choices | set(presets.PRESETS), words - FIELDS - choices - set(presets.PRESETS)
+
+
+def table_under(heading):
+    """Words in backticks of each cell of each row of a table on the page of settings, without its head."""
+    section = PAGES["howto/algorithms.md"].split(f"## {heading}\n")[1].split("\n## ")[0]
+    _, _, *rows = re.findall(r"^\|(.*)\|$", section, re.MULTILINE)
+    return [[re.findall(r"`(\w+)`", cell) for cell in row.split("|")] for row in rows]
+
+
+def test_tables_of_settings_name_settings_and_their_choices():
+    for names, explained in table_under("Networks"):
+        (name,) = names
+        assert name in FIELDS
+        assert name not in presets._CHOICES or set(explained) == set(presets._CHOICES[name]), name
+    algorithms, _, reads = zip(*table_under("Algorithms"), strict=True)
+    assert [name for (name,) in algorithms] == list(presets._CHOICES["algorithm"])
+    for names in reads:
+        assert names
+        assert set(names) <= FIELDS, set(names) - FIELDS
 
 
 def test_every_module_is_on_one_page_of_the_reference():
