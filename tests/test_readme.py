@@ -1,5 +1,6 @@
 """The README's own task distribution: short, and trained."""
 
+import math
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import jax
 import pytest
 
 import rl2jax
+import rl2jax.config
 from experiments.readme import summary, with_tables
 from rl2jax.cli import main
 from rl2jax.tasks import parse_task
@@ -30,6 +32,18 @@ def test_the_class_is_under_30_lines():
     assert len(lines) + 1 < 30
 
 
+def test_the_readmes_training_runs(capsys, monkeypatch):
+    """As it stands, on a preset `quick` that is quicker still; it prints the return of the last iteration."""
+    tiny = rl2jax.config.PRESETS["quick"].replace(iterations=2, batch_size=600, gru_units=4)
+    monkeypatch.setitem(rl2jax.config.PRESETS, "quick", tiny)
+    space = {}
+    exec(block("rl2jax.train(env, config, jax.random.key(0))"), space)
+    printed = float(capsys.readouterr().out)
+    assert math.isfinite(printed)
+    assert printed == pytest.approx(float(space["metrics"].mean_return[1]), rel=1e-5)
+    assert int(space["state"].iteration) == 2
+
+
 def test_the_readmes_agent_is_evaluated(capsys):
     exec(block("always_the_first"), {"env": rl2jax.envs.BernoulliBandit(num_arms=5)})
     assert float(capsys.readouterr().out) == pytest.approx(5.0, abs=5 * 3.3 / 1000**0.5)
@@ -47,8 +61,10 @@ def test_the_readmes_task_trains(corridor):
 
 def test_its_commands_have_these_options(capsys):
     """Every --option in a shell block is one of the command's."""
-    commands = re.findall(r"rl2jax ([a-z]+) (?:[^#\n]*)", "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S)))
-    for name in sorted(set(commands)):
+    shell = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S))
+    commands = set(re.findall(r"rl2jax ([a-z][a-z-]*)", shell))
+    assert {"train", "twin-check"} <= commands
+    for name in sorted(commands):
         with pytest.raises(SystemExit):
             main([name, "--help"])
         known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
