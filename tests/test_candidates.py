@@ -178,10 +178,12 @@ def test_with_one_source_of_error_the_test_is_the_usual_one():
 
 
 def test_one_seed_has_a_difference_but_no_test():
-    estimate = difference(blocks(5.0, seeds=1), blocks(4.0))
+    a, b = blocks(5.0, seeds=1, noise=2.0), blocks(4.0)
+    estimate, gain = difference(a, b), a[0] - b.mean(axis=0)
     assert math.isnan(estimate.p)
     assert math.isnan(estimate.over_seeds)
-    assert estimate.over_tasks >= 0
+    assert estimate.mean == pytest.approx(gain.mean())
+    assert estimate.over_tasks == pytest.approx(scipy.stats.sem(gain))
 
 
 def rows(candidate, mean, *, changes=None, seeds=3, first=None, **more):
@@ -348,5 +350,10 @@ def test_what_could_only_fail_later_is_refused_first(tmp_path, options, message)
 
 
 def test_the_document_has_a_place_for_the_table():
+    """The new one stands in place of the old; the rest of the page stays."""
     text = experiment.DOCUMENT.read_text()
-    assert "the table" in experiment.put_table(text, "candidates", "the table").replace(text, "")
+    before, rest = text.split("<!-- candidates -->\n")
+    old, after = rest.split("<!-- end of candidates -->")
+    assert "| candidate |" in old
+    wanted = f"{before}<!-- candidates -->\nof this test\n<!-- end of candidates -->{after}"
+    assert experiment.put_table(text, "candidates", "of this test\n") == wanted

@@ -90,8 +90,10 @@ def test_only_the_baseline_sees_the_task():
     values = seeing.values(params["baseline"], trajectory.trial_obs, task.probs)
     others = seeing.values(params["baseline"], trajectory.trial_obs, 1 - task.probs)
     assert (np.abs(values - others) > 1e-4).all()  # from the first step on
+    # Of a task of zeros it sees what a blind baseline sees, with the parameters that both have.
     unseen = seeing.values(params["baseline"], trajectory.trial_obs, jnp.zeros(3))
-    assert values.shape == unseen.shape == (6,)
+    common = {name: x for name, x in params["baseline"]["params"].items() if not name.startswith("task")}
+    np.testing.assert_allclose(unseen, blind.values({"params": common}, trajectory.trial_obs, task.probs), rtol=1e-6)
 
 
 @pytest.mark.slow
