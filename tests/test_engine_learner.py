@@ -52,12 +52,12 @@ def test_training_on_the_engine_follows_training_on_the_device(tmp_path):
     returns = []
     for engine in ("twin", "vizdoom"):
         settings = ["--preset", "quick", "--set", "batch_size=96", "--set", "gru_units=8", "--iterations", "2"]
-        run(["train", TASK.name, *settings, "--engine", engine, "--out", str(tmp_path / engine)])
+        assert run(["train", TASK.name, *settings, "--engine", engine, "--out", tmp_path / engine]) == 0
         rows = (tmp_path / engine / "metrics.jsonl").read_text().splitlines()
         returns.append([json.loads(row)["mean_return"] for row in rows])
     np.testing.assert_allclose(returns[0], returns[1], atol=0.5)
     assert returns[0][0] == pytest.approx(returns[1][0], abs=1e-5)
-    run(["evaluate", str(tmp_path / "vizdoom"), "--num-tasks", "5", "--engine", "vizdoom"])
+    assert run(["evaluate", tmp_path / "vizdoom", "--num-tasks", 5, "--engine", "vizdoom"]) == 0
 
 
 @pytest.mark.parametrize(
