@@ -157,13 +157,9 @@ def _refuse_with_recipe(recipe: str, options: dict[str, Any]) -> None:
 
 def _train_recipe(task: str, out: Path, recipe: str, seed: int, resume: bool, checkpoint_minutes: float) -> None:
     """All stages, each a run of its own in `out`; what is done already is not done again."""
-    from rl2jax.experiment import Interrupted, train_recipe
-    from rl2jax.recipes import stages
-    from rl2jax.runs import RUN_FILE
-    from rl2jax.tasks import parse_task
+    from rl2jax.experiment import Interrupted, has_stages, train_recipe
 
-    folders = [out / stage.name for stage in stages(recipe, parse_task(task))]
-    if resume and ((out / RUN_FILE).exists() or not any((folder / RUN_FILE).exists() for folder in folders)):
+    if resume and not has_stages(out, task, recipe):
         raise ValueError(f"--out {out} holds no training by recipe {recipe}; leave --resume out to start one")
     if out.exists() and not resume and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out {out} is not empty; continue what it holds with --resume, or choose another")

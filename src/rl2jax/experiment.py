@@ -23,7 +23,7 @@ from rl2jax.devices import TRIALS, choose_mesh
 from rl2jax.evaluate import evaluate, evaluation_key
 from rl2jax.recipes import Stage, stages
 from rl2jax.report import evaluation_row, read_rows, write_rows
-from rl2jax.runs import Run, Start, create_run, last_iteration, open_run, trained_agent
+from rl2jax.runs import RUN_FILE, Run, Start, create_run, last_iteration, open_run, trained_agent
 from rl2jax.sessions import train_run
 from rl2jax.tasks import Task, parse_task
 from rl2jax.train import ChunkReport
@@ -175,6 +175,12 @@ def train_recipe(
         run = train_stage(where, stage, **settings, start=run, checkpoint_minutes=checkpoint_minutes)
     assert run is not None
     return run
+
+
+def has_stages(folder: Path, task_name: str, recipe: str) -> bool:
+    """Whether `train_recipe` has begun in a folder, which is then not itself a run."""
+    begun = any((folder / stage.name / RUN_FILE).exists() for stage in stages(recipe, parse_task(task_name)))
+    return begun and not (folder / RUN_FILE).exists()
 
 
 def train_stage(
