@@ -26,7 +26,7 @@ def check_file(option: str, path: Path | None) -> None:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise ValueError(f"{option}: nothing can be written to {path.parent}: {error.strerror or error}") from None
+        raise ValueError(f"{option}: {path} cannot be written: {error.strerror or error}") from None
 
 
 def check_num_tasks(num_tasks: int, least: int = 1) -> None:
