@@ -98,10 +98,13 @@ def test_without_runs_one_training_serves_both_sizes(run, tmp_path, monkeypatch)
     assert [row["preset"] for name in played(tmp_path) for row in read_rows(tmp_path / "table3" / name)] == ["quick"]
 
 
-@pytest.mark.parametrize("name", ["maze:size=5,thin=1,mazes=3", "maze:size=5,turn=2,mazes=3"])
-def test_a_run_for_other_walls_or_turns_is_refused(name, tmp_path):
+@pytest.mark.parametrize("name", ["maze:size=5,thin=1,mazes=3", "maze:size=5,turn=2,mazes=3", "maze:size=5,mazes=1001"])
+def test_a_run_for_other_walls_or_turns_or_of_more_mazes_is_refused(name, tmp_path):
+    """Of 1001 training mazes, the last may be a test maze of the table."""
     other = run_of(tmp_path / "other", name)
-    with pytest.raises(ValueError, match=r"--run .*other: task must be mazes whose walls, turns and frames"):
+    with pytest.raises(
+        ValueError, match=r"--run .*other: task must be mazes whose walls, turns, frames and training set"
+    ):
         reproduce(plan(tmp_path, other), quiet())
     assert played(tmp_path) == []
 

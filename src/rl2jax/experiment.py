@@ -170,7 +170,7 @@ def train_recipe(
     run = None
     for number, stage in enumerate(stages(recipe, parse_task(task_name))):
         where = folder / stage.name
-        # A seed for each stage, for their names; that they meet other tasks is seen to by `runs.started_from`.
+        # A seed for each stage, as runs on disk have it; that stages meet other tasks, `runs.started_from` sees to.
         settings: dict[str, Any] = {"source": recipe, "training_seed": training_seed + number, "console": console}
         run = train_stage(where, stage, **settings, start=run, checkpoint_minutes=checkpoint_minutes)
     assert run is not None
