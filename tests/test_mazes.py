@@ -11,7 +11,7 @@ from rl2jax.tasks import parse_task, with_horizon
 from rl2jax.trial import Trial
 from rl2jax.vision import MazeNavigation, kinematics, wad
 from rl2jax.vision.kinematics import CELL, FORWARD, TURN_LEFT, TURN_RIGHT, UNIT, Pose
-from rl2jax.vision.mazes import Maze, generate_maze, maze_set, spanning_tree
+from rl2jax.vision.mazes import Maze, _contents, generate_maze, maze_set, spanning_tree
 from rl2jax.vision.navigation import NUM_SYMBOLS, symbols
 from rl2jax.vision.planners import MAZE_AGENTS
 from rl2jax.vision.raycast import render
@@ -78,6 +78,20 @@ def test_test_mazes_are_no_training_mazes():
     assert all(np.array_equal(a, b) for a, b in zip(train, again, strict=True))
 
 
+def test_more_training_mazes_are_no_test_mazes_and_leave_the_sets_as_they_are():
+    few, many = (MazeNavigation(num_mazes=100, num_more=more) for more in (0, 400))
+    train, test = few.mazes, many.held_out().mazes
+    assert all(np.array_equal(a, b) for a, b in zip(test, few.held_out().mazes, strict=True))
+    assert all(np.array_equal(a[:100], b) for a, b in zip(many.mazes, train, strict=True))
+    contents = [set(_contents(mazes)) for mazes in (many.mazes, test)]
+    assert not contents[0] & contents[1]
+    assert len(contents[0]) > 300  # of 500, where small mazes repeat
+    indices = np.asarray(jax.vmap(many.sample_maze_index)(jax.random.split(jax.random.key(0), 300)))
+    assert indices.max() > 400
+    held_out = jax.vmap(many.held_out().sample_maze_index)(jax.random.split(jax.random.key(0), 300))
+    assert int(held_out.max()) < 100
+
+
 def test_a_size_with_too_few_mazes_is_refused():
     with pytest.raises(ValueError, match="size 3 has too few different mazes for 500"):
         maze_set(3, False, 0, 500, 500)
@@ -92,6 +106,7 @@ def test_a_size_with_too_few_mazes_is_refused():
         ({"split": "all"}, "split must be one of train, test, fresh, got 'all'"),
         ({"episode_length": 0}, r"episode_length \(t\) must be an integer >= 1"),
         ({"num_mazes": 0}, "num_mazes must be an integer >= 1"),
+        ({"num_more": -1}, "num_more must be an integer >= 0, got -1"),
         ({"observation": "map"}, "observation must be one of frame, symbols"),
     ],
 )

@@ -98,9 +98,17 @@ def test_without_runs_one_training_serves_both_sizes(run, tmp_path, monkeypatch)
     assert [row["preset"] for name in played(tmp_path) for row in read_rows(tmp_path / "table3" / name)] == ["quick"]
 
 
-@pytest.mark.parametrize("name", ["maze:size=5,thin=1,mazes=3", "maze:size=5,turn=2,mazes=3", "maze:size=5,mazes=1001"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "maze:size=5,thin=1,mazes=3",
+        "maze:size=5,turn=2,mazes=3",
+        "maze:size=5,mazes=1001",
+        "maze:size=5,mazes=3,more=2",
+    ],
+)
 def test_a_run_for_other_walls_or_turns_or_of_more_mazes_is_refused(name, tmp_path):
-    """Of 1001 training mazes, the last may be a test maze of the table."""
+    """Of 1001 training mazes, the last may be a test maze of the table; so may those added to a smaller set."""
     other = run_of(tmp_path / "other", name)
     with pytest.raises(
         ValueError, match=r"--run .*other: task must be mazes whose walls, turns, frames and training set"

@@ -56,7 +56,14 @@ class _Kind(NamedTuple):
 
 
 def _maze(
-    size: int, episode_length: int, thin: int = 0, turn: int = 1, num_mazes: int = 1000, redraw: int = 0, map: int = 0
+    size: int,
+    episode_length: int,
+    thin: int = 0,
+    turn: int = 1,
+    num_mazes: int = 1000,
+    num_more: int = 0,
+    redraw: int = 0,
+    map: int = 0,
 ) -> MazeNavigation:
     """A maze of whole-number settings."""
     for name, value in (("thin", thin), ("redraw", redraw), ("map", map)):
@@ -67,6 +74,7 @@ def _maze(
         thin=bool(thin),
         turn=turn,
         num_mazes=num_mazes,
+        num_more=num_more,
         redraw_start=bool(redraw),
         observation="symbols" if map else "frame",
     )
@@ -124,12 +132,13 @@ _KINDS = {
             "thin": "thin",
             "turn": "turn",
             "mazes": "num_mazes",
+            "more": "num_more",
             "redraw": "redraw",
             "map": "map",
         },
         {"size": 5},
         2,
-        {"thin": 0, "turn": 1, "mazes": 1000, "redraw": 0, "map": 0},
+        {"thin": 0, "turn": 1, "mazes": 1000, "more": 0, "redraw": 0, "map": 0},
         _maze_horizon,
     ),
     "cartpole": _Kind(random_cartpole, {"t": "episode_length"}, {"t": 100}, 4),
@@ -199,7 +208,7 @@ def parse_task(text: str) -> Task:
 
     A maze has `t=` steps at most in each of its `n=` episodes; "thin=1" makes walls without width, "turn=2" or "turn=4"
     turns by 45 or 90 degrees, "map=1" shows a map in place of frames, "redraw=1" draws a start for each episode, and
-    "mazes=100" makes fewer of them (see `MazeNavigation`).
+    "mazes=100" makes fewer of them, "more=20000" more to train on, none a test maze (see `MazeNavigation`).
 
     The experiments of Wang et al. 2016: "dependent:n=100" (p = 1 - p; "p=90" easy, "p=75" medium, "p=60" hard),
     "informative:t=5", "restless:t=100" ("low=2,high=20" percent, "jump=1", "p=75", "block=50"), "two-step:trials=100"

@@ -4,7 +4,7 @@ A maze of `size` x `size` cells is described by its walls, the edges between cel
 walls are one thing to whoever moves or looks. Row r is the r-th from below (y), column c the c-th from the left (x).
 """
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import chex
@@ -146,17 +146,11 @@ def maze_set(size: int, thin: bool, seed: int, num_train: int, num_test: int) ->
       ValueError: if there are too few different mazes of this size for a test set.
     """
     check_size(size, thin)
-    draw = jax.jit(jax.vmap(lambda index: generate_maze(jax.random.fold_in(jax.random.key(seed), index), size, thin)))
-
-    def drawn(start: int, count: int) -> Maze:
-        with jax.ensure_compile_time_eval():  # also while a program that uses the mazes is traced
-            return jax.tree.map(np.asarray, draw(jnp.arange(start, start + count)))
-
-    train = drawn(0, num_train)
+    train = _drawn(size, thin, seed, 0, num_train)
     known = set(_contents(train))
     found: list[Maze] = []
     for part in range(_MOST_DRAWS):
-        more = drawn(num_train + part * num_test, num_test)
+        more = _drawn(size, thin, seed, num_train + part * num_test, num_test)
         found += [more.at(i) for i, content in enumerate(_contents(more)) if content not in known]
         if len(found) >= num_test:
             return train, jax.tree.map(lambda *leaves: np.stack(leaves), *found[:num_test])
@@ -164,6 +158,39 @@ def maze_set(size: int, thin: bool, seed: int, num_train: int, num_test: int) ->
         f"size {size} has too few different mazes for {num_train} to train and {num_test} to test on; "
         f"take fewer, or a larger size"
     )
+
+
+@lru_cache(maxsize=8)
+def more_mazes(size: int, thin: bool, seed: int, num_train: int, num_test: int, count: int) -> Maze:
+    """Further configurations to train on, none of which has walls and target of a test maze; leaves [count, ...].
+
+    They are drawn from the same seed, after all that `maze_set` looks at; the test set stays as it is.
+
+    Args as in `maze_set`, and how many.
+
+    Raises:
+      ValueError: if nearly all mazes of this size are test mazes.
+    """
+    _, test = maze_set(size, thin, seed, num_train, num_test)
+    known, first = set(_contents(test)), num_train + _MOST_DRAWS * num_test
+    found: list[Maze] = []
+    for part in range(_MOST_DRAWS):
+        more = _drawn(size, thin, seed, first + part * count, count)
+        found.append(more.at(np.array([content not in known for content in _contents(more)])))
+        if sum(len(some.target) for some in found) >= count:
+            return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *found)
+    raise ValueError(f"size {size} has too few mazes that are no test maze for {count} more; take fewer test mazes")
+
+
+def _drawn(size: int, thin: bool, seed: int, first: int, count: int) -> Maze:
+    """The mazes that a seed makes, from one of them on; numpy leaves [count, ...]."""
+    with jax.ensure_compile_time_eval():  # also while a program that uses the mazes is traced
+        return jax.tree.map(np.asarray, _draw(seed, jnp.arange(first, first + count), size, thin))
+
+
+@partial(jax.jit, static_argnames=("size", "thin"))
+def _draw(seed: int, indices: chex.Array, size: int, thin: bool) -> Maze:
+    return jax.vmap(lambda index: generate_maze(jax.random.fold_in(jax.random.key(seed), index), size, thin))(indices)
 
 
 def _contents(mazes: Maze) -> list[bytes]:

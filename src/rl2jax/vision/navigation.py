@@ -7,12 +7,13 @@ from functools import partial
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from rl2jax.envs.base import EnvParams, EnvState, TaskDistribution, require, spaces
 from rl2jax.vision import kinematics
 from rl2jax.vision.kinematics import CELL, UNIT, Pose
-from rl2jax.vision.mazes import HEADINGS, NUM_START_HEADINGS, Maze, check_size, generate_maze, maze_set
+from rl2jax.vision.mazes import HEADINGS, NUM_START_HEADINGS, Maze, check_size, generate_maze, maze_set, more_mazes
 from rl2jax.vision.raycast import HEIGHT, WIDTH, render
 
 TARGET_REWARD, WALL_REWARD, STEP_REWARD = 1.0, -0.001, -0.04
@@ -50,6 +51,7 @@ class MazeNavigation(TaskDistribution[NavigationState, NavigationParams]):
       turn: sixteenths of a full turn of one turning action: 1, 2 or 4 (22.5, 45, 90 degrees).
       split: "train" or "test", the mazes of a fixed set; or "fresh", any maze.
       num_mazes: in the training set, and in the test set.
+      num_more: further ones in the training set, none of which is a test maze; the test set does not depend on it.
       maze_seed: of both sets.
       redraw_start: whether each episode starts in a free cell of its own, with a heading of its own.
       observation: "frame", what the player sees, uint8 [30, 40, 3]; or "symbols", the map near the player and its
@@ -65,6 +67,7 @@ class MazeNavigation(TaskDistribution[NavigationState, NavigationParams]):
     turn: int = 1
     split: str = "train"
     num_mazes: int = 1000
+    num_more: int = 0
     maze_seed: int = 0
     redraw_start: bool = False
     observation: str = "frame"
@@ -75,13 +78,19 @@ class MazeNavigation(TaskDistribution[NavigationState, NavigationParams]):
         require(self.turn in (1, 2, 4), "turn", self.turn, "1, 2 or 4 sixteenths of a full turn")
         require(self.split in SPLITS, "split", self.split, f"one of {', '.join(SPLITS)}")
         require(self.num_mazes >= 1, "num_mazes", self.num_mazes, "an integer >= 1")
+        require(self.num_more >= 0, "num_more", self.num_more, "an integer >= 0")
         require(self.observation in OBSERVATIONS, "observation", self.observation, f"one of {', '.join(OBSERVATIONS)}")
 
     @property
     def mazes(self) -> Maze:
-        """The configurations that tasks are drawn from; numpy leaves [num_mazes, ...]. Not for "fresh"."""
-        train, test = maze_set(self.size, self.thin, self.maze_seed, self.num_mazes, self.num_mazes)
-        return test if self.split == "test" else train
+        """The configurations that tasks are drawn from; numpy leaves [set's size, ...]. Not for "fresh"."""
+        sets = (self.size, self.thin, self.maze_seed, self.num_mazes, self.num_mazes)
+        train, test = maze_set(*sets)
+        if self.split == "test":
+            return test
+        if self.num_more == 0:
+            return train
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), train, more_mazes(*sets, self.num_more))
 
     def params_of(self, maze: Maze) -> NavigationParams:
         """The task of one maze."""
@@ -95,7 +104,8 @@ class MazeNavigation(TaskDistribution[NavigationState, NavigationParams]):
 
     def sample_maze_index(self, key: chex.PRNGKey) -> chex.Array:
         """Which of `mazes` `sample_params` draws with this key; int32 []."""
-        return jax.random.randint(key, (), 0, self.num_mazes)
+        more = self.num_more if self.split == "train" else 0
+        return jax.random.randint(key, (), 0, self.num_mazes + more)
 
     def reset_env(self, key: chex.PRNGKey, params: NavigationParams):
         """In the middle of the start's cell."""

@@ -110,12 +110,14 @@ def reproduce(plan: Plan, console: Console) -> None:
 def _fits(run: Run, task: str) -> bool:
     """Whether a run's agent can play there: its mazes have such walls, and it turns and sees like this.
 
-    And was not trained on test mazes: of more training mazes than the table's, later ones may be among them.
+    And was not trained on test mazes: of more training mazes than the table's, later ones may be among them, unless
+    they were made to leave out the test mazes of a set like the table's (`MazeNavigation.num_more`).
     """
     env, trained = parse_task(task).env, run.task.env
     if not isinstance(trained, MazeNavigation):
         return False
     known = trained.split != "train" or trained.num_mazes > env.num_mazes
+    known |= trained.num_more > 0 and trained.num_mazes != env.num_mazes
     alike = ("thin", "turn", "observation", "maze_seed")
     return not known and all(getattr(trained, name) == getattr(env, name) for name in alike)
 
