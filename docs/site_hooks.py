@@ -61,6 +61,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "Networks": (
         "networks",
+        "products",
         "recurrent",
         "families",
         "shared_network",

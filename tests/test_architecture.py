@@ -36,6 +36,7 @@ LAYERS = [
     ["agents"],
     ["limits.*"],
     ["limits"],
+    ["products"],
     ["recurrent"],
     ["networks"],
     ["shared_network"],

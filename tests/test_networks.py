@@ -17,7 +17,8 @@ from rl2jax.networks import (
     distribution_for,
     encoding_for,
 )
-from rl2jax.recurrent import ACTIVATIONS, CellWeights, RecurrentNetwork, gru_step, product
+from rl2jax.products import product
+from rl2jax.recurrent import ACTIVATIONS, CellWeights, RecurrentNetwork, gru_step
 from rl2jax.types import TrialObservation
 
 UNITS, INPUTS, ACTIONS, STEPS = 16, 6, 3, 5  # inputs: 1 number, 3 actions, reward, flag

@@ -94,7 +94,7 @@ class TrainConfig:
       memory_horizon: steps over which the GRU's update gates, or the LSTM's forget and input gates, are initialised to
         remember (Tallec & Ollivier 2018); 0, the paper's, starts all biases at 0.
       matmul_precision: of the matrix products in the recurrent layer and before it: "default" (the device's own),
-        "float32" or "bfloat16"; see `recurrent.product`.
+        "float32" or "bfloat16"; see `products.product`.
       time_input: the networks see the step's index in the trial, divided by the trial's number of steps (Wang et al.
         2016).
       first_step_flag: termination flag shown at a trial's first step (appendix A: 0).

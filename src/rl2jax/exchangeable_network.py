@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from rl2jax.networks import Encoding, Networks
-from rl2jax.recurrent import NetworkWeights, RecurrentNetwork, product, weight_normalised
+from rl2jax.products import product
+from rl2jax.recurrent import NetworkWeights, RecurrentNetwork, weight_normalised
 from rl2jax.types import PyTree, TrialObservation
 
 NUM_VALUES = 2  # a baseline's outputs: a level, and a rate that the time left multiplies
@@ -121,7 +122,7 @@ class ExchangeableNetworks(Networks):
         return {"units": self.units, "weight_norm": self.weight_norm, "memory_horizon": self.memory_horizon}
 
     def product(self, x: chex.Array, matrix: chex.Array) -> chex.Array:
-        """`recurrent.product` at these networks' precision."""
+        """`products.product` at these networks' precision."""
         return product(x, matrix, self.matmul_precision)
 
     def unroll(self, weights: Any, trial_obs: TrialObservation, task_inputs: chex.Array | None = None) -> chex.Array:

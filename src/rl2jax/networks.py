@@ -163,7 +163,7 @@ class Networks:
       weight_norm: weight normalisation on every matrix.
       memory_horizon: as `TrainConfig.memory_horizon`.
       num_task_features: outputs of the auxiliary head.
-      matmul_precision: as in `recurrent.product`.
+      matmul_precision: as in `products.product`.
       cell: the recurrent layer; a name in `recurrent.CELLS`.
       trial_steps: of a trial, where an index of the step, divided by these, is an input too (`TrainConfig.time_input`);
         0: where it is not.

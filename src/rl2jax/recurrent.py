@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from rl2jax.products import product
 from rl2jax.types import PyTree
 
 ACTIVATIONS: dict[str, Callable] = {"relu": jax.nn.relu, "tanh": jnp.tanh}
@@ -76,25 +77,6 @@ class NetworkWeights(NamedTuple):
     def cell_for(self, task_inputs: chex.Array) -> CellWeights:
         """The recurrent layer in a trial with these inputs, float32 [num_task_inputs]: they become part of the bias."""
         return self.cell._replace(bias=self.cell.bias + task_inputs @ self.task) if self.task.size else self.cell
-
-
-def product(x: chex.Array, matrix: chex.Array, precision: str = "default") -> chex.Array:
-    """The matrix product x @ matrix, accumulated in float32.
-
-    Args:
-      x: float32 [..., rows].
-      matrix: float32 [rows, columns].
-      precision: "default" leaves it to the device (TPUs round the factors to bfloat16, recent GPUs to TF32, CPUs do
-        not round); "float32" rounds nothing anywhere; "bfloat16" rounds the factors to bfloat16 everywhere.
-
-    Returns:
-      float32 [..., columns].
-    """
-    if precision == "bfloat16":
-        if jax.default_backend() == "cpu":  # has no such product: round by hand, so that its effect can be seen
-            x, matrix = (jax.lax.reduce_precision(a, exponent_bits=8, mantissa_bits=7) for a in (x, matrix))
-        return jnp.matmul(x, matrix, precision="BF16_BF16_F32")
-    return jnp.matmul(x, matrix, precision="highest" if precision == "float32" else None)
 
 
 def gru_step(

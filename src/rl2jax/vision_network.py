@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from rl2jax.envs.base import require, spaces
-from rl2jax.recurrent import NetworkWeights, RecurrentNetwork, product, weight_normalised
+from rl2jax.products import product
+from rl2jax.recurrent import NetworkWeights, RecurrentNetwork, weight_normalised
 from rl2jax.shared_network import SharedNetwork
 from rl2jax.types import TrialObservation
 
@@ -52,7 +53,7 @@ def convolution(x: chex.Array, kernel: chex.Array, bias: chex.Array, precision: 
       x: one frame, or what a convolution made of it.
       kernel: float32 [5, 5, channels, filters].
       bias: float32 [filters].
-      precision: as in `recurrent.product`, but that "bfloat16" leaves it to the device.
+      precision: as in `products.product`, but that "bfloat16" leaves it to the device.
     """
     outputs = jax.lax.conv_general_dilated(
         x[None],
