@@ -166,6 +166,15 @@ def test_how_far_a_training_went():
     assert not any("iterations" in note for note in build_table(1, [*ROWS, trained("rl2_paper", 1000)]).notes)
 
 
+def test_rounded_products_are_told():
+    settings = {"iterations": 10, "matmul_precision": "bfloat16"}
+    found = row("rl2_paper", 6.4, hyperparameters=settings, recipe="paper", training_seed=3)
+    note = "RL² (paper's recipe), k=5, n=10: trained with products rounded to bfloat16."
+    assert note in build_table(1, [*ROWS, found]).notes
+    settings["matmul_precision"] = "default"
+    assert note not in build_table(1, [*ROWS, found]).notes
+
+
 def test_markdown():
     text = to_markdown(build_table(1, ROWS))
     lines = [line for line in text.splitlines() if line.startswith("|")]

@@ -184,6 +184,8 @@ def build_table(number: int, rows: list[Row], *, everything: bool = False) -> Ta
                 notes.append(f"{columns[agent]}, {short(task)}: {row['num_tasks']} tasks, the others {most}.")
             if (part := trained_part(row)) is not None:
                 notes.append(f"{columns[agent]}, {short(task)}: after {part[0]} of {part[1]} iterations.")
+            if is_rounded(row):
+                notes.append(f"{columns[agent]}, {short(task)}: trained with products rounded to bfloat16.")
     notes += _provenance(lines, chosen, published)
     return Table(published.title, columns, lines, notes)
 
@@ -192,6 +194,11 @@ def trained_part(row: Row) -> tuple[int, int] | None:
     """(iterations done, iterations of its settings) of an agent whose training was not finished; else None."""
     done, wanted = row.get("iteration"), row.get("hyperparameters", {}).get("iterations")
     return (done, wanted) if done is not None and wanted is not None and done < wanted else None
+
+
+def is_rounded(row: Row) -> bool:
+    """Whether an agent was trained with `TrainConfig.matmul_precision` "bfloat16"."""
+    return row.get("hyperparameters", {}).get("matmul_precision") == "bfloat16"
 
 
 def _best(line: dict[str, Row], rows: list[Row]) -> set[str]:
