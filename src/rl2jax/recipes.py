@@ -95,6 +95,8 @@ def _reinforced_bandit(task: Task) -> TrainConfig:
     """
     config = task.preset("cpu")
     arms = task.env.action_space(None).n
+    if task.num_episodes <= _SHORT and arms <= _FEW_ARMS:  # the preset's 400 iterations come to 99.73% of the optimum
+        return config.replace(iterations=800, expected_rewards=True, baseline_sees_task=True)
     if task.num_episodes <= _SHORT or (task.num_episodes <= _LONG and arms <= _FEW_ARMS):
         return config
     # At 0.7 some cells unlearned what exploring is worth; many arms and few pulls did not, and did not try 0.97.
