@@ -36,7 +36,7 @@ class Games:
           env: of a fixed set of mazes, with fixed starts, seen in frames.
           num_workers: processes.
           games_per_worker: engines in each.
-          timeout_s: how long an engine may take for a step, in seconds, before it is taken to hang.
+          timeout_s: as in `Workers`.
 
         Raises:
           EngineError: if the games do not start.

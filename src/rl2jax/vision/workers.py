@@ -26,6 +26,7 @@ from rl2jax.vision import engine
 from rl2jax.vision.engine import IDLE, RESET, GameSettings
 
 _START_TIMEOUT = 120.0  # seconds; a start is no step
+PATIENCE = 1 / 3  # share of the timeout that an answer may take; the rest is for replacing who gives none
 _MOST_FAILURES = 8  # in a row
 _OWNER = "owner.lock"
 
@@ -163,7 +164,8 @@ class Workers:
           settings: of every game.
           num_workers: processes.
           games_per_worker: engines in each.
-          timeout_s: how long an answer may take, in seconds, before its worker is replaced.
+          timeout_s: within which `play` returns even if a worker or engine hangs, in seconds. A worker that has given
+            no answer after `PATIENCE` of it is replaced and its games replayed, which is meant to fit into the rest.
 
         Raises:
           EngineError: if they do not start.
@@ -171,7 +173,7 @@ class Workers:
         self.num_games = num_workers * games_per_worker
         self.replaced = 0  # engines, since the start
         self._games_per_worker = games_per_worker
-        self._timeout_s = timeout_s
+        self._answer_s = timeout_s * PATIENCE
         self._failures = 0
         self._history: list[list[tuple[int, int]]] = [[] for _ in range(self.num_games)]
         self._views = np.zeros(self.num_games, engine.view_type(settings))
@@ -209,7 +211,7 @@ class Workers:
             if order != IDLE:
                 self._history[game].append((order, argument))
         with self._closing_on_errors():
-            lost = self._round(commands, self._timeout_s)
+            lost = self._round(commands, self._answer_s)
             while lost.any():
                 lost = self._replay(lost)
         self._failures = 0
@@ -243,7 +245,8 @@ class Workers:
         if lost.any():
             self._count_failure("an engine died")
         self.replaced += int(lost.sum())
-        for worker in [*dead, *waiting.values()]:
+        gone = [*dead, *waiting.values()]
+        for worker in gone:
             hung = worker not in dead
             self._count_failure(
                 f"no answer came within {timeout_s:g} s" if hung else self._processes[worker].last_words()
@@ -252,8 +255,9 @@ class Workers:
             self._processes[worker].end(healthy=False)
             self._processes[worker].start()
             self.replaced += self._games_per_worker
-            self._collect([worker], _START_TIMEOUT)
             lost[self._games_of(worker)] = True
+        if gone:  # their engines start at the same time
+            self._collect(gone, _START_TIMEOUT)
         return lost
 
     def _replay(self, lost: np.ndarray) -> np.ndarray:
@@ -265,7 +269,7 @@ class Workers:
                 if step < len(self._history[game]):
                     commands[game] = self._history[game][step]
             # The first order to a game whose engine has died starts another.
-            lost_again = self._round(commands, self._timeout_s if step else _START_TIMEOUT)
+            lost_again = self._round(commands, self._answer_s if step else _START_TIMEOUT)
             if lost_again.any():
                 return lost | lost_again
         return np.zeros_like(lost)
