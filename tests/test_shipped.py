@@ -176,6 +176,7 @@ def test_presets_and_stages_of_recipes_are_recognised():
         ("mdp:n=10", "mdp-n10"),
         ("mdp:s=5,n=100", "mdp-s5-a5-t10-n100"),
         ("mdp:s=10,a=5,t=100,n=10", "mdp-s10-a5-t100-n10"),
+        ("maze:size=5,more=20000", "maze-size5-t250-n2"),
     ],
 )
 def test_names(task, name):

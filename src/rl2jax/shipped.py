@@ -81,8 +81,12 @@ class ShippedAgent(NamedTuple):
 
 
 def agent_name(task: Task) -> str:
-    """The name of a task's agents: "bandit-k5-n10", "mdp-n10" (MDPs of other sizes than the paper's spell them out)."""
-    return slug(task.name.replace(":s=10,a=5,t=10,", ":"))
+    """The name of a task's agents: "bandit-k5-n10", "mdp-n10" (MDPs of other sizes than the paper's spell them out).
+
+    Further mazes to train on ("more=") are no part of it: agents play the same test mazes.
+    """
+    name = re.sub(r",more=\d+", "", task.name) if task.kind == "maze" else task.name
+    return slug(name.replace(":s=10,a=5,t=10,", ":"))
 
 
 def list_agents(folder: Path | str | None = None) -> list[ShippedAgent]:
