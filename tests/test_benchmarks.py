@@ -1,21 +1,25 @@
 """The benchmarks' own arithmetic on fabricated rows, and that the loops beside ours compute the same."""
 
+import argparse
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.benchmarks import timing
-from experiments.benchmarks.__main__ import FIRST_ORDER, committed_rows, torch_settings
-from experiments.benchmarks.parts import against_floor
+from experiments.benchmarks.__main__ import RESULTS, Case, committed_rows, file_name, torch_rows, torch_settings
+from experiments.benchmarks.parts import FIRST_ORDER, ITERATIONS, NATURAL, against_floor, planned_bytes
+from experiments.benchmarks.predict import predicted_seconds
 from experiments.benchmarks.python_loop import Bandit, Policy, play
-from experiments.benchmarks.reports import rate, regressions, roofline, to_markdown
+from experiments.benchmarks.reports import against_bars, rate, regressions, roofline, to_markdown
 from experiments.benchmarks.timing import MOST_SAMPLES, Sample, interleave
 from experiments.documents import put_table
 from rl2jax.config import preset
 from rl2jax.cost import Cost
 from rl2jax.envs import BernoulliBandit
 from rl2jax.networks import Categorical, Encoding, PolicyAndBaseline
+from rl2jax.report import read_rows
 from rl2jax.train import Learner
 from rl2jax.types import TrialObservation
 
@@ -108,6 +112,81 @@ def test_the_table_has_every_row_once():
     assert to_markdown([PART]).count("|---") < table.count("|---")  # no other loop, no table of them
 
 
+def test_predictions_are_of_the_row_s_own_peak_and_program():
+    twice = {**PART, "peak_operations_per_second": 2e9, "peak_bytes_per_second": 2e9}
+    assert predicted_seconds(PART) == pytest.approx(2 * predicted_seconds(twice))
+    assert predicted_seconds({**PART, "part": FIRST_ORDER}) < predicted_seconds(PART)
+    assert predicted_seconds({**PART, "part": NATURAL}) == pytest.approx(predicted_seconds(PART))
+    predicted = predicted_seconds(PART)
+    line = f"| bandit:k=5,n=10, 1,000 steps | iteration | {predicted:.3g} s | 2 s | {predicted / 2:.2f} |"
+    assert line in to_markdown(ROWS)
+
+
+def lines_of(bars, beginning):
+    return [line for line in bars.splitlines() if line.startswith(f"| {beginning}")]
+
+
+def test_a_bar_is_met_at_its_own_batch_or_not_known_to_be():
+    asked = "floor / time of an iteration >= 0.6"
+    assert "| 0.50, 1,000 steps | **no**; at 250,000 steps not measured |" in lines_of(against_bars(ROWS), asked)[0]
+    larger = {**PART, "batch_size": 250_000, "of_floor": 0.61}
+    assert "| 0.61, 250,000 steps | yes |" in lines_of(against_bars([larger, PART]), asked)[0]
+    assert "| – | – | – |" in lines_of(against_bars([OTHER]), asked)[0]
+
+
+def test_another_loop_counts_with_its_best_setting_and_against_equal_work():
+    equal = {**PART, "part": NATURAL, "steps_per_second": 600.0}
+    part = "natural-gradient iteration in PyTorch"
+    slow = {**SAME, "part": f"{part}, 1 thread", "steps_per_second": 200.0, "speedup": 3.0}
+    fast = {**SAME, "part": f"{part}, 2 threads", "steps_per_second": 400.0, "speedup": 1.5}
+    line = lines_of(against_bars([PART, equal, slow, fast]), "2.5 times PyTorch's natural")[0]
+    assert line.endswith("| 1.5 times, 1,000 steps | **no** | 0.83 (has 0.50) |")
+    usual = {**fast, "speedup": PART["steps_per_second"] / 400.0}
+    assert "**no**; of other gates" in lines_of(against_bars([PART, usual]), "2.5 times PyTorch's natural")[0]
+
+
+def test_what_is_committed_is_made_of_the_committed_rows():
+    for path in RESULTS.glob("cpu*.json"):
+        assert path.with_suffix(".md").read_text() == to_markdown(read_rows(path))
+
+
+def test_a_program_is_planned_without_being_run():
+    config = preset("paper").replace(batch_size=100, gru_units=4, cg_iters=1)
+    row = planned_bytes(Learner(BernoulliBandit(2), config), "iteration")
+    assert 0 < row["argument_bytes"] < row["memory_bytes"] < 1e8
+    assert "seconds" not in row
+    planned = {**SAME, "memory_bytes": 3 * 2**30, "argument_bytes": 2**20, "part": "iteration"}
+    assert "| iteration | 3.00 GiB | 0.001 GiB |" in to_markdown([planned])
+
+
+def test_rows_of_other_sizes_replace_none():
+    def named(batch_size=None, gru_units=256, compile_only=False):
+        a = argparse.Namespace(batch_size=batch_size, gru_units=gru_units, compile_only=compile_only)
+        return file_name("cpu", a)
+
+    assert named() == "cpu"
+    assert named(250_000, compile_only=True) == "cpu-250000-planned"
+    assert named(gru_units=64) == "cpu-64-units"
+
+
+def test_a_long_iteration_chooses_its_threads_on_shorter_trials(monkeypatch):
+    asked = []
+
+    def run_child(module, settings):
+        asked.append((settings["num_steps"], settings["threads"], settings["once"]))
+        samples = [Sample(1.0, 1e9, 1e9)]
+        return {"seconds": 3.0 - settings["threads"]} if settings["once"] else {"samples": samples, "torch": "2"}
+
+    monkeypatch.setattr("experiments.benchmarks.__main__.run_child", run_child)
+    ours = {"part": NATURAL, "steps_per_second": 3000.0}
+    (row,) = torch_rows(Case("bandit:k=2,n=500", 0, True), {"batch_size": 1000, "gru_units": 4}, ours)
+    assert asked == [(50, 1, True), (50, 2, True), (500, 2, False)]
+    assert (row["threads"], row["speedup"]) == (2, 3.0)
+    assert row["seconds_of_shorter_trials"] == {"1": 2.0, "2": 1.0}
+    rows = torch_rows(Case("bandit:k=2,n=10", 0, True), {"batch_size": 1000, "gru_units": 4}, ours)
+    assert [row["threads"] for row in rows] == [1, 2]
+
+
 def test_rates_have_two_digits():
     assert [rate(x) for x in (12.3, 4_560.0, 78_900.0, 1_234_567.0)] == ["12", "4.6 k", "79 k", "1.2 M"]
 
@@ -184,7 +263,11 @@ class TestTorch:
         from experiments.benchmarks.torch_loop import Loop, Settings
 
         config = preset("paper").replace(
-            **FIRST_ORDER, batch_size=2000, gru_units=16, policy_minibatch_trials=50, policy_learning_rate=2e-2
+            **ITERATIONS[FIRST_ORDER],
+            batch_size=2000,
+            gru_units=16,
+            policy_minibatch_trials=50,
+            policy_learning_rate=2e-2,
         )
         torch.manual_seed(0)
         torch.set_num_threads(1)
@@ -195,7 +278,7 @@ class TestTorch:
     def test_its_natural_step_is_the_largest_in_the_trust_region(self, torch):
         from experiments.benchmarks.torch_loop import Batch, Network, Settings, log_prob_of, natural_step
 
-        config = preset("paper").replace(batch_size=2000, gru_units=8)
+        config = preset("paper").replace(**ITERATIONS[NATURAL], batch_size=2000, gru_units=8)
         settings = Settings(**torch_settings(Learner(BernoulliBandit(3), config), threads=1))
         assert settings.natural
         torch.manual_seed(0)

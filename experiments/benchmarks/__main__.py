@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.benchmarks.parts import against_floor
-from experiments.benchmarks.reports import TOLERANCE, Row, regressions, roofline, to_markdown
+from experiments.benchmarks.parts import FIRST_ORDER, ITERATIONS, NATURAL, against_floor
+from experiments.benchmarks.reports import TOLERANCE, Row, against_bars, regressions, roofline, to_markdown
 from experiments.benchmarks.timing import Sample, note, run_child
 from experiments.documents import put_table
 from rl2jax.config import TrainConfig
@@ -30,8 +30,11 @@ from rl2jax.train import Learner
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "experiments" / "results" / "benchmarks"
 DOCUMENT = ROOT / "docs" / "performance.md"
-# The paper's first-order iteration without its KL checks, and with the GRU that PyTorch has.
-FIRST_ORDER = {"algorithm": "ppo", "max_kl": float("inf"), "activation": "tanh", "weight_norm": False}
+UNITS = 256
+THREADS = (1, 2)
+# PyTorch's natural-gradient iteration of trials longer than this takes minutes: the number of threads is chosen on
+# as many trials of a tenth of their length, so that products are as wide.
+LONG_TRIAL, SHORTER = 100, 10
 
 
 class Case(NamedTuple):
@@ -64,9 +67,9 @@ def machine(device: dict[str, str], load: float) -> dict[str, Any]:
     }
 
 
-def jax_rows(case: Case, changes: dict[str, Any]) -> list[Row]:
+def jax_rows(case: Case, changes: dict[str, Any], compile_only: bool) -> list[Row]:
     """Our own rows of one task, measured with an empty compilation cache."""
-    settings = {"task": case.task, "changes": changes, "first_order": FIRST_ORDER if case.beside else None}
+    settings = {"task": case.task, "changes": changes, "beside": case.beside, "compile_only": compile_only}
     with tempfile.TemporaryDirectory() as cache:
         variables = {
             "JAX_COMPILATION_CACHE_DIR": cache,
@@ -77,7 +80,7 @@ def jax_rows(case: Case, changes: dict[str, Any]) -> list[Row]:
 
 
 def torch_settings(learner: Learner, threads: int) -> dict[str, Any]:
-    """`torch_loop.Settings` of the iteration that `FIRST_ORDER` makes ours."""
+    """`torch_loop.Settings` of the iteration of one of `ITERATIONS` with PyTorch's GRU."""
     config: TrainConfig = learner.config
     same = ["gru_units", "policy_epochs", "baseline_epochs", "discount", "gae_lambda", "clip_range", "gradient_clip"]
     same += ["max_kl", "cg_iters", "cg_damping", "backtrack_ratio"]
@@ -93,21 +96,39 @@ def torch_settings(learner: Learner, threads: int) -> dict[str, Any]:
     }
 
 
-def torch_rows(case: Case, changes: dict[str, Any], kind: str, ours: Row, numbers: tuple[int, ...]) -> list[Row]:
-    """The same "natural-gradient" or "first-order" iteration in PyTorch, with these numbers of threads."""
+def choose_threads(learner: Learner) -> dict[int, float]:
+    """Number of threads -> seconds of PyTorch's iteration on as many trials of a tenth of the length."""
+    seconds = {}
+    for threads in THREADS:
+        settings = torch_settings(learner, threads)
+        settings |= {"num_steps": settings["num_steps"] // SHORTER, "once": True}
+        seconds[threads] = run_child("torch_loop", settings)["seconds"]
+        note(f"  PyTorch, {threads} threads, trials of {settings['num_steps']} steps: {seconds[threads]:.2f} s")
+    return seconds
+
+
+def torch_rows(case: Case, changes: dict[str, Any], ours: Row) -> list[Row]:
+    """The iteration of one of our rows in PyTorch, with each number of `THREADS`; where it is long, with the better."""
     task = parse_task(case.task)
-    config = task.preset("paper").replace(**changes)
-    learner = Learner(task.env, config.replace(**FIRST_ORDER) if kind == "first-order" else config)
+    learner = Learner(task.env, task.preset("paper").replace(**changes, **ITERATIONS[ours["part"]]))
+    kind = "natural-gradient" if learner.config.algorithm == "trpo" else "first-order"
     steps = learner.num_trials * learner.trial.num_steps
     cost = total(list(phase_costs(learner).values()))
+    numbers: tuple[int, ...] = THREADS
+    context: Row = {}
+    if kind == "natural-gradient" and learner.trial.num_steps > LONG_TRIAL:
+        seconds = choose_threads(learner)
+        numbers = (min(seconds, key=seconds.__getitem__),)
+        context["seconds_of_shorter_trials"] = {str(threads): value for threads, value in seconds.items()}
     rows = []
     for threads in numbers:
-        result = run_child("torch_loop", torch_settings(learner, threads))
+        result = run_child("torch_loop", torch_settings(learner, threads) | {"once": False})
         row = against_floor([Sample(*sample) for sample in result["samples"]], cost, steps)
         part = f"{kind} iteration in PyTorch, {threads} thread{'s'[: threads - 1]}"
-        rows.append({**row, "part": part, "threads": threads, "torch": result["torch"]})
+        speedup = ours["steps_per_second"] / row["steps_per_second"]
+        rows.append({**row, **context, "part": part, "threads": threads, "torch": result["torch"], "speedup": speedup})
         note(f"  {part}: {row['seconds']:.2f} s")
-    return [row | {"speedup": ours["steps_per_second"] / row["steps_per_second"]} for row in rows]
+    return rows
 
 
 def python_row(case: Case, changes: dict[str, Any], ours: Row) -> Row:
@@ -121,19 +142,17 @@ def python_row(case: Case, changes: dict[str, Any], ours: Row) -> Row:
     return {"part": "rollout, step by step in Python", **row, "speedup": speedup}
 
 
-def rows_of(case: Case, batch_size: int | None, gru_units: int, with_torch: bool, ours: bool) -> list[Row]:
-    """All rows of one task; those of `ours` alone if asked."""
-    case = case._replace(beside=case.beside and not ours)
-    changes = {"batch_size": batch_size or case.batch_size, "gru_units": gru_units}
-    rows = jax_rows(case, changes)
+def rows_of(case: Case, a: argparse.Namespace, with_torch: bool) -> list[Row]:
+    """All rows of one task; ours alone, or planned memory alone, if the command line says so."""
+    case = case._replace(beside=case.beside and not a.ours)
+    changes = {"batch_size": a.batch_size or case.batch_size, "gru_units": a.gru_units}
+    rows = jax_rows(case, changes, a.compile_only)
     by_part = {row["part"]: row for row in rows}
     others = []
-    if case.beside:
+    if case.beside and not a.compile_only:
         others.append(python_row(case, changes, by_part["rollout"]))
         if with_torch:
-            first_order = torch_rows(case, changes, "first-order", by_part["first-order iteration"], (1, 2))
-            best = min(first_order, key=lambda row: row["seconds"])["threads"]  # a natural step takes minutes
-            others += first_order + torch_rows(case, changes, "natural-gradient", by_part["iteration"], (best,))
+            others += [row for name in (FIRST_ORDER, NATURAL) for row in torch_rows(case, changes, by_part[name])]
     context = {name: rows[0][name] for name in ("task", "batch_size", "gru_units", "platform")}
     return rows + [{**context, **row} for row in others]
 
@@ -145,24 +164,40 @@ def committed_rows(name: str) -> list[Row]:
     return json.loads(done.stdout) if done.returncode == 0 else []
 
 
-def write_report(results: Path, name: str) -> None:
-    """Table and roofline beside the rows, and the table in the document, from the rows alone."""
+def file_name(platform: str, a: argparse.Namespace) -> str:
+    """Of the rows, without its ending; those of other sizes than the default ones replace none of these."""
+    parts = [platform]
+    parts += [str(a.batch_size)] if a.batch_size else []
+    parts += [f"{a.gru_units}-units"] if a.gru_units != UNITS else []
+    return "-".join(parts + (["planned"] if a.compile_only else []))
+
+
+def write_report(results: Path, name: str) -> str:
+    """Table and roofline beside the rows, and the tables in the document, from the rows alone.
+
+    Returns:
+      the table.
+    """
     rows = read_rows(results / f"{name}.json")
     table = to_markdown(rows)
     write_atomically(results / f"{name}.md", table)
-    roofline(rows).savefig(results / f"{name}-roofline.png", dpi=150)
+    if any("of_floor" in row for row in rows):
+        roofline(rows).savefig(results / f"{name}-roofline.png", dpi=150)
     if results.resolve() == RESULTS and DOCUMENT.exists():
-        write_atomically(DOCUMENT, put_table(DOCUMENT.read_text(), f"benchmark {name}", table))
-    print(table)
+        everything = [row for path in sorted(results.glob("cpu*.json")) for row in read_rows(path)]
+        text = put_table(DOCUMENT.read_text(), f"benchmark {name}", table)
+        write_atomically(DOCUMENT, put_table(text, "bars", against_bars(everything)))
+    return table
 
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks", description=__doc__)
     parser.add_argument("--batch-size", type=int, help="steps in a batch (default: as in CASES, per task)")
-    parser.add_argument("--gru-units", type=int, default=256)
+    parser.add_argument("--gru-units", type=int, default=UNITS)
     parser.add_argument("--tasks", nargs="+", default=[case.task for case in CASES], help="of the default ones")
     parser.add_argument("--ours", action="store_true", help="leave the loops of others out")
+    parser.add_argument("--compile-only", action="store_true", help="run nothing: planned memory of whole iterations")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the rows")
     parser.add_argument("--check", action="store_true", help="fail if a ratio is worse than in the last commit's rows")
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="by which share (default %(default)s)")
@@ -183,12 +218,12 @@ def main() -> None:
     a.results.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for case in chosen:  # written after each, in case a later one fails
-        rows += rows_of(case, a.batch_size, a.gru_units, with_torch, a.ours)
+        rows += rows_of(case, a, with_torch)
         described = machine({name: rows[0][name] for name in ("device", "jax")}, load)
-        name = rows[0]["platform"]
+        name = file_name(rows[0]["platform"], a)
         write_rows(a.results / f"{name}.json", [row | {"machine": described} for row in rows])
-    write_report(a.results, name)
-    note(f"{a.results / name}.(json, md) and {name}-roofline.png after {time.perf_counter() - start:.0f} s")
+    print(write_report(a.results, name))
+    note(f"{a.results / name}.(json, md) after {time.perf_counter() - start:.0f} s")
     if a.check:
         worse = regressions(rows, committed_rows(f"{name}.json"), a.tolerance)
         sys.exit("\n".join(["worse than in the last commit:", *worse]) if worse else 0)

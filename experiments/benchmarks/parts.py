@@ -1,5 +1,6 @@
 """The parts of an iteration, each timed against the floor of its operations and bytes; one task per process."""
 
+import math
 import resource
 import statistics
 import time
@@ -24,6 +25,16 @@ from rl2jax.trpo import conjugate_gradient, fisher_vector_product
 from rl2jax.types import TRIALS_AXIS, PyTree, Trajectory
 
 FISHER_PRODUCTS = 2  # in the timed part; an iteration has `cg_iters`
+# The GRU that PyTorch has.
+TORCH_GRU = {"activation": "tanh", "weight_norm": False}
+FIRST_ORDER, NATURAL = "first-order iteration", "natural-gradient iteration, PyTorch's GRU"
+# Whole iterations, by the names of their rows: changes to the paper's settings. Those after the first are for
+# comparison with PyTorch; the first-order one is without KL checks.
+ITERATIONS: dict[str, dict[str, Any]] = {
+    "iteration": {},
+    FIRST_ORDER: {**TORCH_GRU, "algorithm": "ppo", "max_kl": math.inf},
+    NATURAL: TORCH_GRU,
+}
 
 Row = dict[str, Any]
 
@@ -190,22 +201,39 @@ def measure_parts(learner: Learner) -> list[Row]:
     return [environment, rollouts, values, gradient, fisher, fitted]
 
 
+def planned_bytes(learner: Learner, part: str) -> Row:
+    """What XLA plans for a whole iteration, compiled and never run: a row without times."""
+    state = jax.eval_shape(learner.init, jax.random.key(0))
+    compiled, _ = compile_timed(learner.train_step, (state,))
+    memory = compiled.memory_analysis()
+    row = {
+        "part": part,
+        "memory_bytes": memory.temp_size_in_bytes + memory.output_size_in_bytes,
+        "argument_bytes": memory.argument_size_in_bytes,
+    }
+    note(f"  {part:<24}{row['memory_bytes'] / 2**30:8.2f} GiB planned")
+    return row
+
+
 def main(settings: dict[str, Any]) -> list[Row]:
     """Rows of one task.
 
     Args:
-      settings: "task"; "changes" to the paper's config; "first_order": changes that make the first-order
-        iteration that is compared with other frameworks, or None for none.
+      settings: "task"; "changes" to the paper's config; "beside": whether the iterations that are compared with
+        PyTorch are measured too; "compile_only": whether nothing is run, and rows have planned memory alone.
     """
     host.prepare()
     task = parse_task(settings["task"])
     config = task.preset("paper").replace(**settings["changes"])
     learner = Learner(task.env, config)
     note(f"{task.name}, {learner.num_trials} trials of {learner.trial.num_steps} steps")
-    rows = [measure_iteration(learner, "iteration"), *measure_parts(learner)]
-    if settings["first_order"] is not None:
-        first_order = Learner(task.env, config.replace(**settings["first_order"]))
-        rows.append(measure_iteration(first_order, "first-order iteration"))
+    names = list(ITERATIONS) if settings["beside"] else ["iteration"]
+    learners = {name: Learner(task.env, config.replace(**ITERATIONS[name])) for name in names}
+    if settings["compile_only"]:
+        rows = [planned_bytes(learner, name) for name, learner in learners.items()]
+    else:
+        rows = [measure_iteration(learner, "iteration"), *measure_parts(learner)]
+        rows += [measure_iteration(learners[name], name) for name in names[1:]]
     device = jax.devices()[0]
     context = {"task": task.name, "batch_size": config.batch_size, "gru_units": config.gru_units}
     return [

@@ -1,7 +1,11 @@
-"""What a table's trainings would take on devices that are not here, by the cost model (docs/performance.md)."""
+"""What a table's trainings would take on devices that are not here, by the cost model (docs/performance.md).
+
+And what the model says of an iteration that was measured.
+"""
 
 import argparse
 
+from experiments.benchmarks.parts import ITERATIONS, Row
 from rl2jax.cost import Peak, iteration_seconds, phase_costs, sequential_steps, total
 from rl2jax.published import TABLES
 from rl2jax.tasks import parse_task
@@ -24,6 +28,19 @@ def prediction(number: int, preset: str, peak: Peak, devices: int, step_seconds:
     lines.append(f"| all, one after another | | | | | {sum(minutes):.0f} |")
     lines.append(f"| all, each on {devices} of {len(minutes) * devices} devices | | | | | {max(minutes):.1f} |")
     return "\n".join(lines)
+
+
+def predicted_seconds(row: Row) -> float:
+    """Seconds of a measured iteration by the cost model, at the peak that was measured beside it.
+
+    Args:
+      row: of a part in `ITERATIONS`, of the paper's preset but for batch and units.
+    """
+    task = parse_task(row["task"])
+    sizes = {name: row[name] for name in ("batch_size", "gru_units")}
+    config = task.preset("paper").replace(**sizes, **ITERATIONS[row["part"]])
+    peak = Peak(row["peak_operations_per_second"], row["peak_bytes_per_second"])
+    return iteration_seconds(Learner(task.env, config), peak)
 
 
 def main() -> None:

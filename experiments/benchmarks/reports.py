@@ -1,9 +1,12 @@
-"""What becomes of benchmark rows: a Markdown table, a roofline, and a comparison with earlier rows. Reads rows only."""
+"""What becomes of benchmark rows: tables, a roofline, and comparisons with bars and earlier rows. Reads rows only."""
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import matplotlib.figure
 
+from experiments.benchmarks.parts import ITERATIONS
+from experiments.benchmarks.predict import predicted_seconds
 from rl2jax.tables import readable_tasks
 
 Row = dict[str, Any]
@@ -15,6 +18,48 @@ HIGHER_IS_BETTER = ("of_floor", "speedup")
 LOWER_IS_BETTER = ("memory_bytes",)
 # Rows with the same of these measure the same thing.
 SAME = ("platform", "task", "part", "batch_size", "gru_units", "threads")
+
+
+class Bar(NamedTuple):
+    """What the project asks of one number of its rows, on two idle cores.
+
+    Attributes:
+      text: what is asked.
+      task: of the rows.
+      part: how the name of the part begins; of several such rows the one with most steps a second counts.
+      field: of the row.
+      bound: at least this for ratios, less than this for seconds and bytes.
+      batch_size: at which it is asked; None: at any.
+    """
+
+    text: str
+    task: str
+    part: str
+    field: str
+    bound: float
+    batch_size: int | None = None
+
+
+PAPERS_BATCH = 250_000
+_FEW, _MANY = "bandit:k=5,n=10", "bandit:k=50,n=500"
+_FIRST_ORDER, _NATURAL = "first-order iteration in PyTorch", "natural-gradient iteration in PyTorch"
+BARS = (
+    Bar("floor / time of an iteration >= 0.6", _FEW, "iteration", "of_floor", 0.6, PAPERS_BATCH),
+    Bar("floor / time of an iteration >= 0.4", _MANY, "iteration", "of_floor", 0.4, PAPERS_BATCH),
+    Bar("2.5 times PyTorch's first-order iteration", _FEW, _FIRST_ORDER, "speedup", 2.5),
+    Bar("2.5 times PyTorch's natural-gradient iteration", _FEW, _NATURAL, "speedup", 2.5),
+    Bar("1.5 times PyTorch's first-order iteration", _MANY, _FIRST_ORDER, "speedup", 1.5),
+    Bar("1.5 times PyTorch's natural-gradient iteration", _MANY, _NATURAL, "speedup", 1.5),
+    Bar("100 times the rollout in Python", _FEW, "rollout, step by step", "speedup", 100.0),
+    Bar("100 times the rollout in Python", _MANY, "rollout, step by step", "speedup", 100.0),
+    Bar("an iteration compiled in less than 15 s", _FEW, "iteration", "compile_seconds", 15.0),
+    Bar("an iteration compiled in less than 15 s", _MANY, "iteration", "compile_seconds", 15.0),
+    Bar("found in the cache in less than 3 s", _FEW, "iteration", "cached_compile_seconds", 3.0),
+    Bar("found in the cache in less than 3 s", _MANY, "iteration", "cached_compile_seconds", 3.0),
+    Bar("memory of an iteration under 12 GiB", _MANY, "iteration", "memory_bytes", 12 * 2**30, PAPERS_BATCH),
+)
+_UNITS = {"compile_seconds": (1.0, ".1f", " s"), "cached_compile_seconds": (1.0, ".1f", " s")}
+_UNITS |= {"memory_bytes": (2**30, ".2f", " GiB"), "of_floor": (1.0, ".2f", ""), "speedup": (1.0, ".3g", " times")}
 
 
 def identity(row: Row) -> tuple:
@@ -58,51 +103,157 @@ def rate(steps_per_second: float) -> str:
 
 
 def to_markdown(rows: list[Row]) -> str:
-    """The machine, parts against their floors, compilation and memory, and other ways to write it."""
-    lines = [_machine(rows), ""]
-    lines += ["| task | part | time | steps/s | floor | floor / time |", "|---|---|---:|---:|---:|---:|"]
-    for row in rows:
-        if "of_floor" in row and "speedup" not in row:
-            low, high = row["of_floor_range"]
-            lines.append(
-                f"| {_task(row)} | {row['part']} | {row['seconds']:.3g} s | {rate(row['steps_per_second'])} "
-                f"| {row['floor_seconds']:.2g} s | {row['of_floor']:.2f} ({low:.2f} to {high:.2f}) |"
-            )
-    lines += [
+    """The machine; parts against their floors; compilation and memory; the cost model; other ways to write it."""
+    tables = (_floors(rows), _compiled(rows), _planned(rows), _predictions(rows), _beside(rows))
+    return "\n".join([_machine(rows), *(line for table in tables for line in table)]) + "\n"
+
+
+def _floors(rows: list[Row]) -> list[str]:
+    """Our own parts."""
+    chosen = [row for row in rows if "of_floor" in row and "speedup" not in row]
+    if not chosen:
+        return []
+    lines = ["", "| task | part | time | steps/s | floor | floor / time |", "|---|---|---:|---:|---:|---:|"]
+    for row in chosen:
+        low, high = row["of_floor_range"]
+        lines.append(
+            f"| {_task(row)} | {row['part']} | {row['seconds']:.3g} s | {rate(row['steps_per_second'])} "
+            f"| {row['floor_seconds']:.2g} s | {row['of_floor']:.2f} ({low:.2f} to {high:.2f}) |"
+        )
+    return lines
+
+
+def _compiled(rows: list[Row]) -> list[str]:
+    """What whole iterations take to compile and to hold."""
+    chosen = [row for row in rows if "cached_compile_seconds" in row]
+    if not chosen:
+        return []
+    lines = [
         "",
         "| task | program | compiled cold | from the cache | arrays | process |",
         "|---|---|---:|---:|---:|---:|",
     ]
-    for row in rows:
-        if "cached_compile_seconds" in row:
-            memory = f"{row['memory_bytes'] / 1e9:.2f} GB | {row['max_rss_bytes'] / 1e9:.2f} GB"
-            cold, cached = row["compile_seconds"], row["cached_compile_seconds"]
-            lines.append(f"| {_task(row)} | {row['part']} | {cold:.1f} s | {cached:.1f} s | {memory} |")
+    for row in chosen:
+        memory = f"{row['memory_bytes'] / 1e9:.2f} GB | {row['max_rss_bytes'] / 1e9:.2f} GB"
+        cold, cached = row["compile_seconds"], row["cached_compile_seconds"]
+        lines.append(f"| {_task(row)} | {row['part']} | {cold:.1f} s | {cached:.1f} s | {memory} |")
+    return lines
+
+
+def _planned(rows: list[Row]) -> list[str]:
+    """Of programs that were compiled and never run."""
+    chosen = [row for row in rows if "argument_bytes" in row]
+    if not chosen:
+        return []
+    lines = ["", "| task | program, compiled and not run | planned arrays | arguments |", "|---|---|---:|---:|"]
+    for row in chosen:
+        planned, arguments = (row[name] / 2**30 for name in ("memory_bytes", "argument_bytes"))
+        lines.append(f"| {_task(row)} | {row['part']} | {planned:.2f} GiB | {arguments:.3f} GiB |")
+    return lines
+
+
+def _predictions(rows: list[Row]) -> list[str]:
+    """The cost model beside what was measured, of every whole iteration."""
+    chosen = [row for row in rows if row["part"] in ITERATIONS and "of_floor" in row]
+    if not chosen:
+        return []
+    lines = ["", "| task | program | predicted | measured | predicted / measured |", "|---|---|---:|---:|---:|"]
+    for row in chosen:
+        predicted, measured = predicted_seconds(row), row["seconds"]
+        numbers = f"{predicted:.3g} s | {measured:.3g} s | {predicted / measured:.2f}"
+        lines.append(f"| {_task(row)} | {row['part']} | {numbers} |")
+    return lines
+
+
+def _beside(rows: list[Row]) -> list[str]:
+    """Other loops beside ours."""
     beside = [row for row in rows if "speedup" in row]
-    if beside:
-        lines += [
-            "",
-            "| task | other loop | its floor / time | its steps/s | ours | ratio |",
-            "|---|---|---:|---:|---:|---:|",
-        ]
+    if not beside:
+        return []
+    lines = [
+        "",
+        "| task | other loop | its floor / time | its steps/s | ours | ratio |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
     for row in beside:
         ours = row["steps_per_second"] * row["speedup"]
         share = f"{row['of_floor']:.2f}" if "of_floor" in row else ""
         rates = f"{rate(row['steps_per_second'])} | {rate(ours)} | {row['speedup']:.2g}"
         version = f" ({row['torch']})" if "torch" in row else ""
         lines.append(f"| {_task(row)} | {row['part']}{version} | {share} | {rates} |")
+    return lines
+
+
+def against_bars(rows: list[Row]) -> str:
+    """A Markdown table of all `BARS`: what was measured, and whether it is met.
+
+    Its last column is the share of the floor that our program would need for a bar on another loop: bar / ratio times
+    the share that it has. Above 1 the device would have to be faster than it is.
+
+    Args:
+      rows: of all batches, of one platform.
+    """
+    lines = ["| asked | task | measured | met | floor / time, needed for it |", "|---|---|---:|---|---:|"]
+    for bar in BARS:
+        row = _row_of(bar, rows)
+        value = met = needed = "–"
+        if row is not None:
+            size, digits, unit = _UNITS[bar.field]
+            value = f"{row[bar.field] / size:{digits}}{unit}, {row['batch_size']:,} steps"
+            met = "yes" if _is_met(bar, row[bar.field]) else "**no**"
+            if bar.batch_size not in (None, row["batch_size"]):
+                met += f"; at {bar.batch_size:,} steps not measured"
+            ours = _counterpart(row, rows) if bar.field == "speedup" else None
+            if ours is not None:
+                needed = f"{ours['of_floor'] * bar.bound / row['speedup']:.2f} (has {ours['of_floor']:.2f})"
+                if ours["part"] == "iteration":  # rows before there were those of PyTorch's GRU
+                    met += "; of other gates"
+        lines.append(f"| {bar.text} | {bar.task} | {value} | {met} | {needed} |")
     return "\n".join(lines) + "\n"
+
+
+def _row_of(bar: Bar, rows: list[Row]) -> Row | None:
+    """The row that answers a bar: at its batch if there is one, else the largest; of these the fastest."""
+    exact = bar.part == "iteration"
+    found = [
+        row
+        for row in rows
+        if row["task"] == bar.task
+        and bar.field in row
+        and (row["part"] == bar.part if exact else row["part"].startswith(bar.part))
+    ]
+    return max(
+        found,
+        key=lambda row: (row["batch_size"] == bar.batch_size, row["batch_size"], row.get("steps_per_second", 0.0)),
+        default=None,
+    )
+
+
+def _is_met(bar: Bar, value: float) -> bool:
+    return value >= bar.bound if bar.field in HIGHER_IS_BETTER else value < bar.bound
+
+
+def _counterpart(other: Row, rows: list[Row]) -> Row | None:
+    """The row of ours that another loop was compared with: the one whose rate its ratio gives."""
+    rate_of_ours = other["steps_per_second"] * other["speedup"]
+    for row in rows:
+        same = (row["task"], row["batch_size"]) == (other["task"], other["batch_size"])
+        if same and "of_floor" in row and math.isclose(row["steps_per_second"], rate_of_ours, rel_tol=1e-9):
+            return row
+    return None
 
 
 def _machine(rows: list[Row]) -> str:
     m = rows[0]["machine"]
-    ours = [row for row in rows if "speedup" not in row]
+    text = f"{m['processor']}, {m['cores']} cores, {m['device']}, JAX {m['jax']}, commit {m['commit']}, {m['date']}"
+    ours = [row for row in rows if "of_floor" in row and "speedup" not in row]
+    if not ours:  # nothing was run
+        return f"{text}."
     peaks = [row["peak_operations_per_second"] / 1e9 for row in ours]
     copies = [row["peak_bytes_per_second"] / 1e9 for row in ours]
     return (
-        f"{m['processor']}, {m['cores']} cores, {m['device']}, JAX {m['jax']}, commit {m['commit']}, {m['date']}; "
-        f"load before the run {m['load']:.1f}; while it ran, matrix products at {min(peaks):.0f} to {max(peaks):.0f} "
-        f"GFLOP/s and copies at {min(copies):.1f} to {max(copies):.1f} GB/s."
+        f"{text}; load before the run {m['load']:.1f}; while it ran, matrix products at {min(peaks):.0f} to "
+        f"{max(peaks):.0f} GFLOP/s and copies at {min(copies):.1f} to {max(copies):.1f} GB/s."
     )
 
 

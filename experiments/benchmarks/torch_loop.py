@@ -211,10 +211,19 @@ def peak(size: int = 1024, megabytes: int = 128) -> tuple[float, float]:
 
 
 def main(settings: dict[str, Any]) -> dict[str, Any]:
-    """Samples of an iteration, by `timing.interleave`."""
+    """Samples of an iteration, by `timing.interleave`, or with "once" the seconds of a single one, the first.
+
+    Args:
+      settings: those of `Settings`, and "once".
+    """
+    once = settings.pop("once")
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(0)
     loop = Loop(Settings(**settings))
+    if once:
+        start = time.perf_counter()
+        loop.iteration()
+        return {"seconds": time.perf_counter() - start}
     return {"samples": interleave(loop.iteration, peak), "torch": torch.__version__}
 
 
