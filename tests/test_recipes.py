@@ -70,6 +70,12 @@ def test_what_is_exchangeable_gets_a_memory_for_each(name, network):
     assert (config == task.preset("cpu")) == (network == "recurrent")
 
 
+def test_few_arms_and_pulls_are_trained_for_longer_with_less_noise():
+    task = parse_task("bandit:k=5,n=10")
+    ((_, _, config),) = stages("best-scratch", task)
+    assert config == task.preset("cpu").replace(iterations=800, expected_rewards=True, baseline_sees_task=True)
+
+
 @pytest.mark.parametrize(
     ("name", "network"),
     [
