@@ -8,7 +8,7 @@ PRESET ?=
 # Keep large freed blocks and back them with huge pages: a third of a CPU iteration is page faults otherwise.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: install test test-slow test-faults check format quickstart reproduce-table1 reproduce-table2 reproduce-table3 reproduce-wang imitation beyond-teacher extrapolation benchmark candidates agents docs report examples wheel test-versions clean
+.PHONY: install test test-slow test-faults check format quickstart reproduce-table1 reproduce-table2 reproduce-table3 reproduce-wang imitation beyond-teacher extrapolation benchmark candidates agents docs tables report examples wheel test-versions clean
 
 install: $(STAMP)
 
@@ -82,6 +82,10 @@ docs: $(BIN)/mkdocs
 
 $(BIN)/mkdocs: | $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+
+# Tables, figures, README's tables and the page, from the rows on disk alone; trains nothing, a minute or two.
+tables: $(STAMP)
+	$(BIN)/python -m experiments.tables
 
 # All results on disk as one page.
 report: $(STAMP)
