@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.__main__ import RESULTS, machine
@@ -106,9 +105,12 @@ def twin_play(trial: Trial, num_trials: int) -> Play:
         def one(key_trial):
             key_task, key_rollout = jax.random.split(key_trial)
             trajectory = rollout(key_rollout, agent, trial, env.sample_params(key_task))
-            return trajectory.mask.sum(), jnp.sum(trajectory.trial_obs.obs, dtype=jnp.int32)  # so that frames are made
+            return (
+                trajectory.mask.sum(),
+                trajectory.trial_obs.obs,
+            )  # frames are made and kept, time first, as on the host
 
-        return jax.vmap(one)(jax.random.split(key, num_trials))
+        return jax.vmap(one, out_axes=(0, 1))(jax.random.split(key, num_trials))
 
     return lambda seed: float(jax.block_until_ready(play(jax.random.key(seed)))[0].sum())
 
