@@ -6,7 +6,7 @@ from experiments.documents import put_table
 from rl2jax.files import write_atomically
 from rl2jax.published import TABLES, agent_name
 from rl2jax.report import format_score
-from rl2jax.tables import LIMIT, PAPERS_PRESETS, Row, best_documented, is_rounded, read_results, short, trained_part
+from rl2jax.tables import LIMIT, PAPERS_PRESETS, Row, best_documented, read_results, short, shortcuts, trained_part
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -58,8 +58,8 @@ def _score(row: Row) -> str:
     so_far = "" if part is None else f" after {part[0]} of {part[1]} iterations"
     if row.get("preset") == "paper-first-order":
         so_far += ", first-order"
-    if is_rounded(row):
-        so_far += ", rounded"
+    if cuts := shortcuts(row):
+        so_far += f" with {', '.join(cuts)}"
     return format_score(row).removesuffix(" (standard error)").replace("+-", "±") + so_far
 
 

@@ -160,13 +160,23 @@ def test_a_program_is_planned_without_being_run():
 
 
 def test_rows_of_other_sizes_replace_none():
-    def named(batch_size=None, gru_units=256, compile_only=False):
-        a = argparse.Namespace(batch_size=batch_size, gru_units=gru_units, compile_only=compile_only)
-        return file_name("cpu", a)
+    def named(batch_size=None, gru_units=256, compile_only=False, devices=1):
+        sizes = {"batch_size": batch_size, "gru_units": gru_units, "devices": devices}
+        return file_name("cpu", argparse.Namespace(**sizes, compile_only=compile_only))
 
     assert named() == "cpu"
     assert named(250_000, compile_only=True) == "cpu-250000-planned"
     assert named(gru_units=64) == "cpu-64-units"
+    assert named(250_000, devices=2) == "cpu-250000-2-devices"
+
+
+def test_rows_of_several_devices_are_told_from_those_of_one():
+    two = {**PART, "devices": 2, "of_floor": 0.1}
+    with pytest.raises(ValueError, match="no earlier row measures the same"):
+        regressions([two], ROWS)
+    assert "| bandit:k=5,n=10, 1,000 steps, 2 devices | iteration |" in to_markdown([two])
+    faster = {**two, "steps_per_second": 900.0, "of_floor": 0.7}
+    assert "| 0.70, 1,000 steps, 2 devices | yes" in lines_of(against_bars([PART, faster]), "floor / time")[0]
 
 
 def test_a_long_iteration_chooses_its_threads_on_shorter_trials(monkeypatch):

@@ -76,6 +76,28 @@ def eight(tmp_path_factory):
     return folder, json.loads((folder / "seen.json").read_text())
 
 
+def test_a_processor_is_split_into_as_many_devices_as_are_asked_for(tmp_path, expected):
+    """Without XLA's flag, and never into more than it has cores."""
+    flags = " ".join(flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag)
+    cores, environment = os.cpu_count(), {**os.environ, "XLA_FLAGS": flags}
+
+    def run(count, folder):
+        arguments = [sys.executable, "-c", "from rl2jax.cli import main; main()", *train_arguments(5)]
+        arguments += ["--devices", count, "--out", folder]
+        return subprocess.run([str(a) for a in arguments], env=environment, capture_output=True, text=True)
+
+    too_many = run(cores + 1, tmp_path / "refused")
+    assert too_many.returncode == 2
+    assert f"--devices must be from 1 to {cores} (the cpu devices of this process), got {cores + 1}" in " ".join(
+        too_many.stderr.split()
+    )
+    if cores > 1:
+        done = run(2, tmp_path / "two")
+        assert done.returncode == 0, done.stderr
+        assert "2 of 2 devices" in done.stderr
+        assert_close(params_of(tmp_path / "two"), expected[0])
+
+
 def test_eight_devices_learn_what_one_does(eight, expected):
     folder, _ = eight
     with np.load(folder / "trpo.npz") as saved:

@@ -166,13 +166,17 @@ def test_how_far_a_training_went():
     assert not any("iterations" in note for note in build_table(1, [*ROWS, trained("rl2_paper", 1000)]).notes)
 
 
-def test_rounded_products_are_told():
-    settings = {"iterations": 10, "matmul_precision": "bfloat16"}
-    found = row("rl2_paper", 6.4, hyperparameters=settings, recipe="paper", training_seed=3)
-    note = "RL² (paper's recipe), k=5, n=10: trained with products rounded to bfloat16."
-    assert note in build_table(1, [*ROWS, found]).notes
-    settings["matmul_precision"] = "default"
-    assert note not in build_table(1, [*ROWS, found]).notes
+def test_what_made_the_papers_recipe_cheaper_is_told():
+    def notes(agent="rl2_paper", **settings):
+        found = row(agent, 6.4, hyperparameters={"iterations": 10, **settings}, recipe="paper", training_seed=3)
+        return [note for note in build_table(1, [*ROWS, found]).notes if "trained with" in note and "k=5" in note]
+
+    assert notes(matmul_precision="default", batch_size=250_000, fisher_fraction=1.0) == []
+    (rounded,) = notes(matmul_precision="bfloat16")
+    assert rounded == "RL² (paper's recipe), k=5, n=10: trained with products rounded to bfloat16."
+    (smaller,) = notes(batch_size=50_000, fisher_fraction=0.2)
+    assert smaller.endswith("with batches of 50000 steps and Fisher products of 0.2 of the trials.")
+    assert notes("rl2_best", batch_size=1000) == []  # a recipe of its own
 
 
 def test_markdown():

@@ -67,9 +67,10 @@ def machine(device: dict[str, str], load: float) -> dict[str, Any]:
     }
 
 
-def jax_rows(case: Case, changes: dict[str, Any], compile_only: bool) -> list[Row]:
+def jax_rows(case: Case, changes: dict[str, Any], compile_only: bool, devices: int) -> list[Row]:
     """Our own rows of one task, measured with an empty compilation cache."""
     settings = {"task": case.task, "changes": changes, "beside": case.beside, "compile_only": compile_only}
+    settings["devices"] = devices
     with tempfile.TemporaryDirectory() as cache:
         variables = {
             "JAX_COMPILATION_CACHE_DIR": cache,
@@ -146,14 +147,15 @@ def rows_of(case: Case, a: argparse.Namespace, with_torch: bool) -> list[Row]:
     """All rows of one task; ours alone, or planned memory alone, if the command line says so."""
     case = case._replace(beside=case.beside and not a.ours)
     changes = {"batch_size": a.batch_size or case.batch_size, "gru_units": a.gru_units}
-    rows = jax_rows(case, changes, a.compile_only)
+    rows = jax_rows(case, changes, a.compile_only, a.devices)
     by_part = {row["part"]: row for row in rows}
     others = []
     if case.beside and not a.compile_only:
         others.append(python_row(case, changes, by_part["rollout"]))
         if with_torch:
             others += [row for name in (FIRST_ORDER, NATURAL) for row in torch_rows(case, changes, by_part[name])]
-    context = {name: rows[0][name] for name in ("task", "batch_size", "gru_units", "platform")}
+    shared = ("task", "batch_size", "gru_units", "platform", "devices")
+    context = {name: rows[0][name] for name in shared if name in rows[0]}
     return rows + [{**context, **row} for row in others]
 
 
@@ -169,6 +171,7 @@ def file_name(platform: str, a: argparse.Namespace) -> str:
     parts = [platform]
     parts += [str(a.batch_size)] if a.batch_size else []
     parts += [f"{a.gru_units}-units"] if a.gru_units != UNITS else []
+    parts += [f"{a.devices}-devices"] if a.devices != 1 else []
     return "-".join(parts + (["planned"] if a.compile_only else []))
 
 
@@ -195,6 +198,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks", description=__doc__)
     parser.add_argument("--batch-size", type=int, help="steps in a batch (default: as in CASES, per task)")
     parser.add_argument("--gru-units", type=int, default=UNITS)
+    parser.add_argument("--devices", type=int, default=1, help="that share the trials; of a processor, cores")
     parser.add_argument("--tasks", nargs="+", default=[case.task for case in CASES], help="of the default ones")
     parser.add_argument("--ours", action="store_true", help="leave the loops of others out")
     parser.add_argument("--compile-only", action="store_true", help="run nothing: planned memory of whole iterations")
@@ -210,6 +214,7 @@ def main() -> None:
     known = [case.task for case in CASES]
     for task in a.tasks:
         require(task in known, "--tasks", task, f"of {' '.join(known)}")
+    require(a.devices >= 1, "--devices", a.devices, ">= 1")
     start, load = time.perf_counter(), os.getloadavg()[0]
     with_torch = importlib.util.find_spec("torch") is not None
     if not with_torch:

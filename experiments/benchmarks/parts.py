@@ -5,6 +5,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from rl2jax import host
 from rl2jax.advantages import standardise
 from rl2jax.agents.random import random_agent
 from rl2jax.cost import Cost, Peak, environment_cost, fisher_cost, floor_seconds, measure_peak, phase_costs, total
+from rl2jax.devices import TRIALS, choose_mesh
 from rl2jax.learner import BaselineBatch, fit_baseline, make_collect, make_optimisers
 from rl2jax.moments import masked_mean
 from rl2jax.policy_step import PolicyBatch, surrogate_loss
@@ -84,13 +86,14 @@ def measure(learner: Learner, part: str, function: Callable, arguments: tuple, c
         output = None  # its memory serves the next call
         output = jax.block_until_ready(compiled(*arguments))
 
-    samples = interleave(call, measure_peak)
-    memory = compiled.memory_analysis()
+    samples = interleave(call, partial(measure_peak, learner.mesh))
+    memory = compiled.memory_analysis()  # of one device
+    devices = 1 if learner.mesh is None else learner.mesh.size
     row = {
         "part": part,
         **against_floor(samples, cost, learner.num_trials * learner.trial.num_steps),
         "compile_seconds": compile_seconds,
-        "memory_bytes": memory.temp_size_in_bytes + memory.output_size_in_bytes,
+        "memory_bytes": devices * (memory.temp_size_in_bytes + memory.output_size_in_bytes),
     }
     seconds, share = row["seconds"], row["of_floor"]
     note(f"  {part:<24}{seconds:8.2f} s   {share:.2f} of the floor   compiled in {compile_seconds:.1f} s")
@@ -163,6 +166,13 @@ def measure_iteration(learner: Learner, part: str) -> Row:
     return row
 
 
+def measure_rollout(learner: Learner) -> tuple[Row, Trajectory]:
+    """(row of the policy's rollout alone, what it played)."""
+    key = jax.random.key(1)
+    collect = make_collect(learner.trial, learner.agent_of, learner.num_trials, learner.mesh)
+    return measure(learner, "rollout", collect, (key, learner.init(key).params), phase_costs(learner)["collect"])
+
+
 def measure_parts(learner: Learner) -> list[Row]:
     """Rows of the parts of an iteration."""
     costs = phase_costs(learner)
@@ -174,8 +184,7 @@ def measure_parts(learner: Learner) -> list[Row]:
     environment, _ = measure(
         learner, "environment", random_play(learner), (key,), environment_cost(learner.trial, num_trials)
     )
-    collect = make_collect(learner.trial, learner.agent_of, num_trials)
-    rollouts, trajectory = measure(learner, "rollout", collect, (key, state.params), costs["collect"])
+    rollouts, trajectory = measure_rollout(learner)
     values, _ = measure(
         learner, "values", jax.vmap(networks.values, (None, 1), 1), (baseline, trajectory.trial_obs), costs["values"]
     )
@@ -220,22 +229,27 @@ def main(settings: dict[str, Any]) -> list[Row]:
 
     Args:
       settings: "task"; "changes" to the paper's config; "beside": whether the iterations that are compared with
-        PyTorch are measured too; "compile_only": whether nothing is run, and rows have planned memory alone.
+        PyTorch are measured too; "compile_only": whether nothing is run, and rows have planned memory alone;
+        "devices" that share the trials: of several, iteration and rollout are measured, not the other parts.
     """
+    host.split_processor(settings["devices"])
     host.prepare()
     task = parse_task(settings["task"])
     config = task.preset("paper").replace(**settings["changes"])
-    learner = Learner(task.env, config)
+    mesh = choose_mesh(Learner(task.env, config).num_trials, TRIALS, settings["devices"])
+    learner = Learner(task.env, config, mesh=mesh)
     note(f"{task.name}, {learner.num_trials} trials of {learner.trial.num_steps} steps")
     names = list(ITERATIONS) if settings["beside"] else ["iteration"]
-    learners = {name: Learner(task.env, config.replace(**ITERATIONS[name])) for name in names}
+    learners = {name: Learner(task.env, config.replace(**ITERATIONS[name]), mesh=mesh) for name in names}
     if settings["compile_only"]:
         rows = [planned_bytes(learner, name) for name, learner in learners.items()]
     else:
-        rows = [measure_iteration(learner, "iteration"), *measure_parts(learner)]
+        parts = measure_parts(learner) if mesh is None else [measure_rollout(learner)[0]]
+        rows = [measure_iteration(learner, "iteration"), *parts]
         rows += [measure_iteration(learners[name], name) for name in names[1:]]
     device = jax.devices()[0]
     context = {"task": task.name, "batch_size": config.batch_size, "gru_units": config.gru_units}
+    context |= {"devices": settings["devices"]} if mesh is not None else {}
     return [
         {**context, **row, "platform": device.platform, "device": device.device_kind, "jax": jax.__version__}
         for row in rows

@@ -7,6 +7,7 @@ import matplotlib.figure
 
 from experiments.benchmarks.parts import ITERATIONS
 from experiments.benchmarks.predict import predicted_seconds
+from rl2jax.published import PAPERS_BATCH
 from rl2jax.tables import readable_tasks
 
 Row = dict[str, Any]
@@ -17,7 +18,7 @@ TOLERANCE = 0.25
 HIGHER_IS_BETTER = ("of_floor", "speedup")
 LOWER_IS_BETTER = ("memory_bytes",)
 # Rows with the same of these measure the same thing.
-SAME = ("platform", "task", "part", "batch_size", "gru_units", "threads")
+SAME = ("platform", "task", "part", "batch_size", "gru_units", "devices", "threads")
 
 
 class Bar(NamedTuple):
@@ -40,7 +41,6 @@ class Bar(NamedTuple):
     batch_size: int | None = None
 
 
-PAPERS_BATCH = 250_000
 _FEW, _MANY = "bandit:k=5,n=10", "bandit:k=50,n=500"
 _FIRST_ORDER, _NATURAL = "first-order iteration in PyTorch", "natural-gradient iteration in PyTorch"
 BARS = (
@@ -199,7 +199,8 @@ def against_bars(rows: list[Row]) -> str:
         value = met = needed = "–"
         if row is not None:
             size, digits, unit = _UNITS[bar.field]
-            value = f"{row[bar.field] / size:{digits}}{unit}, {row['batch_size']:,} steps"
+            devices = f", {row['devices']} devices" if "devices" in row else ""
+            value = f"{row[bar.field] / size:{digits}}{unit}, {row['batch_size']:,} steps{devices}"
             met = "yes" if _is_met(bar, row[bar.field]) else "**no**"
             if bar.batch_size not in (None, row["batch_size"]):
                 met += f"; at {bar.batch_size:,} steps not measured"
@@ -258,7 +259,8 @@ def _machine(rows: list[Row]) -> str:
 
 
 def _task(row: Row) -> str:
-    return f"{row['task']}, {row['batch_size']:,} steps"
+    devices = f", {row['devices']} devices" if "devices" in row else ""
+    return f"{row['task']}, {row['batch_size']:,} steps{devices}"
 
 
 def roofline(rows: list[Row]) -> matplotlib.figure.Figure:

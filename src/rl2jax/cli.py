@@ -70,6 +70,7 @@ def train(
         raise ValueError(f"--checkpoint-minutes must be >= 0 (0: after every chunk), got {checkpoint_minutes:g}")
     several = distributed or not (coordinator is num_processes is process_id is None)
     _check_num_seeds(num_seeds, seed, several)
+    host.split_processor(devices)
     processes.join(coordinator, num_processes, process_id, distributed)  # before imports that start JAX's backend
     from rl2jax.config import parse_overrides
     from rl2jax.devices import SEEDS, TRIALS, describe

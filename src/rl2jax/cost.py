@@ -9,10 +9,12 @@ and bytes / bandwidth: the floor. `make benchmark` measures each phase beside it
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rl2jax.agents.random import random_agent
 from rl2jax.networks import Encoding, PolicyAndBaseline
@@ -75,31 +77,59 @@ def floor_seconds(cost: Cost, peak: Peak) -> float:
     return max(cost.operations / peak.operations_per_second, cost.bytes / peak.bytes_per_second)
 
 
-def matmul_peak(size: int = 1024, repeats: int = 10) -> float:
-    """Measured float32 matrix-product rate of the default device, in FLOP/s."""
-    a = jnp.ones((size, size))
-    return 2.0 * size**3 / _seconds(_product, (a, a), repeats)
+def matmul_peak(size: int = 1024, repeats: int = 10, mesh: Mesh | None = None) -> float:
+    """Measured float32 matrix-product rate, in FLOP/s, of the default device, or of all of a mesh's at once."""
+    shape = (size, size)
+    return 2.0 * size**3 * _num_devices(mesh) / _seconds(_product, (_ones(shape, mesh),) * 2, repeats, mesh)
 
 
-def copy_bandwidth(megabytes: int = 128, repeats: int = 4) -> float:
-    """Measured rate of reading one large array and writing another, in byte/s; both directions count."""
-    x = jnp.ones(megabytes * 1_000_000 // _FLOAT)
-    return 2.0 * x.nbytes / _seconds(_negation, (x,), repeats)
+def copy_bandwidth(megabytes: int = 128, repeats: int = 4, mesh: Mesh | None = None) -> float:
+    """Measured rate of reading one large array and writing another, in byte/s; both directions and all devices count."""
+    x = _ones((megabytes * 1_000_000 // _FLOAT,), mesh)
+    return 2.0 * x.nbytes / _seconds(_negation, (x,), repeats, mesh)
 
 
-def measure_peak() -> Peak:
-    """Both of the above, on arrays large enough for the device: a quarter of a second on an idle CPU."""
+def measure_peak(mesh: Mesh | None = None) -> Peak:
+    """Both of the above, on arrays large enough for the device: a quarter of a second on an idle CPU.
+
+    Args:
+      mesh: devices that work at once, each on arrays of its own; None: the default device alone.
+    """
     if jax.default_backend() == "cpu":
-        return Peak(matmul_peak(), copy_bandwidth())
-    return Peak(matmul_peak(8192), copy_bandwidth(1024))
+        return Peak(matmul_peak(mesh=mesh), copy_bandwidth(mesh=mesh))
+    return Peak(matmul_peak(8192, mesh=mesh), copy_bandwidth(1024, mesh=mesh))
 
 
-_product = jax.jit(lambda a, b: a @ b)
-_negation = jax.jit(lambda x: -x)
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+    return a @ b
 
 
-def _seconds(function: Callable, arguments: tuple, repeats: int) -> float:
+def _negation(x: jax.Array) -> jax.Array:
+    return -x
+
+
+def _num_devices(mesh: Mesh | None) -> int:
+    return 1 if mesh is None else mesh.size
+
+
+def _ones(shape: tuple[int, ...], mesh: Mesh | None) -> jax.Array:
+    """Ones of this shape on each device, one device's below another's."""
+    x = jnp.ones((shape[0] * _num_devices(mesh), *shape[1:]))
+    return x if mesh is None else jax.device_put(x, NamedSharding(mesh, PartitionSpec(mesh.axis_names[0])))
+
+
+@lru_cache
+def _on_each(function: Callable, mesh: Mesh | None) -> Callable:
+    """Compiled; each device of a mesh computes with its own rows."""
+    if mesh is None:
+        return jax.jit(function)
+    rows = PartitionSpec(mesh.axis_names[0])
+    return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=rows, out_specs=rows))
+
+
+def _seconds(function: Callable, arguments: tuple, repeats: int, mesh: Mesh | None) -> float:
     """Mean time of a call; the first call is not counted."""
+    function = _on_each(function, mesh)
     function(*arguments).block_until_ready()
     start = time.perf_counter()
     for _ in range(repeats):

@@ -40,6 +40,23 @@ def cache_compilations() -> None:
     jax.config.update("jax_compilation_cache_max_size", 2 * 1024**3)
 
 
+def split_processor(num_devices: int | None) -> None:
+    """Makes `num_devices` devices of the processor's cores, with a thread each; at most as many as there are cores.
+
+    Devices work on trials of their own and wait for each other once a gradient; threads share every product and every
+    loop of one device, and wait after each (docs/performance.md). To be called before JAX's backend starts; does
+    nothing where it runs already, where XLA_FLAGS says how many devices there are, or for 1 or None.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if num_devices is None or num_devices < 2 or "xla_force_host_platform_device_count" in flags:
+        return
+    try:
+        jax.config.update("jax_num_cpu_devices", min(num_devices, os.cpu_count() or 1))
+    except RuntimeError:  # the backend runs
+        return
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
+
+
 def prepare() -> None:
     """All of the above and below: what the command line and the experiments do first."""
     keep_freed_memory()

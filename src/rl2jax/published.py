@@ -31,6 +31,8 @@ RECIPE_COLUMNS = {
     "rl2_best": "RL² (best)",
 }
 TRAINED = ("rl2", *RECIPE_COLUMNS)
+PAPERS_BATCH = 250_000
+"""Time steps in a batch, in bandits and tabular MDPs (the paper's table 4)."""
 
 
 def _rows(columns: dict[str, str], rows: Mapping[str, tuple[float, ...]]) -> dict[str, dict[str, float]]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import rich.table
 
-from rl2jax.published import RECIPE_COLUMNS, TABLES, TRAINED, PublishedTable, agent_name
+from rl2jax.published import PAPERS_BATCH, RECIPE_COLUMNS, TABLES, TRAINED, PublishedTable, agent_name
 from rl2jax.report import read_rows
 
 Row = dict[str, Any]
@@ -184,8 +184,8 @@ def build_table(number: int, rows: list[Row], *, everything: bool = False) -> Ta
                 notes.append(f"{columns[agent]}, {short(task)}: {row['num_tasks']} tasks, the others {most}.")
             if (part := trained_part(row)) is not None:
                 notes.append(f"{columns[agent]}, {short(task)}: after {part[0]} of {part[1]} iterations.")
-            if is_rounded(row):
-                notes.append(f"{columns[agent]}, {short(task)}: trained with products rounded to bfloat16.")
+            if cuts := shortcuts(row):
+                notes.append(f"{columns[agent]}, {short(task)}: trained with {' and '.join(cuts)}.")
     notes += _provenance(lines, chosen, published)
     return Table(published.title, columns, lines, notes)
 
@@ -196,9 +196,18 @@ def trained_part(row: Row) -> tuple[int, int] | None:
     return (done, wanted) if done is not None and wanted is not None and done < wanted else None
 
 
-def is_rounded(row: Row) -> bool:
-    """Whether an agent was trained with `TrainConfig.matmul_precision` "bfloat16"."""
-    return row.get("hyperparameters", {}).get("matmul_precision") == "bfloat16"
+def shortcuts(row: Row) -> list[str]:
+    """What made the training of an agent by the paper's recipe cheaper than the recipe is; of other agents nothing."""
+    if row["agent"] != "rl2_paper" and row.get("preset") not in PAPERS_PRESETS:
+        return []
+    settings, cuts = row.get("hyperparameters", {}), []
+    if (steps := settings.get("batch_size", PAPERS_BATCH)) < PAPERS_BATCH:
+        cuts.append(f"batches of {steps} steps")
+    if (share := settings.get("fisher_fraction", 1.0)) < 1:
+        cuts.append(f"Fisher products of {share:g} of the trials")
+    if settings.get("matmul_precision") == "bfloat16":
+        cuts.append("products rounded to bfloat16")
+    return cuts
 
 
 def _best(line: dict[str, Row], rows: list[Row]) -> set[str]:
