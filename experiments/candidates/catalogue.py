@@ -209,6 +209,9 @@ CANDIDATES = (
     Candidate("lambda-0.6", "Advantages that lean on the baseline less.", Changes({"gae_lambda": 0.6})),
     Candidate("lambda-0.9", "Advantages that hardly lean on the baseline.", Changes({"gae_lambda": 0.9})),
     Candidate(
+        "targets-as-they-are", "The baseline's targets are not normalised.", Changes({"normalise_returns": False})
+    ),
+    Candidate(
         "baseline-epochs-half", "Half as many epochs of the baseline.", Changes(factors={"baseline_epochs": 0.5})
     ),
     Candidate(
