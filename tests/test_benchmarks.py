@@ -9,6 +9,7 @@ import pytest
 
 from experiments.benchmarks import timing
 from experiments.benchmarks.__main__ import RESULTS, Case, committed_rows, file_name, torch_rows, torch_settings
+from experiments.benchmarks.input_projection import PROJECTIONS, compared
 from experiments.benchmarks.parts import FIRST_ORDER, ITERATIONS, NATURAL, against_floor, planned_bytes
 from experiments.benchmarks.predict import predicted_seconds
 from experiments.benchmarks.python_loop import Bandit, Policy, play
@@ -302,3 +303,16 @@ class TestTorch:
         kl = torch.distributions.kl_divergence(*(torch.distributions.Categorical(logits=x) for x in (old, new))).mean()
         assert 0.5 * config.max_kl < kl <= config.max_kl
         assert (torch.exp(log_prob_of(new, action) - log_prob_of(old, action)) * advantage).mean() > advantage.mean()
+
+
+def test_ways_to_project_the_input_have_the_same_gradient():
+    """`compared` holds them against each other before it times them; a row that is another arm's is found."""
+    table = compared(num_arms=3, num_trials=4, num_steps=2, units=8, rounds=1)
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == list(PROJECTIONS)
+
+
+def test_a_projection_that_differs_is_not_timed(monkeypatch):
+    wrong = dict(PROJECTIONS) | {"row": lambda matrix, action, rest: PROJECTIONS["row"](matrix, (action + 1) % 3, rest)}
+    monkeypatch.setattr("experiments.benchmarks.input_projection.PROJECTIONS", wrong)
+    with pytest.raises(AssertionError, match="Not equal"):
+        compared(num_arms=3, num_trials=4, num_steps=2, units=8, rounds=1)
