@@ -22,6 +22,7 @@ from rl2jax.config import TrainConfig
 from rl2jax.cost import phase_costs, total
 from rl2jax.envs.base import require
 from rl2jax.files import git_commit, write_atomically
+from rl2jax.host import ONE_THREAD
 from rl2jax.report import read_rows, write_rows
 from rl2jax.sgd import num_minibatches
 from rl2jax.tasks import parse_task
@@ -77,6 +78,9 @@ def jax_rows(case: Case, changes: dict[str, Any], compile_only: bool, devices: i
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"),
         }
+        if devices > 1:  # told by the environment, as imports start the backend
+            flags = f"{os.environ.get('XLA_FLAGS', '')} {ONE_THREAD}".strip()
+            variables |= {"JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": flags}
         return run_child("parts", settings, variables)
 
 

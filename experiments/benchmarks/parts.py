@@ -232,7 +232,6 @@ def main(settings: dict[str, Any]) -> list[Row]:
         PyTorch are measured too; "compile_only": whether nothing is run, and rows have planned memory alone;
         "devices" that share the trials: of several, iteration and rollout are measured, not the other parts.
     """
-    host.split_processor(settings["devices"])
     host.prepare()
     task = parse_task(settings["task"])
     config = task.preset("paper").replace(**settings["changes"])

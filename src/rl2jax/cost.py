@@ -84,7 +84,7 @@ def matmul_peak(size: int = 1024, repeats: int = 10, mesh: Mesh | None = None) -
 
 
 def copy_bandwidth(megabytes: int = 128, repeats: int = 4, mesh: Mesh | None = None) -> float:
-    """Measured rate of reading one large array and writing another, in byte/s; counts both directions, and all devices."""
+    """Measured rate of reading one large array and writing another, in byte/s: both directions, all devices."""
     x = _ones((megabytes * 1_000_000 // _FLOAT,), mesh)
     return 2.0 * x.nbytes / _seconds(_negation, (x,), repeats, mesh)
 

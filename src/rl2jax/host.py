@@ -8,6 +8,8 @@ import jax
 
 from rl2jax.files import cache_folder
 
+ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
+"""XLA's flag for products that stay on one thread."""
 # <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
@@ -54,7 +56,7 @@ def split_processor(num_devices: int | None) -> None:
         jax.config.update("jax_num_cpu_devices", min(num_devices, os.cpu_count() or 1))
     except RuntimeError:  # the backend runs
         return
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
+    os.environ["XLA_FLAGS"] = f"{flags} {ONE_THREAD}".strip()
 
 
 def prepare() -> None:
