@@ -177,7 +177,11 @@ def test_rows_of_several_devices_are_told_from_those_of_one():
         regressions([two], ROWS)
     assert "| bandit:k=5,n=10, 1,000 steps, 2 devices | iteration |" in to_markdown([two])
     faster = {**two, "steps_per_second": 900.0, "of_floor": 0.7}
-    assert "| 0.70, 1,000 steps, 2 devices | yes" in lines_of(against_bars([PART, faster]), "floor / time")[0]
+    asked = "floor / time of an iteration >= 0.6"
+    assert "| 0.70, 1,000 steps, 2 devices | yes" in lines_of(against_bars([faster]), asked)[0]
+    assert (
+        "| 0.50, 1,000 steps | **no**" in lines_of(against_bars([PART, faster]), asked)[0]
+    )  # where there is one device
 
 
 def test_a_long_iteration_chooses_its_threads_on_shorter_trials(monkeypatch):

@@ -214,7 +214,7 @@ def against_bars(rows: list[Row]) -> str:
 
 
 def _row_of(bar: Bar, rows: list[Row]) -> Row | None:
-    """The row that answers a bar: at its batch if there is one, else the largest; of these the fastest."""
+    """The row that answers a bar: at its batch if there is one, else the largest; of one device; the fastest."""
     exact = bar.part == "iteration"
     found = [
         row
@@ -225,7 +225,12 @@ def _row_of(bar: Bar, rows: list[Row]) -> Row | None:
     ]
     return max(
         found,
-        key=lambda row: (row["batch_size"] == bar.batch_size, row["batch_size"], row.get("steps_per_second", 0.0)),
+        key=lambda row: (
+            row["batch_size"] == bar.batch_size,
+            row["batch_size"],
+            -row.get("devices", 1),
+            row.get("steps_per_second", 0.0),
+        ),
         default=None,
     )
 
