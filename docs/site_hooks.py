@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "rl2jax"
 # Page of the reference -> its modules, in order. tests/test_docs.py wants every module on one page.
 ROOMS: dict[str, tuple[str, ...]] = {
-    "Training": ("train", "config", "seeds", "learner", "recipes", "types"),
+    "Training": ("train", "config", "seeds", "sweeps", "learner", "recipes", "types"),
     "Task distributions": (
         "envs.base",
         "envs.adapter",

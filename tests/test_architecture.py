@@ -55,6 +55,7 @@ LAYERS = [
     ["learner"],
     ["train"],
     ["seeds", "vision.engine_learner"],
+    ["sweeps"],
     ["checkpoint", "evaluate", "behaviour", "tasks", "stats", "published"],
     ["tuning", "cost"],
     ["recipes", "runs"],

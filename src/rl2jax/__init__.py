@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rl2jax.config import TrainConfig, preset
     from rl2jax.seeds import train_seeds
     from rl2jax.shipped import load_agent
+    from rl2jax.sweeps import train_sweep
     from rl2jax.train import train
     from rl2jax.types import Metrics, Trajectory, TrialObservation
 
@@ -27,6 +28,7 @@ __all__ = [
     "preset",
     "train",
     "train_seeds",
+    "train_sweep",
 ]
 
 # Loaded when first used: importing gymnax starts JAX's backend, and processes must have joined each other before.
@@ -39,6 +41,7 @@ _HOMES = {
     "preset": "config",
     "train": "train",
     "train_seeds": "seeds",
+    "train_sweep": "sweeps",
 }
 
 

@@ -119,7 +119,7 @@ def policy_losses(
         surrogate = policy_gradient_surrogate(log_prob, batch.advantage)
     else:
         surrogate = clipped_surrogate(log_prob, batch.old_log_prob, batch.advantage, clip_range)
-    entropy = distribution.entropy() if config.entropy_coefficient else jnp.zeros_like(surrogate)
+    entropy = distribution.entropy() if has_entropy_bonus(config) else jnp.zeros_like(surrogate)
     objective = masked_mean(surrogate + entropy_weight * entropy, batch.mask)
     kl = masked_mean(old.kl_divergence(distribution), batch.mask)
     inference = value = jnp.zeros(())
@@ -129,6 +129,11 @@ def policy_losses(
     if networks.shares_trunk:
         value = masked_mean(jnp.square(outputs.value - batch.target), batch.mask)
     return PolicyLosses(-objective, kl, inference, value)
+
+
+def has_entropy_bonus(config: TrainConfig) -> bool:
+    """Whether the entropy is computed at all; a coefficient that is traced (`sweeps`) may be any number."""
+    return isinstance(config.entropy_coefficient, jax.Array) or config.entropy_coefficient > 0
 
 
 def entropy_weight_at(config: TrainConfig, iteration: chex.Array) -> chex.Array:
@@ -234,7 +239,7 @@ def _first_order(networks, config, batch, iteration, start, mesh: Mesh | None) -
         return -loss, kl
 
     bonus = jnp.zeros_like(batch.mask)
-    if config.entropy_coefficient:
+    if has_entropy_bonus(config):
         bonus = networks.distribution(batch.old_dist_params).entropy()
     return FirstOrder(loss_fn, evaluate_fn, masked_mean(start + entropy_weight * bonus, batch.mask))
 
