@@ -20,6 +20,7 @@ from rl2jax.cli import main
 from rl2jax.devices import make_mesh
 from rl2jax.runs import open_run
 from rl2jax.seeds import SeedLearner, train_seeds
+from rl2jax.sweeps import train_sweep
 from rl2jax.train import Learner, train_chunk
 
 COLLECTIVE = re.compile(r" (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(-start)?\(")
@@ -95,6 +96,8 @@ def many_seeds(folder):
         learner.env, learner.config, keys, mesh=mesh, callback=lambda report: shapes.append(report.metrics.kl.shape)
     )
     np.savez(folder / "seeds.npz", *host_leaves(states.params))
+    swept, _ = train_sweep(learner.env, learner.config, keys[:2], {"discount": np.array([0.5, 0.9])}, mesh=mesh)
+    np.savez(folder / "sweep.npz", *host_leaves(swept.params))
     return seen | {"shapes": [shapes, metrics.kl.shape]}
 
 

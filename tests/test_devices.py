@@ -147,6 +147,16 @@ def test_train_seeds_has_a_leading_axis(eight, expected):
             assert_close([leaves[seed] for leaves in saved.values()], expected[seed])
 
 
+def test_members_of_a_sweep_are_trainings_alone(eight):
+    """Two settings, each on a device of its own."""
+    folder, _ = eight
+    run = open_run(folder / "one")
+    with np.load(folder / "sweep.npz") as saved:
+        for member, discount in enumerate((0.5, 0.9)):
+            alone, _ = train(run.learner.env, run.config.replace(discount=discount), jax.random.key(member))
+            assert_close([leaves[member] for leaves in saved.values()], host_leaves(alone.params))
+
+
 def test_what_does_not_fit_the_devices_is_named(eight):
     folder, seen = eight
     assert not (folder / "refused").exists()
