@@ -58,8 +58,8 @@ def _score(row: Row) -> str:
     so_far = "" if part is None else f" after {part[0]} of {part[1]} iterations"
     if row.get("preset") == "paper-first-order":
         so_far += ", first-order"
-    if cuts := shortcuts(row):
-        so_far += f" with {', '.join(cuts)}"
+    if shortcuts(row):
+        so_far += ", shortened"
     return format_score(row).removesuffix(" (standard error)").replace("+-", "±") + so_far
 
 
