@@ -179,9 +179,8 @@ def test_rows_of_several_devices_are_told_from_those_of_one():
     faster = {**two, "steps_per_second": 900.0, "of_floor": 0.7}
     asked = "floor / time of an iteration >= 0.6"
     assert "| 0.70, 1,000 steps, 2 devices | yes" in lines_of(against_bars([faster]), asked)[0]
-    assert (
-        "| 0.50, 1,000 steps | **no**" in lines_of(against_bars([PART, faster]), asked)[0]
-    )  # where there is one device
+    of_one_device = lines_of(against_bars([PART, faster]), asked)[0]
+    assert "| 0.50, 1,000 steps | **no**" in of_one_device
 
 
 def test_a_long_iteration_chooses_its_threads_on_shorter_trials(monkeypatch):
@@ -310,7 +309,7 @@ class TestTorch:
 
 
 def test_ways_to_project_the_input_have_the_same_gradient():
-    """`compared` holds them against each other before it times them; a row that is another arm's is found."""
+    """`compared` holds them against each other before it times them."""
     table = compared(num_arms=3, num_trials=4, num_steps=2, units=8, rounds=1)
     assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == list(PROJECTIONS)
 

@@ -76,6 +76,14 @@ def compile_timed(function: Callable, arguments: tuple) -> tuple[Any, float]:
     return compiled, time.perf_counter() - start
 
 
+def held_bytes(learner: Learner, compiled: Any) -> int:
+    """What XLA plans to hold of temporaries and outputs, on all devices together."""
+    memory = compiled.memory_analysis()  # of one device
+    return (1 if learner.mesh is None else learner.mesh.size) * (
+        memory.temp_size_in_bytes + memory.output_size_in_bytes
+    )
+
+
 def measure(learner: Learner, part: str, function: Callable, arguments: tuple, cost: Cost) -> tuple[Row, Any]:
     """(row of one part, what the function returned)."""
     compiled, compile_seconds = compile_timed(function, arguments)
@@ -87,13 +95,11 @@ def measure(learner: Learner, part: str, function: Callable, arguments: tuple, c
         output = jax.block_until_ready(compiled(*arguments))
 
     samples = interleave(call, partial(measure_peak, learner.mesh))
-    memory = compiled.memory_analysis()  # of one device
-    devices = 1 if learner.mesh is None else learner.mesh.size
     row = {
         "part": part,
         **against_floor(samples, cost, learner.num_trials * learner.trial.num_steps),
         "compile_seconds": compile_seconds,
-        "memory_bytes": devices * (memory.temp_size_in_bytes + memory.output_size_in_bytes),
+        "memory_bytes": held_bytes(learner, compiled),
     }
     seconds, share = row["seconds"], row["of_floor"]
     note(f"  {part:<24}{seconds:8.2f} s   {share:.2f} of the floor   compiled in {compile_seconds:.1f} s")
@@ -214,11 +220,10 @@ def planned_bytes(learner: Learner, part: str) -> Row:
     """What XLA plans for a whole iteration, compiled and never run: a row without times."""
     state = jax.eval_shape(learner.init, jax.random.key(0))
     compiled, _ = compile_timed(learner.train_step, (state,))
-    memory = compiled.memory_analysis()
     row = {
         "part": part,
-        "memory_bytes": memory.temp_size_in_bytes + memory.output_size_in_bytes,
-        "argument_bytes": memory.argument_size_in_bytes,
+        "memory_bytes": held_bytes(learner, compiled),
+        "argument_bytes": compiled.memory_analysis().argument_size_in_bytes,
     }
     note(f"  {part:<24}{row['memory_bytes'] / 2**30:8.2f} GiB planned")
     return row

@@ -50,7 +50,10 @@ def train(
     engine: Annotated[str, typer.Option(help=ENGINE_HELP + " A resumed run may change it.")] = "twin",
     checkpoint_minutes: Annotated[float, typer.Option(help="Minutes between checkpoints.")] = 5.0,
     devices: Annotated[
-        int | None, typer.Option(help="Devices of this machine that share the batch; default as many as divide it.")
+        int | None,
+        typer.Option(
+            help="Devices of this machine (of a processor, cores) that share the batch; default as many as divide it."
+        ),
     ] = None,
     num_seeds: Annotated[
         int | None, typer.Option(help="Train this many seeds, from --seed on, at once; a run each in OUT/seed-S.")

@@ -101,6 +101,18 @@ def _fill(axis: int, count: int, x: jax.Array) -> jax.Array:
     return jax.numpy.concatenate([x, zeros], axis)
 
 
+def vmap_seeds(function: Callable, mesh: Mesh | None) -> Callable:
+    """`jax.vmap` over seeds, or members of a sweep: of all arguments' and outputs' first axis.
+
+    On a mesh with axis `SEEDS` each device computes its share, and nothing is ever sent between devices.
+    """
+    batched = jax.vmap(function)
+    if mesh is None:
+        return batched
+    spec = PartitionSpec(SEEDS)
+    return jax.shard_map(batched, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+
+
 def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
     """The same whole arrays on every device, inside a compiled program; None changes nothing."""
     if mesh is None:

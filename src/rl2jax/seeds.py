@@ -9,7 +9,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from rl2jax.agents.base import Agent
 from rl2jax.config import TrainConfig
-from rl2jax.devices import SEEDS, put
+from rl2jax.devices import SEEDS, put, vmap_seeds
 from rl2jax.envs.base import TaskDistribution, require
 from rl2jax.learner import TrainState
 from rl2jax.train import Callback, Iterations, Learner, run_chunks, train_chunk
@@ -61,11 +61,7 @@ class SeedLearner:
 
     def train_chunk(self, states: TrainState, length: int) -> tuple[TrainState, Metrics]:
         """`length` iterations of every seed; metrics have leaves [num_seeds, length]."""
-        train = jax.vmap(lambda state: self.learner.train_chunk(state, length))
-        if self.mesh is not None:  # nothing is ever sent between devices
-            spec = PartitionSpec(SEEDS)
-            train = jax.shard_map(train, mesh=self.mesh, in_specs=spec, out_specs=spec, check_vma=False)
-        return train(states)
+        return vmap_seeds(lambda state: self.learner.train_chunk(state, length), self.mesh)(states)
 
     def compile(self, states: TrainState, length: int) -> Iterations:
         """The program of `length` iterations of every seed, compiled; the states' memory is donated."""

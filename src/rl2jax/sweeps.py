@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from rl2jax.config import TrainConfig
-from rl2jax.devices import SEEDS, put
+from rl2jax.devices import SEEDS, put, vmap_seeds
 from rl2jax.envs.base import TaskDistribution, require
 from rl2jax.learner import TrainState
 from rl2jax.seeds import SeedLearner
@@ -93,11 +93,7 @@ def _train(
     def member(state, values):
         return _with_values(learner.learner, values).train_chunk(state, length)
 
-    train = jax.vmap(member)
-    if learner.mesh is not None:  # nothing is ever sent between devices
-        spec = PartitionSpec(SEEDS)
-        train = jax.shard_map(train, mesh=learner.mesh, in_specs=spec, out_specs=spec, check_vma=False)
-    return train(states, numbers)
+    return vmap_seeds(member, learner.mesh)(states, numbers)
 
 
 def _with_values(learner: Learner, values: dict[str, jax.Array]) -> Learner:
