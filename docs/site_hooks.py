@@ -91,7 +91,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "vision.table3",
         "vision.reproduce",
     ),
-    "Runs and trained agents": ("runs", "sessions", "checkpoint", "shipped", "seed_runs", "files"),
+    "Runs and trained agents": ("runs", "sessions", "checkpoint", "shipped", "seed_runs", "files", "imports"),
     "Devices and processes": ("devices", "processes", "host", "cost"),
     "Tables and figures": (
         "published",

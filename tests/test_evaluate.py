@@ -163,3 +163,33 @@ def test_the_trials_themselves_are_those_that_are_scored(monkeypatch):
         np.testing.assert_array_equal(trajectory.task_features, params.probs)
         pulled = np.take_along_axis(params.probs, trajectory.action.T, axis=1).T
         np.testing.assert_array_equal(trajectory.expected_reward, pulled)
+
+
+def test_an_agent_that_plays_on_is_not_compiled_again():
+    traced = []
+
+    def step(key, state, trial_obs):
+        traced.append(trial_obs)
+        return state, jnp.int32(0), ()
+
+    agent, trial, key = Agent(lambda key: (), step), Trial(PaysTheTask(2), 3), evaluation_key(0)
+    first = evaluate(agent, trial, 5, key)
+    compiled = len(traced)
+    again, others = evaluate(agent, trial, 5, key), evaluate(agent, trial, 5, evaluation_key(1))
+    assert len(traced) == compiled
+    assert (again.total_reward == first.total_reward).all()
+    assert (others.total_reward != first.total_reward).any()
+    evaluate(agent, Trial(PaysTheTask(3), 3), 5, key)
+    assert len(traced) > compiled
+
+
+def test_an_agent_that_cannot_be_hashed_plays():
+    class Unhashable:
+        __hash__ = None
+
+        def __call__(self, key, state, trial_obs):
+            return state, jnp.int32(0), ()
+
+    agent = Agent(lambda key: (), Unhashable())
+    assert evaluate(agent, Trial(PaysTheTask(2), 3), 5, evaluation_key(0)).total_reward.shape == (5,)
+    assert play_tasks(agent, Trial(PaysTheTask(2), 3), 5, evaluation_key(0)).trajectory.reward.shape == (3, 5)

@@ -205,3 +205,31 @@ def test_the_archives_are_built_and_complete(tmp_path):
     archive, wheel = archives.build(source, tmp_path, tmp_path / "dist")
     in_source, in_wheel = release.check_contents(archive, wheel)
     assert in_source > in_wheel > 100
+
+
+def test_the_commit_says_whether_the_code_was_changed(tmp_path):
+    """And a trained agent, which is no code, changes nothing of it."""
+    package = tmp_path / "src" / "rl2jax"
+    (package / "trained").mkdir(parents=True)
+    (package / "files.py").write_text((PACKAGE / "files.py").read_text())
+
+    def git(*arguments):
+        names = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        command = ["git", "-C", str(tmp_path), *names, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    def commit():
+        program = "import files; print(files.git_commit())"
+        done = subprocess.run([sys.executable, "-c", program], cwd=package, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    (tmp_path / ".gitignore").write_text("__pycache__\n")  # of what runs below; not of the package
+    head = git("rev-parse", "--short=12", "HEAD")
+    assert commit() == head
+    (package / "trained" / "agent.safetensors").write_bytes(b"0")
+    assert commit() == head
+    (package / "other.py").write_text("")
+    assert commit() == f"{head}+"

@@ -3,8 +3,8 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -114,23 +114,12 @@ def evaluate(
     trial = _held_out(trial)
     batch_tasks = min(num_tasks, _default_batch(trial) if batch_tasks is None else batch_tasks)
 
-    def play(index):
-        trajectory, params = _play_one(agent, trial, key, index)
-        return trajectory.reward, statistic(trajectory, params)
-
-    @partial(jax.jit, compiler_options=_compiler_options())
-    def play_batch(indices, wanted):
-        rewards, statistics = jax.vmap(play, out_axes=(1, 0))(indices)
-        sums = jax.tree.map(
-            lambda x: jnp.einsum("b...,b->...", x.astype(jnp.float32), wanted, precision="highest"), statistics
-        )
-        return rewards.sum(axis=0), jnp.sum(rewards * wanted, axis=1), sums
-
+    play_batch = _kept(_scorer, agent, trial, statistic)
     totals, sums = [], None
     for start in range(0, num_tasks, batch_tasks):
         indices = np.arange(start, start + batch_tasks)
         wanted = indices < num_tasks  # the last batch is played whole, its surplus dropped
-        total, *batch_sums = play_batch(indices, wanted.astype(np.float32))
+        total, *batch_sums = play_batch(key, indices, wanted.astype(np.float32))
         totals.append(np.asarray(total)[wanted])
         batch_sums = jax.tree.map(lambda x: np.asarray(x, np.float64), batch_sums)
         sums = batch_sums if sums is None else jax.tree.map(np.add, sums, batch_sums)
@@ -153,19 +142,56 @@ def play_tasks(agent: Agent, trial: Trial, num_tasks: int, key: chex.PRNGKey, *,
     require(num_tasks >= 1, "num_tasks", num_tasks, ">= 1")
     trial = _held_out(trial)
     batch_tasks = min(num_tasks, _default_batch(trial))
-
-    @partial(jax.jit, compiler_options=_compiler_options())
-    def play_batch(indices):
-        trajectory, params = jax.vmap(partial(_play_one, agent, trial, key), out_axes=(TRIALS_AXIS, 0))(indices)
-        return trajectory if agent_info else trajectory._replace(agent_info=()), params
-
+    play_batch = _kept(_recorder, agent, trial, agent_info)
     starts = range(0, num_tasks, batch_tasks)
-    parts = [jax.device_get(play_batch(np.arange(start, start + batch_tasks))) for start in starts]
+    parts = [jax.device_get(play_batch(key, np.arange(start, start + batch_tasks))) for start in starts]
 
     def join(axis, *leaves):  # the last batch is played whole
         return np.take(np.concatenate(leaves, axis), np.arange(num_tasks), axis)
 
     return Played(*jax.tree.map(join, jax.tree.broadcast((TRIALS_AXIS, 0), parts[0]), *parts))
+
+
+def _scorer(agent: Agent, trial: Trial, statistic: Callable[[Trajectory, PyTree], PyTree]) -> Callable:
+    """(key, indices, 1.0 where wanted) -> (total rewards, sums over wanted tasks of the rewards, of the statistic)."""
+
+    def play(key, index):
+        trajectory, params = _play_one(agent, trial, key, index)
+        return trajectory.reward, statistic(trajectory, params)
+
+    @partial(jax.jit, compiler_options=_compiler_options())
+    def play_batch(key, indices, wanted):
+        rewards, statistics = jax.vmap(partial(play, key), out_axes=(1, 0))(indices)
+        sums = jax.tree.map(
+            lambda x: jnp.einsum("b...,b->...", x.astype(jnp.float32), wanted, precision="highest"), statistics
+        )
+        return rewards.sum(axis=0), jnp.sum(rewards * wanted, axis=1), sums
+
+    return play_batch
+
+
+def _recorder(agent: Agent, trial: Trial, agent_info: bool) -> Callable:
+    """(key, indices) -> (trajectories, tasks)."""
+
+    @partial(jax.jit, compiler_options=_compiler_options())
+    def play_batch(key, indices):
+        trajectory, params = jax.vmap(partial(_play_one, agent, trial, key), out_axes=(TRIALS_AXIS, 0))(indices)
+        return trajectory if agent_info else trajectory._replace(agent_info=()), params
+
+    return play_batch
+
+
+def _kept(make: Callable[..., Callable], *arguments: Any) -> Callable:
+    """`make(*arguments)`, the same again for the same ones: an agent that plays on need not be compiled again."""
+    try:
+        return _last_made(make, *arguments)
+    except TypeError:  # what cannot be hashed cannot be found again
+        return make(*arguments)
+
+
+@lru_cache(maxsize=8)  # each holds an agent's parameters and a program
+def _last_made(make: Callable[..., Callable], *arguments: Any) -> Callable:
+    return make(*arguments)
 
 
 def _held_out(trial: Trial) -> Trial:

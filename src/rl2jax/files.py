@@ -19,7 +19,10 @@ def cache_folder() -> Path:
 
 
 def git_commit() -> str | None:
-    """The commit of the source tree this runs from, with "+" if it was changed since; None outside git."""
+    """The commit of the source tree this runs from, with "+" if its code was changed since; None outside git.
+
+    Trained agents are not code: whoever ships one and then plays with it plays by the same program.
+    """
     here = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:
@@ -28,7 +31,9 @@ def git_commit() -> str | None:
         ).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", ".") else "")
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "+" if git("status", "--porcelain", "--", ".", ":(exclude)trained") else ""
+        )
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -11,7 +11,15 @@ import jax.numpy as jnp
 
 from rl2jax.agents.base import Agent
 from rl2jax.envs.base import spaces
-from rl2jax.recurrent import ACTIVATIONS, CELLS, CellWeights, NetworkWeights, RecurrentNetwork, head_outputs
+from rl2jax.recurrent import (
+    ACTIVATIONS,
+    CELLS,
+    CellWeights,
+    NetworkWeights,
+    RecurrentNetwork,
+    effective_weights,
+    head_outputs,
+)
 from rl2jax.types import PolicyInfo, PyTree, TrialObservation
 
 
@@ -320,7 +328,7 @@ class Networks:
           policy_params: params["policy"].
           deterministic: take the distribution's mode instead of a sample.
         """
-        weights = self.policy_network.apply(policy_params)
+        weights = effective_weights(self.policy_network, policy_params)
 
         def init(key):
             del key

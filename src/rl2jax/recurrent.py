@@ -9,7 +9,8 @@ call, outside the scan over time; the functions that use the weights are pure.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import chex
 import flax.linen as nn
@@ -342,6 +343,12 @@ class RecurrentNetwork(nn.Module):
 
     def _matrix(self, name: str, initialiser: Callable, shape: tuple[int, int]) -> chex.Array:
         return weight_normalised(self, name, initialiser, shape, self.weight_norm)
+
+
+@partial(jax.jit, static_argnums=0, inline=True)
+def effective_weights(network: nn.Module, params: PyTree) -> Any:
+    """`network.apply(params)`: a program of its own where it is called outside of one, else part of the caller's."""
+    return network.apply(params)
 
 
 def head_outputs(weights: NetworkWeights, state: chex.Array) -> chex.Array:

@@ -7,9 +7,8 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
-from gymnax.environments.environment import Environment
 
-from rl2jax.envs.base import EnvParams, EnvState, TaskDistribution, require
+from rl2jax.envs.base import Environment, EnvParams, EnvState, TaskDistribution, require
 
 
 @dataclass(frozen=True)

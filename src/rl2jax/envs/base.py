@@ -4,15 +4,19 @@ from typing import TypeVar
 
 import chex
 import jax.numpy as jnp
-from gymnax.environments import spaces
-from gymnax.environments.environment import Environment, EnvParams, EnvState
 
+from rl2jax.imports import put_off
 from rl2jax.types import PyTree
+
+# The first import of gymnax: what its environments draw with takes three times as long to load as the rest of it.
+with put_off("seaborn", "matplotlib.pyplot"):
+    from gymnax.environments import spaces
+    from gymnax.environments.environment import Environment, EnvParams, EnvState
 
 TaskState = TypeVar("TaskState", bound=EnvState)
 TaskParams = TypeVar("TaskParams", bound=EnvParams)
 
-__all__ = ["EnvParams", "EnvState", "TaskDistribution", "TaskParams", "TaskState", "require", "spaces"]
+__all__ = ["EnvParams", "EnvState", "Environment", "TaskDistribution", "TaskParams", "TaskState", "require", "spaces"]
 
 
 class TaskDistribution(Environment[TaskState, TaskParams]):
