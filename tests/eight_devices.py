@@ -48,6 +48,13 @@ def loop_bodies(program, trips):
     return [computations[name] for name in bodies]
 
 
+def rounded(folder):
+    """Two iterations of TRPO with rounded products on all devices."""
+    learner = Learner(SMALL_ENV, SMALL_TRPO.replace(matmul_precision="bfloat16"), mesh=make_mesh(jax.devices()))
+    state, _ = train_chunk(learner, learner.init(jax.random.key(0)), 2)
+    np.savez(folder / "rounded.npz", *host_leaves(state.params))
+
+
 def natural_gradient(folder):
     """Five iterations of TRPO with the trials of a batch shared by all devices, and how they are shared."""
     learner = Learner(SMALL_ENV, SMALL_TRPO, mesh=make_mesh(jax.devices()))
@@ -67,12 +74,15 @@ def natural_gradient(folder):
 
 def refusals():
     """Messages of learners that do not fit their devices."""
-    learner, messages = Learner(SMALL_ENV, SMALL_TRPO), []
+    learner, keys, messages = Learner(SMALL_ENV, SMALL_TRPO), jax.random.split(jax.random.key(0), 3), []
     for wrong in (
         lambda: Learner(SMALL_ENV, SMALL_TRPO, mesh=make_mesh(jax.devices()[:5])),
         lambda: Learner(SMALL_ENV, SMALL_TRPO, mesh=make_mesh(jax.devices(), "seeds")),
         lambda: SeedLearner(learner, 3, make_mesh(jax.devices(), "seeds")),
         lambda: SeedLearner(Learner(SMALL_ENV, SMALL_TRPO, mesh=make_mesh(jax.devices())), 8),
+        lambda: train_sweep(
+            SMALL_ENV, SMALL_TRPO, keys, {"discount": np.full(3, 0.9)}, mesh=make_mesh(jax.devices(), "seeds")
+        ),
     ):
         try:
             wrong()
@@ -104,6 +114,7 @@ def many_seeds(folder):
 def run(folder):
     """Everything; the result is what the tests look at."""
     seen = {"trpo": natural_gradient(folder), "refusals": refusals()}
+    rounded(folder)
     seen["eight"] = command([*train_arguments(3), "--out", folder / "eight"])
     seen["one"] = command([*train_arguments(None), "--resume", "--out", folder / "one"])
     seen |= many_seeds(folder)

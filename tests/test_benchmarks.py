@@ -1,13 +1,16 @@
 """The benchmarks' own arithmetic on fabricated rows, and that the loops beside ours compute the same."""
 
 import argparse
+import subprocess
+import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmarks import timing
+from experiments.benchmarks import loading, timing
 from experiments.benchmarks.__main__ import RESULTS, Case, committed_rows, file_name, torch_rows, torch_settings
 from experiments.benchmarks.input_projection import PROJECTIONS, compared
 from experiments.benchmarks.parts import FIRST_ORDER, ITERATIONS, NATURAL, against_floor, planned_bytes
@@ -21,6 +24,7 @@ from rl2jax.cost import Cost
 from rl2jax.envs import BernoulliBandit
 from rl2jax.networks import Categorical, Encoding, PolicyAndBaseline
 from rl2jax.report import read_rows
+from rl2jax.shipped import list_agents
 from rl2jax.train import Learner
 from rl2jax.types import TrialObservation
 
@@ -67,6 +71,15 @@ def test_samples_alternate_with_the_probe(monkeypatch):
     assert len(samples) == MOST_SAMPLES
     assert "".join("p" if event == "probe" else "c" for event in events).startswith("pcpc")
     assert all(sample.bytes_per_second == 10.0 for sample in samples)
+
+
+def test_a_long_call_is_sampled_as_often_as_is_asked(monkeypatch):
+    monkeypatch.setattr(timing, "LONG_SECONDS", 0.0)
+    events = []
+    call, probe = partial(events.append, "call"), lambda: (events.append("probe"), (1.0, 1.0))[1]
+    assert len(interleave(call, probe)) == 1
+    assert len(interleave(call, probe, long_samples=3)) == 3
+    assert events == ["probe", "call", "probe", "probe", *["call", "probe"] * 3]
 
 
 def test_each_sample_is_held_against_its_own_machine():
@@ -161,14 +174,16 @@ def test_a_program_is_planned_without_being_run():
 
 
 def test_rows_of_other_sizes_replace_none():
-    def named(batch_size=None, gru_units=256, compile_only=False, devices=1):
+    def named(batch_size=None, gru_units=256, compile_only=False, devices=1, matmul_precision="default"):
         sizes = {"batch_size": batch_size, "gru_units": gru_units, "devices": devices}
-        return file_name("cpu", argparse.Namespace(**sizes, compile_only=compile_only))
+        others = {"compile_only": compile_only, "matmul_precision": matmul_precision}
+        return file_name("cpu", argparse.Namespace(**sizes, **others))
 
     assert named() == "cpu"
     assert named(250_000, compile_only=True) == "cpu-250000-planned"
     assert named(gru_units=64) == "cpu-64-units"
     assert named(250_000, devices=2) == "cpu-250000-2-devices"
+    assert named(matmul_precision="bfloat16") == "cpu-bfloat16"
 
 
 def test_rows_of_several_devices_are_told_from_those_of_one():
@@ -181,6 +196,17 @@ def test_rows_of_several_devices_are_told_from_those_of_one():
     assert "| 0.70, 1,000 steps, 2 devices | yes" in lines_of(against_bars([faster]), asked)[0]
     of_one_device = lines_of(against_bars([PART, faster]), asked)[0]
     assert "| 0.50, 1,000 steps | **no**" in of_one_device
+
+
+def test_rounded_rows_are_told_from_those_of_whole_products():
+    rounded = {**PART, "matmul_precision": "bfloat16", "steps_per_second": 900.0, "of_floor": 0.7}
+    with pytest.raises(ValueError, match="no earlier row measures the same"):
+        regressions([rounded], ROWS)
+    assert "| bandit:k=5,n=10, 1,000 steps, bfloat16 | iteration |" in to_markdown([rounded])
+    assert "predicted" in to_markdown([PART])
+    assert "predicted" not in to_markdown([rounded])
+    asked = "floor / time of an iteration >= 0.6"
+    assert "| 0.50, 1,000 steps | **no**" in lines_of(against_bars([rounded, PART]), asked)[0]
 
 
 def test_a_long_iteration_chooses_its_threads_on_shorter_trials(monkeypatch):
@@ -265,6 +291,22 @@ class TestTorch:
             outputs, _ = theirs(torch.tensor(inputs, dtype=torch.float32))
         np.testing.assert_allclose(outputs.numpy(), ours, atol=1e-5)
 
+    def test_it_rounds_where_ours_does(self, torch):
+        """The rounded GRU is near the other, and not it; what leaves the network is float32 again."""
+        from experiments.benchmarks.torch_loop import Network
+
+        config = preset("paper").replace(**ITERATIONS[NATURAL], batch_size=2000, matmul_precision="bfloat16")
+        assert torch_settings(Learner(BernoulliBandit(3), config), threads=1)["rounded"]
+        torch.manual_seed(0)
+        rounded, inputs = Network(self.ARMS + 3, 64, self.ARMS, rounded=True), torch.randn(5, 7, self.ARMS + 3)
+        whole = Network(self.ARMS + 3, 64, self.ARMS)
+        whole.load_state_dict(rounded.state_dict())
+        with torch.no_grad():
+            outputs, exact = rounded(inputs)[0], whole(inputs)[0]
+        assert outputs.dtype == torch.float32
+        difference = (outputs - exact).abs().max()
+        assert 1e-5 < difference < 2e-2
+
     def test_its_discounted_sums_are_ours(self, torch):
         from experiments.benchmarks.torch_loop import discounted
         from rl2jax.advantages import discounted_returns
@@ -306,6 +348,37 @@ class TestTorch:
         kl = torch.distributions.kl_divergence(*(torch.distributions.Categorical(logits=x) for x in (old, new))).mean()
         assert 0.5 * config.max_kl < kl <= config.max_kl
         assert (torch.exp(log_prob_of(new, action) - log_prob_of(old, action)) * advantage).mean() > advantage.mean()
+
+
+def test_peak_memory_is_the_process_own():
+    """A child is not charged with what its parent held."""
+    held = np.ones(40_000_000)  # 320 MB
+    command = "from experiments.benchmarks.timing import peak_memory; print(peak_memory())"
+    child = subprocess.run([sys.executable, "-c", command], stdout=subprocess.PIPE, text=True, check=True)
+    assert timing.peak_memory() > held.nbytes
+    assert 1e6 < int(child.stdout) < 2e8
+
+
+def test_an_agent_is_loaded_and_played_in_a_process_of_its_own(tmp_path, monkeypatch, capsys):
+    """What its process said, and how long it took, is in row and table."""
+    only = [agent for agent in list_agents() if (agent.name, agent.recipe) == ("bandit-k5-n10", "best")]
+    monkeypatch.setattr(loading, "list_agents", lambda: only)
+    monkeypatch.setattr(sys, "argv", ["loading", "--num-trials", "20", "--results", str(tmp_path)])
+    loading.main()
+    (row,) = read_rows(tmp_path / "cpu-loading.json")
+    assert (row["name"], row["recipe"], row["num_trials"]) == ("bandit-k5-n10", "best", 20)
+    assert 0.0 < row["mean"] <= 10.0
+    assert 0.5 < row["seconds"] < 300.0
+    assert 1e8 < row["max_rss_bytes"] < 2e9
+    assert f"| bandit-k5-n10 | best | 20 | {row['seconds']:.1f} s |" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.glob("*.png")] == []
+
+
+@pytest.mark.parametrize(("option", "value"), [("--recipes", "wurst"), ("--num-trials", "0")])
+def test_what_cannot_be_loaded_is_named(option, value, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["loading", option, value])
+    with pytest.raises(SystemExit, match=rf"{option} must be .*got '?{value}'?"):
+        loading.main()
 
 
 def test_ways_to_project_the_input_have_the_same_gradient():

@@ -200,6 +200,7 @@ def test_training_time_is_iterations_times_an_iteration():
 
 def test_peaks_are_measured():
     assert matmul_peak(64, 1) > 1e6
+    assert matmul_peak(64, 1, precision="bfloat16") > 1e6
     assert copy_bandwidth(1, 1) > 1e6
 
 

@@ -104,6 +104,16 @@ def test_eight_devices_learn_what_one_does(eight, expected):
         assert_close(list(saved.values()), expected["trpo"])
 
 
+def test_rounded_products_are_shared_as_others_are(eight):
+    """Sums in another order may be rounded otherwise, so that parameters agree less closely than unrounded ones."""
+    folder, _ = eight
+    learner = Learner(SMALL_ENV, SMALL_TRPO.replace(matmul_precision="bfloat16"))
+    state, _ = train_chunk(learner, learner.init(jax.random.key(0)), 2)
+    with np.load(folder / "rounded.npz") as saved:
+        for a, b in zip(saved.values(), host_leaves(state.params), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+
+
 def test_the_work_is_shared_and_nothing_is_sent_while_time_runs(eight, expected):
     """About an eighth of the operations on each device, and no communication in any loop over a trial's steps."""
     _, seen = eight
@@ -171,11 +181,12 @@ def test_what_does_not_fit_the_devices_is_named(eight):
         assert error.count("rl2jax: error:") == 1
         for part in parts:
             assert part in error
-    share, axes, seeds, both = seen["refusals"]
+    share, axes, seeds, both, members = seen["refusals"]
     assert "batch_size must hold a multiple of 5 trials (7 steps each) on 5 devices, such as 315 or 350" in share
     assert axes.startswith("mesh axes must be ('trials',)")
     assert seeds == "num_seeds must be a multiple of the number of devices (8), got 3"
     assert both.startswith("learner.mesh must be None")
+    assert members == "number of keys must be a multiple of the number of devices (8), got 3"
 
 
 def test_one_device_needs_no_mesh():

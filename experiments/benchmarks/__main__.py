@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.benchmarks.parts import FIRST_ORDER, ITERATIONS, NATURAL, against_floor
+from experiments.benchmarks.parts import DEFAULT, FIRST_ORDER, ITERATIONS, NATURAL, against_floor
 from experiments.benchmarks.reports import TOLERANCE, Row, against_bars, regressions, roofline, to_markdown
 from experiments.benchmarks.timing import Sample, note, run_child
 from experiments.documents import put_table
@@ -68,10 +68,12 @@ def machine(device: dict[str, str], load: float) -> dict[str, Any]:
     }
 
 
-def jax_rows(case: Case, changes: dict[str, Any], compile_only: bool, devices: int) -> list[Row]:
+def jax_rows(
+    case: Case, changes: dict[str, Any], compile_only: bool = False, devices: int = 1, long_samples: int = 1
+) -> list[Row]:
     """Our own rows of one task, measured with an empty compilation cache."""
     settings = {"task": case.task, "changes": changes, "beside": case.beside, "compile_only": compile_only}
-    settings["devices"] = devices
+    settings |= {"devices": devices, "long_samples": long_samples}
     with tempfile.TemporaryDirectory() as cache:
         variables = {
             "JAX_COMPILATION_CACHE_DIR": cache,
@@ -97,6 +99,7 @@ def torch_settings(learner: Learner, threads: int) -> dict[str, Any]:
         "num_trials": learner.num_trials,
         "num_minibatches": num_minibatches(learner.num_trials, config.policy_minibatch_trials),
         "learning_rate": config.policy_learning_rate,
+        "rounded": config.matmul_precision == "bfloat16",
         "threads": threads,
     }
 
@@ -151,14 +154,15 @@ def rows_of(case: Case, a: argparse.Namespace, with_torch: bool) -> list[Row]:
     """All rows of one task; ours alone, or planned memory alone, if the command line says so."""
     case = case._replace(beside=case.beside and not a.ours)
     changes = {"batch_size": a.batch_size or case.batch_size, "gru_units": a.gru_units}
-    rows = jax_rows(case, changes, a.compile_only, a.devices)
+    changes["matmul_precision"] = a.matmul_precision
+    rows = jax_rows(case, changes, a.compile_only, a.devices, a.long_samples)
     by_part = {row["part"]: row for row in rows}
     others = []
     if case.beside and not a.compile_only:
         others.append(python_row(case, changes, by_part["rollout"]))
         if with_torch:
             others += [row for name in (FIRST_ORDER, NATURAL) for row in torch_rows(case, changes, by_part[name])]
-    shared = ("task", "batch_size", "gru_units", "platform", "devices")
+    shared = ("task", "batch_size", "gru_units", "platform", "devices", "matmul_precision")
     context = {name: rows[0][name] for name in shared if name in rows[0]}
     return rows + [{**context, **row} for row in others]
 
@@ -176,6 +180,7 @@ def file_name(platform: str, a: argparse.Namespace) -> str:
     parts += [str(a.batch_size)] if a.batch_size else []
     parts += [f"{a.gru_units}-units"] if a.gru_units != UNITS else []
     parts += [f"{a.devices}-devices"] if a.devices != 1 else []
+    parts += [a.matmul_precision] if a.matmul_precision != DEFAULT else []
     return "-".join(parts + (["planned"] if a.compile_only else []))
 
 
@@ -191,7 +196,8 @@ def write_report(results: Path, name: str) -> str:
     if any("of_floor" in row for row in rows):
         roofline(rows).savefig(results / f"{name}-roofline.png", dpi=150)
     if results.resolve() == RESULTS and DOCUMENT.exists():
-        everything = [row for path in sorted(results.glob("cpu*.json")) for row in read_rows(path)]
+        files = (read_rows(path) for path in sorted(results.glob("cpu*.json")))
+        everything = [row for rows in files for row in rows if "batch_size" in row]  # agents that play have none
         text = put_table(DOCUMENT.read_text(), f"benchmark {name}", table)
         write_atomically(DOCUMENT, put_table(text, "bars", against_bars(everything)))
     return table
@@ -203,8 +209,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, help="steps in a batch (default: as in CASES, per task)")
     parser.add_argument("--gru-units", type=int, default=UNITS)
     parser.add_argument("--devices", type=int, default=1, help="that share the trials; of a processor, cores")
+    parser.add_argument("--matmul-precision", default=DEFAULT, help="of the network's products, as in the config")
     parser.add_argument("--tasks", nargs="+", default=[case.task for case in CASES], help="of the default ones")
     parser.add_argument("--ours", action="store_true", help="leave the loops of others out")
+    parser.add_argument("--long-samples", type=int, default=1, help="of an iteration of more than 10 s")
     parser.add_argument("--compile-only", action="store_true", help="run nothing: planned memory of whole iterations")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the rows")
     parser.add_argument("--check", action="store_true", help="fail if a ratio is worse than in the last commit's rows")
@@ -219,6 +227,8 @@ def main() -> None:
     for task in a.tasks:
         require(task in known, "--tasks", task, f"of {' '.join(known)}")
     require(a.devices >= 1, "--devices", a.devices, ">= 1")
+    require(a.long_samples >= 1, "--long-samples", a.long_samples, ">= 1")
+    TrainConfig(matmul_precision=a.matmul_precision)  # refuses another
     start, load = time.perf_counter(), os.getloadavg()[0]
     with_torch = importlib.util.find_spec("torch") is not None
     if not with_torch:

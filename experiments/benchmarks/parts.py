@@ -1,7 +1,6 @@
 """The parts of an iteration, each timed against the floor of its operations and bytes; one task per process."""
 
 import math
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -11,10 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.benchmarks.timing import Sample, answer_parent, interleave, note
+from experiments.benchmarks.timing import Sample, answer_parent, interleave, note, peak_memory
 from rl2jax import host
 from rl2jax.advantages import standardise
 from rl2jax.agents.random import random_agent
+from rl2jax.config import TrainConfig
 from rl2jax.cost import Cost, Peak, environment_cost, fisher_cost, floor_seconds, measure_peak, phase_costs, total
 from rl2jax.devices import TRIALS, choose_mesh
 from rl2jax.learner import BaselineBatch, fit_baseline, make_collect, make_optimisers
@@ -27,6 +27,7 @@ from rl2jax.trpo import conjugate_gradient, fisher_vector_product
 from rl2jax.types import TRIALS_AXIS, PyTree, Trajectory
 
 FISHER_PRODUCTS = 2  # in the timed part; an iteration has `cg_iters`
+DEFAULT = TrainConfig().matmul_precision  # rows of another one say so
 # The GRU that PyTorch has.
 TORCH_GRU = {"activation": "tanh", "weight_norm": False}
 FIRST_ORDER, NATURAL = "first-order iteration", "natural-gradient iteration, PyTorch's GRU"
@@ -84,7 +85,9 @@ def held_bytes(learner: Learner, compiled: Any) -> int:
     )
 
 
-def measure(learner: Learner, part: str, function: Callable, arguments: tuple, cost: Cost) -> tuple[Row, Any]:
+def measure(
+    learner: Learner, part: str, function: Callable, arguments: tuple, cost: Cost, long_samples: int = 1
+) -> tuple[Row, Any]:
     """(row of one part, what the function returned)."""
     compiled, compile_seconds = compile_timed(function, arguments)
     output = None
@@ -94,7 +97,7 @@ def measure(learner: Learner, part: str, function: Callable, arguments: tuple, c
         output = None  # its memory serves the next call
         output = jax.block_until_ready(compiled(*arguments))
 
-    samples = interleave(call, partial(measure_peak, learner.mesh))
+    samples = interleave(call, partial(measure_peak, learner.mesh, learner.config.matmul_precision), long_samples)
     row = {
         "part": part,
         **against_floor(samples, cost, learner.num_trials * learner.trial.num_steps),
@@ -157,7 +160,7 @@ def fisher_products(learner: Learner) -> Callable[[PyTree, PolicyBatch, PyTree],
     return solve
 
 
-def measure_iteration(learner: Learner, part: str) -> Row:
+def measure_iteration(learner: Learner, part: str, long_samples: int) -> Row:
     """A whole iteration, with what it takes to compile and to hold it.
 
     The persistent cache is empty when the process starts, so that the first compilation is a cold one; the
@@ -165,8 +168,8 @@ def measure_iteration(learner: Learner, part: str) -> Row:
     """
     state = learner.init(jax.random.key(0))
     cost = total(list(phase_costs(learner).values()))
-    row, _ = measure(learner, part, learner.train_step, (state,), cost)
-    row["max_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    row, _ = measure(learner, part, learner.train_step, (state,), cost, long_samples)
+    row["max_rss_bytes"] = peak_memory()
     jax.clear_caches()
     _, row["cached_compile_seconds"] = compile_timed(learner.train_step, (state,))
     return row
@@ -235,7 +238,8 @@ def main(settings: dict[str, Any]) -> list[Row]:
     Args:
       settings: "task"; "changes" to the paper's config; "beside": whether the iterations that are compared with
         PyTorch are measured too; "compile_only": whether nothing is run, and rows have planned memory alone;
-        "devices" that share the trials: of several, iteration and rollout are measured, not the other parts.
+        "devices" that share the trials: of several, iteration and rollout are measured, not the other parts;
+        "long_samples" of an iteration that takes long.
     """
     host.prepare()
     task = parse_task(settings["task"])
@@ -249,11 +253,13 @@ def main(settings: dict[str, Any]) -> list[Row]:
         rows = [planned_bytes(learner, name) for name, learner in learners.items()]
     else:
         parts = measure_parts(learner) if mesh is None else [measure_rollout(learner)[0]]
-        rows = [measure_iteration(learner, "iteration"), *parts]
-        rows += [measure_iteration(learners[name], name) for name in names[1:]]
+        long_samples = settings["long_samples"]
+        rows = [measure_iteration(learner, "iteration", long_samples), *parts]
+        rows += [measure_iteration(learners[name], name, long_samples) for name in names[1:]]
     device = jax.devices()[0]
     context = {"task": task.name, "batch_size": config.batch_size, "gru_units": config.gru_units}
     context |= {"devices": settings["devices"]} if mesh is not None else {}
+    context |= {"matmul_precision": config.matmul_precision} if config.matmul_precision != DEFAULT else {}
     return [
         {**context, **row, "platform": device.platform, "device": device.device_kind, "jax": jax.__version__}
         for row in rows

@@ -34,7 +34,7 @@ def predicted_seconds(row: Row) -> float:
     """Seconds of a measured iteration by the cost model, at the peak that was measured beside it.
 
     Args:
-      row: of a part in `ITERATIONS`, of the paper's preset but for batch and units.
+      row: of a part in `ITERATIONS`, of the paper's preset but for batch and units, its products not rounded.
     """
     task = parse_task(row["task"])
     sizes = {name: row[name] for name in ("batch_size", "gru_units")}

@@ -18,7 +18,7 @@ TOLERANCE = 0.25
 HIGHER_IS_BETTER = ("of_floor", "speedup")
 LOWER_IS_BETTER = ("memory_bytes",)
 # Rows with the same of these measure the same thing.
-SAME = ("platform", "task", "part", "batch_size", "gru_units", "devices", "threads")
+SAME = ("platform", "task", "part", "batch_size", "gru_units", "devices", "matmul_precision", "threads")
 
 
 class Bar(NamedTuple):
@@ -104,7 +104,7 @@ def rate(steps_per_second: float) -> str:
 
 def to_markdown(rows: list[Row]) -> str:
     """The machine; parts against their floors; compilation and memory; the cost model; other ways to write it."""
-    tables = (_floors(rows), _compiled(rows), _planned(rows), _predictions(rows), _beside(rows))
+    tables = (_floors(rows), _compiled(rows), _planned(rows), _predictions(rows), _beside(rows), _loaded(rows))
     return "\n".join([_machine(rows), *(line for table in tables for line in table)]) + "\n"
 
 
@@ -153,8 +153,8 @@ def _planned(rows: list[Row]) -> list[str]:
 
 
 def _predictions(rows: list[Row]) -> list[str]:
-    """The cost model beside what was measured, of every whole iteration."""
-    chosen = [row for row in rows if row["part"] in ITERATIONS and "of_floor" in row]
+    """The cost model beside what was measured, of every whole iteration at the precision that its efficiencies had."""
+    chosen = [row for row in rows if row["part"] in ITERATIONS and "of_floor" in row and "matmul_precision" not in row]
     if not chosen:
         return []
     lines = ["", "| task | program | predicted | measured | predicted / measured |", "|---|---|---:|---:|---:|"]
@@ -162,6 +162,18 @@ def _predictions(rows: list[Row]) -> list[str]:
         predicted, measured = predicted_seconds(row), row["seconds"]
         numbers = f"{predicted:.3g} s | {measured:.3g} s | {predicted / measured:.2f}"
         lines.append(f"| {_task(row)} | {row['part']} | {numbers} |")
+    return lines
+
+
+def _loaded(rows: list[Row]) -> list[str]:
+    """Trained agents in processes of their own."""
+    chosen = [row for row in rows if "recipe" in row]
+    if not chosen:
+        return []
+    lines = ["", "| agent | recipe | trials | seconds of the process | its memory |", "|---|---|---:|---:|---:|"]
+    for row in chosen:
+        numbers = f"{row['num_trials']:,} | {row['seconds']:.1f} s | {row['max_rss_bytes'] / 1e9:.2f} GB"
+        lines.append(f"| {row['name']} | {row['recipe']} | {numbers} |")
     return lines
 
 
@@ -199,8 +211,7 @@ def against_bars(rows: list[Row]) -> str:
         value = met = needed = "–"
         if row is not None:
             size, digits, unit = _UNITS[bar.field]
-            devices = f", {row['devices']} devices" if "devices" in row else ""
-            value = f"{row[bar.field] / size:{digits}}{unit}, {row['batch_size']:,} steps{devices}"
+            value = f"{row[bar.field] / size:{digits}}{unit}, {_size(row)}"
             met = "yes" if _is_met(bar, row[bar.field]) else "**no**"
             if bar.batch_size not in (None, row["batch_size"]):
                 met += f"; at {bar.batch_size:,} steps not measured"
@@ -214,7 +225,7 @@ def against_bars(rows: list[Row]) -> str:
 
 
 def _row_of(bar: Bar, rows: list[Row]) -> Row | None:
-    """The row that answers a bar: at its batch if there is one, else the largest; of one device; the fastest."""
+    """The row that answers a bar: at its batch if there is one, else the largest; one device; unrounded; fastest."""
     exact = bar.part == "iteration"
     found = [
         row
@@ -229,6 +240,7 @@ def _row_of(bar: Bar, rows: list[Row]) -> Row | None:
             row["batch_size"] == bar.batch_size,
             row["batch_size"],
             -row.get("devices", 1),
+            "matmul_precision" not in row,
             row.get("steps_per_second", 0.0),
         ),
         default=None,
@@ -264,8 +276,13 @@ def _machine(rows: list[Row]) -> str:
 
 
 def _task(row: Row) -> str:
+    return f"{row['task']}, {_size(row)}"
+
+
+def _size(row: Row) -> str:
     devices = f", {row['devices']} devices" if "devices" in row else ""
-    return f"{row['task']}, {row['batch_size']:,} steps{devices}"
+    precision = f", {row['matmul_precision']}" if "matmul_precision" in row else ""
+    return f"{row['batch_size']:,} steps{devices}{precision}"
 
 
 def roofline(rows: list[Row]) -> matplotlib.figure.Figure:

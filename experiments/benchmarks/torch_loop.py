@@ -2,11 +2,13 @@
 
 Equal to ours in what is computed: network sizes, batch, epochs, minibatches, Adam with elementwise clipping; or the
 natural gradient by as many conjugate gradients, on the whole batch. All trials step together, one call of the GRU per
-time step in acting and one per minibatch in learning.
+time step in acting and one per minibatch in learning. Where our products are rounded to bfloat16, so are these, by
+`torch.autocast`.
 """
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -36,21 +38,24 @@ class Settings(NamedTuple):
     cg_iters: int
     cg_damping: float
     backtrack_ratio: float
+    rounded: bool
     threads: int
 
 
 class Network(nn.Module):
-    """GRU and linear head; inputs and outputs are time-major."""
+    """GRU and linear head; inputs and outputs are time-major and float32, products rounded to bfloat16 or not."""
 
-    def __init__(self, input_size: int, units: int, num_outputs: int):
+    def __init__(self, input_size: int, units: int, num_outputs: int, rounded: bool = False):
         super().__init__()
+        self.rounded = rounded
         self.gru = nn.GRU(input_size, units)
         self.head = nn.Linear(units, num_outputs)
 
     def forward(self, inputs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(outputs [num_steps, num_trials, num_outputs], last state [1, num_trials, units])."""
-        states, last = self.gru(inputs, state)
-        return self.head(states), last
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.rounded):
+            states, last = self.gru(inputs, state)
+            return self.head(states).float(), last
 
 
 class Batch(NamedTuple):
@@ -158,8 +163,8 @@ class Loop:
     def __init__(self, settings: Settings):
         self.settings = settings
         input_size = settings.num_arms + 3
-        self.policy = Network(input_size, settings.gru_units, settings.num_arms)
-        self.baseline = Network(input_size, settings.gru_units, 1)
+        self.policy = Network(input_size, settings.gru_units, settings.num_arms, settings.rounded)
+        self.baseline = Network(input_size, settings.gru_units, 1, settings.rounded)
         self.policy_optimiser = torch.optim.Adam(self.policy.parameters(), settings.learning_rate)
         self.baseline_optimiser = torch.optim.Adam(self.baseline.parameters(), settings.learning_rate)
 
@@ -196,9 +201,10 @@ class Loop:
         return float(batch.reward.sum(0).mean())
 
 
-def peak(size: int = 1024, megabytes: int = 128) -> tuple[float, float]:
+def peak(rounded: bool, size: int = 1024, megabytes: int = 128) -> tuple[float, float]:
     """(FLOP/s in a matrix product, byte/s in a copy) of PyTorch, as `rl2jax.cost.measure_peak` measures JAX's."""
-    a, x = torch.ones(size, size), torch.ones(megabytes * 250_000)
+    a = torch.ones(size, size, dtype=torch.bfloat16 if rounded else torch.float32)
+    x = torch.ones(megabytes * 250_000)
 
     def rate(call: Callable[[], Tensor], work: float, repeats: int) -> float:
         call()
@@ -224,7 +230,7 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
         start = time.perf_counter()
         loop.iteration()
         return {"seconds": time.perf_counter() - start}
-    return {"samples": interleave(loop.iteration, peak), "torch": torch.__version__}
+    return {"samples": interleave(loop.iteration, partial(peak, loop.settings.rounded)), "torch": torch.__version__}
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ and bytes / bandwidth: the floor. `make benchmark` measures each phase beside it
 import math
 import time
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +21,7 @@ from rl2jax.networks import Encoding, PolicyAndBaseline
 from rl2jax.per_arm_network import ArmNetwork, PerArmNetworks
 from rl2jax.per_pair_network import VECTOR, PairNetwork, PerPairNetworks
 from rl2jax.planning_network import PLANS, Planner, PlanningNetwork
+from rl2jax.products import product
 from rl2jax.recurrent import CELLS, RecurrentNetwork
 from rl2jax.rollout import rollout, rollout_lane
 from rl2jax.sgd import num_minibatches
@@ -33,12 +34,12 @@ from rl2jax.vision_network import Frames, SharedRecurrentNetwork
 # gradient, 2 Fisher products, baseline; a line search is a forward pass, as values are), on two idle cores; a share
 # differs between machines far less than a time does.
 EFFICIENCY = {
-    "collect": 0.63,
-    "values": 0.62,
-    "gradient": 0.48,
-    "fisher": 0.54,
-    "line search": 0.62,
-    "baseline": 0.47,
+    "collect": 0.54,
+    "values": 0.61,
+    "gradient": 0.43,
+    "fisher": 0.59,
+    "line search": 0.61,
+    "baseline": 0.46,
 }
 # Threefry with 20 rounds of an addition, a rotation (three operations) and a xor, and its key schedule, per 64 bits.
 _OPERATIONS_PER_HASH = 120
@@ -61,7 +62,7 @@ class Cost(NamedTuple):
 
 
 class Peak(NamedTuple):
-    """What a device reaches at best: FLOP/s in a large float32 matrix product, byte/s in copying a large array."""
+    """What a device reaches at best: FLOP/s in a large matrix product, byte/s in copying a large array."""
 
     operations_per_second: float
     bytes_per_second: float
@@ -77,10 +78,17 @@ def floor_seconds(cost: Cost, peak: Peak) -> float:
     return max(cost.operations / peak.operations_per_second, cost.bytes / peak.bytes_per_second)
 
 
-def matmul_peak(size: int = 1024, repeats: int = 10, mesh: Mesh | None = None) -> float:
-    """Measured float32 matrix-product rate, in FLOP/s, of the default device, or of all of a mesh's at once."""
-    shape = (size, size)
-    return 2.0 * size**3 * _num_devices(mesh) / _seconds(_product, (_ones(shape, mesh),) * 2, repeats, mesh)
+def matmul_peak(size: int = 1024, repeats: int = 10, mesh: Mesh | None = None, precision: str = "default") -> float:
+    """Measured matrix-product rate, in FLOP/s, of the default device, or of all of a mesh's at once.
+
+    Args:
+      size: rows and columns of both factors, float32.
+      repeats: products timed in a row.
+      mesh: devices that work at once.
+      precision: as in `products.product`.
+    """
+    function, matrix = _product_at(precision), _ones((size, size), mesh)
+    return 2.0 * size**3 * _num_devices(mesh) / _seconds(function, (matrix, matrix), repeats, mesh)
 
 
 def copy_bandwidth(megabytes: int = 128, repeats: int = 4, mesh: Mesh | None = None) -> float:
@@ -89,19 +97,22 @@ def copy_bandwidth(megabytes: int = 128, repeats: int = 4, mesh: Mesh | None = N
     return 2.0 * x.nbytes / _seconds(_negation, (x,), repeats, mesh)
 
 
-def measure_peak(mesh: Mesh | None = None) -> Peak:
+def measure_peak(mesh: Mesh | None = None, precision: str = "default") -> Peak:
     """Both of the above, on arrays large enough for the device: a quarter of a second on an idle CPU.
 
     Args:
       mesh: devices that work at once, each on arrays of its own; None: the default device alone.
+      precision: of the products, as in `products.product`.
     """
     if jax.default_backend() == "cpu":
-        return Peak(matmul_peak(mesh=mesh), copy_bandwidth(mesh=mesh))
-    return Peak(matmul_peak(8192, mesh=mesh), copy_bandwidth(1024, mesh=mesh))
+        return Peak(matmul_peak(mesh=mesh, precision=precision), copy_bandwidth(mesh=mesh))
+    return Peak(matmul_peak(8192, mesh=mesh, precision=precision), copy_bandwidth(1024, mesh=mesh))
 
 
-def _product(a: jax.Array, b: jax.Array) -> jax.Array:
-    return a @ b
+@lru_cache
+def _product_at(precision: str) -> Callable:
+    """One function for each precision: what is compiled for it is found again."""
+    return partial(product, precision=precision)
 
 
 def _negation(x: jax.Array) -> jax.Array:

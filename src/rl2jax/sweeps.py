@@ -68,6 +68,9 @@ def train_sweep(
         cannot share evenly.
     """
     num_members = keys.shape[0]
+    if mesh is not None:
+        even = f"a multiple of the number of devices ({mesh.size})"
+        require(num_members % mesh.size == 0, "number of keys", num_members, even)
     for name, of_members in values.items():
         require(name in SWEPT, "swept field", name, f"one of {', '.join(SWEPT)}")
         require(np.shape(of_members) == (num_members,), name, np.shape(of_members), f"of shape ({num_members},)")
