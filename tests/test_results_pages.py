@@ -176,6 +176,10 @@ def test_what_made_the_papers_recipe_cheaper_is_told():
     assert rounded == "RL² (paper's recipe), k=5, n=10: trained with products rounded to bfloat16."
     (smaller,) = notes(batch_size=50_000, fisher_fraction=0.2)
     assert smaller.endswith("with batches of 50000 steps and Fisher products of 0.2 of the trials.")
+    (all_three,) = notes(batch_size=50_000, fisher_fraction=0.2, matmul_precision="bfloat16")
+    assert all_three.endswith(
+        "batches of 50000 steps, Fisher products of 0.2 of the trials and products rounded to bfloat16."
+    )
     assert notes("rl2_best", batch_size=1000) == []  # a recipe of its own
 
 

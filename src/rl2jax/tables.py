@@ -185,7 +185,8 @@ def build_table(number: int, rows: list[Row], *, everything: bool = False) -> Ta
             if (part := trained_part(row)) is not None:
                 notes.append(f"{columns[agent]}, {short(task)}: after {part[0]} of {part[1]} iterations.")
             if cuts := shortcuts(row):
-                notes.append(f"{columns[agent]}, {short(task)}: trained with {' and '.join(cuts)}.")
+                listed = " and ".join([", ".join(cuts[:-1]), cuts[-1]] if len(cuts) > 1 else cuts)
+                notes.append(f"{columns[agent]}, {short(task)}: trained with {listed}.")
     notes += _provenance(lines, chosen, published)
     return Table(published.title, columns, lines, notes)
 
