@@ -44,7 +44,7 @@ LAYERS = [
     ["per_arm_network", "per_pair_network", "planning_network"],
     ["vision_network"],
     ["families"],
-    ["rollout"],
+    ["rollout", "unroll"],
     ["analyses.logistic"],
     ["analyses.*"],
     ["analyses"],

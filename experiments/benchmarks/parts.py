@@ -17,7 +17,7 @@ from rl2jax.agents.random import random_agent
 from rl2jax.config import TrainConfig
 from rl2jax.cost import Cost, Peak, environment_cost, fisher_cost, floor_seconds, measure_peak, phase_costs, total
 from rl2jax.devices import TRIALS, choose_mesh
-from rl2jax.learner import BaselineBatch, fit_baseline, make_collect, make_optimisers
+from rl2jax.learner import BaselineBatch, fit_baseline, make_collect, make_optimisers, values_over_trials
 from rl2jax.moments import masked_mean
 from rl2jax.policy_step import PolicyBatch, surrogate_loss
 from rl2jax.rollout import rollout
@@ -25,6 +25,7 @@ from rl2jax.tasks import parse_task
 from rl2jax.train import Learner
 from rl2jax.trpo import conjugate_gradient, fisher_vector_product
 from rl2jax.types import TRIALS_AXIS, PyTree, Trajectory
+from rl2jax.unroll import unroll_trials
 
 FISHER_PRODUCTS = 2  # in the timed part; an iteration has `cg_iters`
 DEFAULT = TrainConfig().matmul_precision  # rows of another one say so
@@ -149,7 +150,7 @@ def fisher_products(learner: Learner) -> Callable[[PyTree, PolicyBatch, PyTree],
 
     def solve(params, batch, gradient):
         def dist_params_fn(params):
-            return jax.vmap(networks.dist_params, (None, 1), 1)(params, batch.trial_obs)
+            return unroll_trials(networks.dist_params, None, networks.abreast)(params, batch.trial_obs)
 
         def dist_kl(old, new):
             return masked_mean(networks.distribution(old).kl_divergence(networks.distribution(new)), batch.mask)
@@ -194,9 +195,8 @@ def measure_parts(learner: Learner) -> list[Row]:
         learner, "environment", random_play(learner), (key,), environment_cost(learner.trial, num_trials)
     )
     rollouts, trajectory = measure_rollout(learner)
-    values, _ = measure(
-        learner, "values", jax.vmap(networks.values, (None, 1), 1), (baseline, trajectory.trial_obs), costs["values"]
-    )
+    seen = baseline, trajectory.trial_obs, trajectory.task_features
+    values, _ = measure(learner, "values", values_over_trials(networks), seen, costs["values"])
     batch = policy_batch(trajectory)
     gradient, (_, gradients) = measure(
         learner, "gradient", policy_gradient(learner), (policy, batch), costs["gradient"]

@@ -69,7 +69,11 @@ def vmap_trials(function: Callable, mesh: Mesh | None, in_axes: Any, out_axes: A
       in_axes: a tuple, for each argument the trials' axis in all its leaves, or None.
       out_axes: the trials' axis in the outputs: an int, or a PyTree of them.
     """
-    batched = jax.vmap(function, in_axes, out_axes)
+    return share_trials(jax.vmap(function, in_axes, out_axes), mesh, in_axes, out_axes)
+
+
+def share_trials(batched: Callable, mesh: Mesh | None, in_axes: Any, out_axes: Any) -> Callable:
+    """`vmap_trials` of a function that is batched already, and may be given any number of trials."""
     if mesh is None:
         return batched
     specs = jax.tree.map(_spec, (in_axes, out_axes), is_leaf=lambda axis: axis is None)
@@ -81,7 +85,7 @@ def vmap_trials(function: Callable, mesh: Mesh | None, in_axes: Any, out_axes: A
         if count % mesh.size == 0:
             return sharded(*arguments)
         filled = (
-            argument if axis is None else jax.tree.map(partial(_fill, axis, -count % mesh.size), argument)
+            argument if axis is None else jax.tree.map(partial(fill_up, axis, -count % mesh.size), argument)
             for axis, argument in zip(in_axes, arguments, strict=True)
         )
         cut = partial(jax.lax.slice_in_dim, start_index=0, limit_index=count)
@@ -96,7 +100,10 @@ def _spec(axis: int | None) -> PartitionSpec:
     return PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, TRIALS)
 
 
-def _fill(axis: int, count: int, x: jax.Array) -> jax.Array:
+def fill_up(axis: int, count: int, x: jax.Array) -> jax.Array:
+    """`x` with `count` zeros more along an axis."""
+    if count == 0:
+        return x
     zeros = jax.numpy.zeros((*x.shape[:axis], count, *x.shape[axis + 1 :]), x.dtype)
     return jax.numpy.concatenate([x, zeros], axis)
 

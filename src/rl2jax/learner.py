@@ -24,6 +24,7 @@ from rl2jax.rollout import rollout, rollout_lane
 from rl2jax.sgd import minibatch_epoch, num_minibatches
 from rl2jax.trial import Trial
 from rl2jax.types import TRIALS_AXIS, Metrics, PyTree, Trajectory
+from rl2jax.unroll import unroll_trials
 
 Collect = Callable[[chex.PRNGKey, PyTree], Trajectory]
 
@@ -155,12 +156,20 @@ _rmsprop = partial(optax.rmsprop, decay=0.99, eps=1e-5, eps_in_sqrt=False, bias_
 _OPTIMISERS: dict[str, Callable[..., optax.GradientTransformation]] = {"adam": optax.adam, "rmsprop": _rmsprop}
 
 
+def values_over_trials(networks: Networks, mesh: Mesh | None = None) -> Callable:
+    """`Networks.values` of a batch: (params, trial_obs, task_features [num_trials, ...]) -> [num_steps, num_trials]."""
+    if networks.baseline_sees_task:  # in a lane there are several tasks
+        return vmap_trials(networks.values, mesh, (None, 1, 0), 1)
+    unroll = unroll_trials(networks.values, mesh, networks.abreast)
+    return lambda params, trial_obs, task_features: unroll(params, trial_obs)
+
+
 def fit_baseline(key, networks, config, optimiser, params, opt_state, batch: BaselineBatch, mesh: Mesh | None = None):
     """Epochs of least squares on (normalised) returns: (params, optimiser state, last epoch's loss)."""
+    values_of = values_over_trials(networks, mesh)
 
     def loss_fn(params, minibatch: BaselineBatch):
-        inputs = minibatch.trial_obs, minibatch.task_features[0]
-        values = vmap_trials(networks.values, mesh, (None, 1, 0), 1)(params, *inputs)
+        values = values_of(params, minibatch.trial_obs, minibatch.task_features[0])
         return masked_mean(jnp.square(values - minibatch.target), minibatch.mask)
 
     def epoch(carry, key_epoch):
@@ -182,7 +191,7 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
     shared, imitates = networks.shares_trunk, config.algorithm == "imitation"
     # Nobody who imitates asks what a state is worth; but a shared network learns it by the way.
     estimates = shared or not imitates
-    values_of = vmap_trials(networks.values, mesh, (None, 1, 0), 1)
+    values_of = values_over_trials(networks, mesh)
     per_trial = (1, None, 1)
     in_lanes = config.lane_steps > 0
 

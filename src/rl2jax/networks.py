@@ -197,6 +197,16 @@ class Networks:
     """Whether the policy's network has the baseline's head: params["policy"] are then all there are."""
 
     @property
+    def baseline_sees_task(self) -> bool:
+        """Whether `values` uses its `task_features`."""
+        return False
+
+    @property
+    def abreast(self) -> int:
+        """How many trials are best unrolled side by side, the others after them in lanes (`unroll`); 0: all."""
+        return 0
+
+    @property
     def policy_network(self) -> Any:
         """Declaration of the policy's parameters: a Flax module that returns `NetworkWeights`."""
         raise NotImplementedError
@@ -344,6 +354,10 @@ class Networks:
         return Agent(init, step)
 
 
+# Units of all trials' states, measured (docs/performance.md): 512 trials of GRU-256, a step of which has 3 MB of gates.
+_CACHED_UNITS = 2**17
+
+
 @dataclass(frozen=True)
 class PolicyAndBaseline(Networks):
     """Separate networks of one architecture up to the head (section 2.3, appendices A.1 and A.2).
@@ -358,6 +372,16 @@ class PolicyAndBaseline(Networks):
 
     observation: Encoding
     num_baseline_task_inputs: int = 0
+
+    @property
+    def baseline_sees_task(self) -> bool:
+        """Whether it was given inputs for that."""
+        return self.num_baseline_task_inputs > 0
+
+    @property
+    def abreast(self) -> int:
+        """On a processor, as many states as stay in cache; other devices are fastest with all trials side by side."""
+        return max(1, _CACHED_UNITS // self.units) if jax.default_backend() == "cpu" else 0
 
     @property
     def policy_network(self) -> RecurrentNetwork:

@@ -13,12 +13,12 @@ from jax.sharding import Mesh
 
 from rl2jax.a2c import a2c_update, policy_gradient_surrogate
 from rl2jax.config import TrainConfig
-from rl2jax.devices import vmap_trials
 from rl2jax.moments import masked_mean
 from rl2jax.networks import Networks
 from rl2jax.ppo import PPOConfig, clipped_surrogate, ppo_update
 from rl2jax.trpo import TRPOConfig, trpo_update
 from rl2jax.types import PyTree
+from rl2jax.unroll import unroll_trials
 
 
 class PolicyBatch(NamedTuple):
@@ -107,7 +107,7 @@ def policy_losses(
     mesh: Mesh | None = None,
 ) -> PolicyLosses:
     """`surrogate_loss`, and the errors of the auxiliary heads; all from one pass over the trials."""
-    unroll = vmap_trials(networks.policy_outputs, mesh, (None, 1), 1)
+    unroll = unroll_trials(networks.policy_outputs, mesh, networks.abreast)
     outputs = unroll(policy_params, batch.trial_obs)
     distribution = networks.distribution(outputs.dist_params)
     old = networks.distribution(batch.old_dist_params)
@@ -183,7 +183,7 @@ def trpo_policy_step(key, networks, config, optimiser, state, batch, mesh: Mesh 
         return -(losses.policy + coefficient * losses.value), losses.kl
 
     def dist_params_fn(policy_params):
-        return vmap_trials(partial(joint_params, networks), mesh, (None, 1), 1)(policy_params, fisher_obs)
+        return unroll_trials(partial(joint_params, networks), mesh, networks.abreast)(policy_params, fisher_obs)
 
     def dist_kl(old, new):
         return masked_mean(joint_kl(networks, coefficient, old, new), fisher_mask)
