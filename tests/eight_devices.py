@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from helpers import SMALL_ENV, SMALL_TRPO, continue_to, host_leaves, train_arguments
 
+from rl2jax import networks
 from rl2jax.cli import main
 from rl2jax.devices import make_mesh
 from rl2jax.runs import open_run
@@ -48,11 +49,13 @@ def loop_bodies(program, trips):
     return [computations[name] for name in bodies]
 
 
-def rounded(folder):
-    """Two iterations of TRPO with rounded products on all devices."""
+def rounded_in_lanes(folder):
+    """Two iterations of TRPO with rounded products on all devices, on each its trials one after another."""
+    cached, networks._CACHED_UNITS = networks._CACHED_UNITS, 1
     learner = Learner(SMALL_ENV, SMALL_TRPO.replace(matmul_precision="bfloat16"), mesh=make_mesh(jax.devices()))
     state, _ = train_chunk(learner, learner.init(jax.random.key(0)), 2)
     np.savez(folder / "rounded.npz", *host_leaves(state.params))
+    networks._CACHED_UNITS = cached
 
 
 def natural_gradient(folder):
@@ -114,7 +117,7 @@ def many_seeds(folder):
 def run(folder):
     """Everything; the result is what the tests look at."""
     seen = {"trpo": natural_gradient(folder), "refusals": refusals()}
-    rounded(folder)
+    rounded_in_lanes(folder)
     seen["eight"] = command([*train_arguments(3), "--out", folder / "eight"])
     seen["one"] = command([*train_arguments(None), "--resume", "--out", folder / "one"])
     seen |= many_seeds(folder)

@@ -1,6 +1,7 @@
 """The benchmarks' own arithmetic on fabricated rows, and that the loops beside ours compute the same."""
 
 import argparse
+import itertools
 import subprocess
 import sys
 from functools import partial
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmarks import loading, timing
+from experiments.benchmarks import abreast, loading, timing
 from experiments.benchmarks.__main__ import RESULTS, Case, committed_rows, file_name, torch_rows, torch_settings
 from experiments.benchmarks.input_projection import PROJECTIONS, compared
 from experiments.benchmarks.parts import FIRST_ORDER, ITERATIONS, NATURAL, against_floor, planned_bytes
@@ -379,6 +380,17 @@ def test_what_cannot_be_loaded_is_named(option, value, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["loading", option, value])
     with pytest.raises(SystemExit, match=rf"{option} must be .*got '?{value}'?"):
         loading.main()
+
+
+def test_widths_are_compared(monkeypatch):
+    """Each has a line, with the part of the work that no layout changes."""
+    monkeypatch.setattr(timing, "SAMPLE_SECONDS", 1e-3)
+    monkeypatch.setattr(abreast, "measure_peak", lambda: (1e11, 1e10))
+    rows = abreast.measure("bandit:k=3,n=4", batch_size=80, units=8, widths=[0, 6], rounds=1)
+    assert [(row["abreast"], row["part"]) for row in rows] == list(itertools.product([0, 6], abreast.PARTS))
+    assert [row["operations"] for row in rows[:3]] == [row["operations"] for row in rows[3:]]
+    lines = abreast.to_markdown(rows).splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["all", "6"]
 
 
 def test_ways_to_project_the_input_have_the_same_gradient():

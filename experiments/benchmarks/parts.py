@@ -19,6 +19,7 @@ from rl2jax.cost import Cost, Peak, environment_cost, fisher_cost, floor_seconds
 from rl2jax.devices import TRIALS, choose_mesh
 from rl2jax.learner import BaselineBatch, fit_baseline, make_collect, make_optimisers, values_over_trials
 from rl2jax.moments import masked_mean
+from rl2jax.networks import Networks
 from rl2jax.policy_step import PolicyBatch, surrogate_loss
 from rl2jax.rollout import rollout
 from rl2jax.tasks import parse_task
@@ -135,18 +136,17 @@ def policy_batch(trajectory: Trajectory) -> PolicyBatch:
     )
 
 
-def policy_gradient(learner: Learner) -> Callable[[PyTree, PolicyBatch], PyTree]:
+def policy_gradient(networks: Networks, config: TrainConfig) -> Callable[[PyTree, PolicyBatch], PyTree]:
     """(policy's params, batch) -> the surrogate's value and gradient on the whole batch."""
 
     def loss(params, batch):
-        return surrogate_loss(learner.networks, learner.config, params, batch)
+        return surrogate_loss(networks, config, params, batch)
 
     return jax.value_and_grad(loss, has_aux=True)
 
 
-def fisher_products(learner: Learner) -> Callable[[PyTree, PolicyBatch, PyTree], PyTree]:
+def fisher_products(networks: Networks, config: TrainConfig) -> Callable[[PyTree, PolicyBatch, PyTree], PyTree]:
     """(policy's params, batch, gradient) -> `FISHER_PRODUCTS` iterations of conjugate gradients."""
-    networks = learner.networks
 
     def solve(params, batch, gradient):
         def dist_params_fn(params):
@@ -155,7 +155,7 @@ def fisher_products(learner: Learner) -> Callable[[PyTree, PolicyBatch, PyTree],
         def dist_kl(old, new):
             return masked_mean(networks.distribution(old).kl_divergence(networks.distribution(new)), batch.mask)
 
-        product = fisher_vector_product(dist_params_fn, dist_kl, params, learner.config.cg_damping)
+        product = fisher_vector_product(dist_params_fn, dist_kl, params, config.cg_damping)
         return conjugate_gradient(product, gradient, FISHER_PRODUCTS)
 
     return solve
@@ -199,12 +199,12 @@ def measure_parts(learner: Learner) -> list[Row]:
     values, _ = measure(learner, "values", values_over_trials(networks), seen, costs["values"])
     batch = policy_batch(trajectory)
     gradient, (_, gradients) = measure(
-        learner, "gradient", policy_gradient(learner), (policy, batch), costs["gradient"]
+        learner, "gradient", policy_gradient(networks, config), (policy, batch), costs["gradient"]
     )
     fisher, _ = measure(
         learner,
         f"{FISHER_PRODUCTS} Fisher products",
-        fisher_products(learner),
+        fisher_products(networks, config),
         (policy, batch, gradients),
         fisher_cost(learner, FISHER_PRODUCTS),
     )
