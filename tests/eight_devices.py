@@ -51,11 +51,11 @@ def loop_bodies(program, trips):
 
 def rounded_in_lanes(folder):
     """Two iterations of TRPO with rounded products on all devices, on each its trials one after another."""
-    cached, networks._CACHED_UNITS = networks._CACHED_UNITS, 1
+    usual, networks._UNITS_OF_CORE = networks._UNITS_OF_CORE, 1
     learner = Learner(SMALL_ENV, SMALL_TRPO.replace(matmul_precision="bfloat16"), mesh=make_mesh(jax.devices()))
     state, _ = train_chunk(learner, learner.init(jax.random.key(0)), 2)
     np.savez(folder / "rounded.npz", *host_leaves(state.params))
-    networks._CACHED_UNITS = cached
+    networks._UNITS_OF_CORE = usual
 
 
 def natural_gradient(folder):

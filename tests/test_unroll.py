@@ -1,5 +1,6 @@
 """Trials after one another in lanes say what they say side by side."""
 
+import os
 from functools import partial
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rl2jax import devices as devices_module
 from rl2jax import networks as networks_module
 from rl2jax.config import TrainConfig
 from rl2jax.envs import BernoulliBandit
@@ -22,6 +24,11 @@ from rl2jax.unroll import unroll_trials
 
 CONFIG = TrainConfig(num_episodes=7, batch_size=7 * 13, gru_units=8, baseline_minibatch_trials=5, iterations=2)
 CELLS = [{}, {"cell": "lstm"}, {"time_input": True}, {"learned_initial_state": True}, {"episodic_units": 0.5}]
+
+
+@pytest.fixture(autouse=True)
+def one_core(monkeypatch):
+    monkeypatch.setattr(networks_module, "cores_per_device", lambda: 1)
 
 
 def batch_of(config: TrainConfig, num_trials: int):
@@ -71,7 +78,7 @@ def test_any_number_of_trials_comes_back_in_order(num_trials, abreast):
 
 
 def test_a_baseline_that_sees_the_task_sees_one_in_each_lane(monkeypatch):
-    monkeypatch.setattr(networks_module, "_CACHED_UNITS", 4 * CONFIG.gru_units)
+    monkeypatch.setattr(networks_module, "_UNITS_OF_CORE", 4 * CONFIG.gru_units)
     config = CONFIG.replace(baseline_sees_task=True)
     networks, params, trial_obs = batch_of(config, 13)
     assert networks.abreast == 4
@@ -90,7 +97,7 @@ def test_an_iteration_learns_the_same_in_lanes(algorithm, monkeypatch):
     config = CONFIG.replace(algorithm=algorithm, fisher_fraction=0.5, policy_minibatch_trials=5)
     learned = []
     for abreast in (13, 4):
-        monkeypatch.setattr(networks_module, "_CACHED_UNITS", abreast * config.gru_units)
+        monkeypatch.setattr(networks_module, "_UNITS_OF_CORE", abreast * config.gru_units)
         learner = Learner(BernoulliBandit(3), config)
         assert isinstance(learner.networks, PolicyAndBaseline)
         assert learner.networks.abreast == abreast
@@ -100,8 +107,16 @@ def test_an_iteration_learns_the_same_in_lanes(algorithm, monkeypatch):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), one.params, other.params)
 
 
+@pytest.mark.parametrize(("cores", "devices", "abreast"), [(1, 1, 256), (2, 1, 512), (2, 2, 256), (2, 8, 256)])
+def test_a_core_has_as_many_as_it_caches(cores, devices, abreast, monkeypatch):
+    monkeypatch.setattr(networks_module, "cores_per_device", devices_module.cores_per_device)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+    monkeypatch.setattr(jax, "local_device_count", lambda: devices)
+    assert make_networks(BernoulliBandit(3), CONFIG.replace(gru_units=256)).abreast == abreast
+
+
 def test_only_a_processor_has_lanes(monkeypatch):
-    networks = make_networks(BernoulliBandit(3), CONFIG.replace(gru_units=256))
-    assert networks.abreast == 512
+    networks = make_networks(BernoulliBandit(3), CONFIG)
+    assert networks.abreast > 0
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert networks.abreast == 0

@@ -4,6 +4,7 @@ The program says where the trials of a batch are; XLA's partitioner does the res
 from its own trials, and what sums over trials (gradients, Fisher products, metrics) is summed over devices.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -45,6 +46,12 @@ def choose_mesh(count: int, axis: str, num_devices: int | None = None) -> Mesh |
         return None
     local = [[d for d in jax.devices() if d.process_index == process] for process in range(processes)]
     return make_mesh([d for devices in local for d in devices[:num_devices]], axis)
+
+
+def cores_per_device() -> int:
+    """Of a processor's cores that this process may use, each device's share; at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // jax.local_device_count())
 
 
 def describe(mesh: Mesh | None, count: int, axis: str) -> str:

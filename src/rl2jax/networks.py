@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from rl2jax.agents.base import Agent
+from rl2jax.devices import cores_per_device
 from rl2jax.envs.base import spaces
 from rl2jax.recurrent import (
     ACTIVATIONS,
@@ -354,8 +355,8 @@ class Networks:
         return Agent(init, step)
 
 
-# Units of all trials' states, measured (docs/performance.md): 512 trials of GRU-256, a step of which has 3 MB of gates.
-_CACHED_UNITS = 2**17
+# Units of the states that a core advances in a step, measured (docs/performance.md): 256 trials of GRU-256.
+_UNITS_OF_CORE = 2**16
 
 
 @dataclass(frozen=True)
@@ -380,8 +381,10 @@ class PolicyAndBaseline(Networks):
 
     @property
     def abreast(self) -> int:
-        """On a processor, as many states as stay in cache; other devices are fastest with all trials side by side."""
-        return max(1, _CACHED_UNITS // self.units) if jax.default_backend() == "cpu" else 0
+        """On a processor, as many as each core keeps in its cache; other devices are fastest with all of them."""
+        if jax.default_backend() != "cpu":
+            return 0
+        return max(1, cores_per_device() * _UNITS_OF_CORE // self.units)
 
     @property
     def policy_network(self) -> RecurrentNetwork:
