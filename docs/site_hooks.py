@@ -25,7 +25,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "envs.grid",
         "tasks",
     ),
-    "Trials and rollouts": ("trial", "rollout"),
+    "Trials and rollouts": ("trial", "rollout", "unroll"),
     "Evaluation": ("evaluate", "compare", "stats", "behaviour", "tuning"),
     "Analyses": (
         "analyses.regret",

@@ -156,6 +156,9 @@ def test_another_loop_counts_with_its_best_setting_and_against_equal_work():
     fast = {**SAME, "part": f"{part}, 2 threads", "steps_per_second": 400.0, "speedup": 1.5}
     line = lines_of(against_bars([PART, equal, slow, fast]), "2.5 times PyTorch's natural")[0]
     assert line.endswith("| 1.5 times, 1,000 steps | **no** | 0.83 (has 0.50) |")
+    shared = {**fast, "devices": 2, "speedup": 2.6}
+    line = lines_of(against_bars([PART, equal, slow, fast, shared]), "2.5 times PyTorch's natural")[0]
+    assert line.endswith("| 1.5 times, 1,000 steps | yes; 2.6 times on 2 devices | 0.83 (has 0.50) |")
     usual = {**fast, "speedup": PART["steps_per_second"] / 400.0}
     assert "**no**; of other gates" in lines_of(against_bars([PART, usual]), "2.5 times PyTorch's natural")[0]
 
