@@ -12,7 +12,7 @@ from helpers import random_params
 from rl2jax.agents import Agent, random_agent, reference_agents
 from rl2jax.config import TrainConfig
 from rl2jax.envs import BernoulliBandit
-from rl2jax.evaluate import Evaluation, evaluate, evaluation_key, play_tasks
+from rl2jax.evaluate import Evaluation, _default_batch, evaluate, evaluation_key, play_tasks
 from rl2jax.families import make_networks, make_trial
 from rl2jax.learner import make_collect
 from rl2jax.trial import Trial
@@ -157,12 +157,25 @@ def test_the_trials_themselves_are_those_that_are_scored(monkeypatch):
     trial, agent = Trial(env, 7), reference_agents(env)["thompson"].make(env, 7)
     scored = evaluate(agent, trial, 50, evaluation_key(2))
     for at_once in (50, 8):
-        monkeypatch.setattr("rl2jax.evaluate._default_batch", lambda trial, at_once=at_once: at_once)
+        monkeypatch.setattr("rl2jax.evaluate._default_batch", lambda agent, trial, num_tasks, at_once=at_once: at_once)
         trajectory, params = play_tasks(agent, trial, 50, evaluation_key(2))
         np.testing.assert_array_equal(trajectory.reward.sum(axis=0), scored.total_reward)
         np.testing.assert_array_equal(trajectory.task_features, params.probs)
         pulled = np.take_along_axis(params.probs, trajectory.action.T, axis=1).T
         np.testing.assert_array_equal(trajectory.expected_reward, pulled)
+
+
+@pytest.mark.parametrize(
+    ("state_bytes", "num_tasks", "expected"),
+    [(4, 1000, 1000), (4, 2001, 1001), (4, 100_000, 2000), (8 * 2**10, 1000, 500), (8 * 2**20, 3, 1)],
+)
+def test_tasks_are_played_in_equal_batches_whose_states_stay_in_cache(state_bytes, num_tasks, expected):
+    agent = always(0)._replace(init=lambda key: jnp.zeros(state_bytes // 4))
+    assert _default_batch(agent, Trial(BernoulliBandit(2), 10), num_tasks) == expected
+
+
+def test_a_batch_is_limited_in_steps_too():
+    assert _default_batch(always(0), Trial(BernoulliBandit(2), 10_000), 1000) == 200
 
 
 def test_an_agent_that_plays_on_is_not_compiled_again():

@@ -197,7 +197,7 @@ def _beside(rows: list[Row]) -> list[str]:
 
 
 def against_bars(rows: list[Row]) -> str:
-    """A Markdown table of all `BARS`: what was measured, and whether it is met, by one device or a device for each core.
+    """A Markdown table of all `BARS`: what was measured, and whether one device, or one for each core, meets it.
 
     Its last column is the share of the floor that our program would need for a bar on another loop: bar / ratio times
     the share that it has. Above 1 the device would have to be faster than it is.

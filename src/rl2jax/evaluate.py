@@ -20,7 +20,7 @@ from rl2jax.types import TRIALS_AXIS, PyTree, Trajectory
 # Evaluation draws from a stream of its own, so that no seed repeats a task of a training run.
 _EVALUATION_STREAM = 0x52EA1
 # Fewer tasks at once leave a CPU waiting between operations, more fall out of its cache (docs/design.md).
-_TASKS_AT_ONCE = {"cpu": 2000}
+_TASKS_AT_ONCE, _STATES_IN_CACHE = 2000, 4 * 2**20  # bytes
 _TASKS_AT_ONCE_ON_ACCELERATORS = 20_000
 _MOST_STEPS_ON_DEVICE = 2_000_000
 
@@ -103,7 +103,8 @@ def evaluate(
       trial: task distribution and number of episodes.
       num_tasks: how many tasks.
       key: as from `evaluation_key`.
-      batch_tasks: tasks on the device at once; default 2000 on a CPU, else 20000, within 2 million time steps.
+      batch_tasks: tasks on the device at once; default equal batches of at most 2000 on a CPU, within 4 MiB of agents'
+        states, else of 20000, within 2 million time steps.
       statistic: (trajectory, params) -> arrays to average over tasks.
       progress: called with the number of tasks done after each batch.
 
@@ -112,7 +113,7 @@ def evaluate(
     """
     require(num_tasks >= 1, "num_tasks", num_tasks, ">= 1")
     trial = _held_out(trial)
-    batch_tasks = min(num_tasks, _default_batch(trial) if batch_tasks is None else batch_tasks)
+    batch_tasks = _default_batch(agent, trial, num_tasks) if batch_tasks is None else min(num_tasks, batch_tasks)
 
     play_batch = _kept(_scorer, agent, trial, statistic)
     totals, sums = [], None
@@ -141,7 +142,7 @@ def play_tasks(agent: Agent, trial: Trial, num_tasks: int, key: chex.PRNGKey, *,
     """
     require(num_tasks >= 1, "num_tasks", num_tasks, ">= 1")
     trial = _held_out(trial)
-    batch_tasks = min(num_tasks, _default_batch(trial))
+    batch_tasks = _default_batch(agent, trial, num_tasks)
     play_batch = _kept(_recorder, agent, trial, agent_info)
     starts = range(0, num_tasks, batch_tasks)
     parts = [jax.device_get(play_batch(key, np.arange(start, start + batch_tasks))) for start in starts]
@@ -205,9 +206,15 @@ def _play_one(agent: Agent, trial: Trial, key: chex.PRNGKey, index: chex.Array) 
     return rollout(key_rollout, agent, trial, params), params
 
 
-def _default_batch(trial: Trial) -> int:
-    at_once = _TASKS_AT_ONCE.get(jax.default_backend(), _TASKS_AT_ONCE_ON_ACCELERATORS)
-    return max(1, min(at_once, _MOST_STEPS_ON_DEVICE // trial.num_steps))
+def _default_batch(agent: Agent, trial: Trial, num_tasks: int) -> int:
+    """As many as are best at once, or fewer, so that the last batch is about as large as the others."""
+    at_once = min(_TASKS_AT_ONCE_ON_ACCELERATORS, _MOST_STEPS_ON_DEVICE // trial.num_steps)
+    if jax.default_backend() == "cpu":
+        state = jax.eval_shape(agent.init, jax.random.key(0))
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+        at_once = min(at_once, _TASKS_AT_ONCE, _STATES_IN_CACHE // max(1, size))
+    batches = math.ceil(num_tasks / max(1, at_once))
+    return math.ceil(num_tasks / batches)
 
 
 def _compiler_options() -> dict[str, int] | None:
