@@ -198,8 +198,10 @@ def test_rows_of_several_devices_are_told_from_those_of_one():
     faster = {**two, "steps_per_second": 900.0, "of_floor": 0.7}
     asked = "floor / time of an iteration >= 0.6"
     assert "| 0.70, 1,000 steps, 2 devices | yes" in lines_of(against_bars([faster]), asked)[0]
-    of_one_device = lines_of(against_bars([PART, faster]), asked)[0]
-    assert "| 0.50, 1,000 steps | **no**" in of_one_device
+    of_both = lines_of(against_bars([PART, faster]), asked)[0]
+    assert "| 0.50, 1,000 steps | yes; 0.70 on 2 devices" in of_both
+    of_both = lines_of(against_bars([PART, {**faster, "of_floor": 0.55}]), asked)[0]
+    assert "| 0.50, 1,000 steps | **no**; 0.55 on 2 devices" in of_both
 
 
 def test_rounded_rows_are_told_from_those_of_whole_products():
