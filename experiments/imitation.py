@@ -8,6 +8,7 @@ from rich.console import Console
 from experiments.messages import in_one_line
 from rl2jax import host
 from rl2jax.compare import run_contender, select_agents
+from rl2jax.config import parse_overrides
 from rl2jax.experiment import compare_with_progress, train_cell
 from rl2jax.report import format_score, write_comparison
 from rl2jax.tasks import parse_task, slug
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("--teacher", default="gittins", help="a reference agent of the task")
     parser.add_argument("--iterations", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0, help="training seed")
+    parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="other settings of the cpu preset")
     parser.add_argument("--out", type=Path, help="folder of the run (default runs/imitation/TASK-seedN)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the rows")
     a = parser.parse_args()
@@ -34,6 +36,7 @@ def main() -> None:
     folder = a.out or Path(f"runs/imitation/{slug(task.name)}-seed{a.seed}")
     settings = {"algorithm": "imitation", "teacher": a.teacher, "iterations": a.iterations} | PURELY_SUPERVISED
     with in_one_line():
+        settings |= parse_overrides(a.set)
         run = train_cell(folder, a.task, "cpu", training_seed=a.seed, console=console, **settings)
     student = run_contender(run, task)._replace(name="imitation")
     result = compare_with_progress(
