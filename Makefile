@@ -8,7 +8,7 @@ PRESET ?=
 # Keep large freed blocks and back them with huge pages: a third of a CPU iteration is page faults otherwise.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: install test test-slow test-faults check format quickstart reproduce-table1 reproduce-table2 reproduce-table3 reproduce-wang imitation beyond-teacher extrapolation benchmark candidates agents docs tables report examples wheel test-versions clean
+.PHONY: install test test-slow test-faults check format quickstart reproduce-table1 reproduce-table2 reproduce-table3 reproduce-wang imitation beyond-teacher training-seeds extrapolation benchmark candidates agents docs tables report examples wheel test-versions clean
 
 install: $(STAMP)
 
@@ -67,6 +67,10 @@ imitation: $(STAMP)
 # Whether reinforcement gains or loses what the trained agents learned from their teacher.
 beyond-teacher: $(STAMP)
 	$(BIN)/python -m experiments.beyond_teacher
+
+# What a recipe's agents owe to their training seed; RECIPE=best-scratch for those from random weights. Hours.
+training-seeds: $(STAMP)
+	$(BIN)/python -m experiments.training_seeds --recipe $(or $(RECIPE),best)
 
 # The package's trained agents, or with RUNS="DIR DIR" those of run folders.
 extrapolation: $(STAMP)

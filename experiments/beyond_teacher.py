@@ -21,7 +21,7 @@ from rl2jax.experiment import compare_with_progress, train_stage
 from rl2jax.files import write_atomically
 from rl2jax.published import TABLES
 from rl2jax.recipes import Stage
-from rl2jax.report import read_rows, write_comparison
+from rl2jax.report import read_rows, read_tests, write_comparison
 from rl2jax.shipped import agent_name, describe, start_of_agent
 from rl2jax.stats import PairTest
 from rl2jax.tasks import Task, parse_task, slug
@@ -101,11 +101,6 @@ def to_markdown(results: Path) -> str:
         if file.exists():
             lines.append(line_of(task, read_rows(file), read_tests(file)))
     return "\n".join(lines) + "\n"
-
-
-def read_tests(file: Path) -> list[PairTest]:
-    """The tests beside a comparison's rows."""
-    return [PairTest(**test) for test in read_rows(file.with_suffix(".tests.json"))]
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
 """`make tables`: every table, figure and page that is made of rows on disk, made again; nothing is trained.
 
 Tables 1 to 3 with figures 2 and 3, the experiments of Wang et al., extrapolation, candidates, what reinforcement adds
-to imitation, benchmarks, the tables in README.md and docs/, and the page of `rl2jax report`, for which shipped agents
-play a few trials. Figures 4 to 6 and the films of mazes are of agents and runs, not of rows: they stay as they are.
+to imitation, other training seeds, benchmarks, the tables in README.md and docs/, and the page of `rl2jax report`, for
+which shipped agents play a few trials. Figures 4 to 6 and the films of mazes are of agents and runs, not of rows: they
+stay as they are.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from experiments import beyond_teacher, readme
+from experiments import beyond_teacher, readme, training_seeds
 from experiments.benchmarks import __main__ as benchmarks
 from experiments.benchmarks import mazes as maze_benchmark
 from experiments.candidates import __main__ as candidates
@@ -51,6 +52,8 @@ def rewrite(results: Path) -> None:
         extrapolation.write_report(folder)
     if (folder := results / "beyond-teacher").is_dir():
         write_atomically(folder.with_suffix(".md"), beyond_teacher.to_markdown(folder))
+    if (folder := results / "training-seeds").is_dir():
+        training_seeds.write_report(folder)
     for path in sorted((results / "benchmarks").glob("*.json")):
         if path.stem == maze_benchmark.NAME:
             write_atomically(path.with_suffix(".md"), maze_benchmark.to_markdown(read_rows(path)))

@@ -58,3 +58,8 @@ def write_comparison(path: Path, rows: list[dict[str, Any]], tests: list[PairTes
     write_rows(path, rows)
     described = [test._asdict() | {"standard_error": _number(test.standard_error)} for test in tests]
     write_rows(path.with_suffix(".tests.json"), described)
+
+
+def read_tests(path: Path) -> list[PairTest]:
+    """The tests that `write_comparison` wrote beside the rows in `path`."""
+    return [PairTest(**test) for test in read_rows(path.with_suffix(".tests.json"))]
