@@ -138,6 +138,8 @@ def main() -> None:
     a = parser.parse_args()
     console = Console(highlight=False)
     with in_one_line():
+        for seed in a.seeds:
+            require(seed >= 0, "--seeds", seed, ">= 0")
         require(len(set(a.seeds)) == len(a.seeds), "--seeds", a.seeds, "different from each other")
         tasks = [parse_task(name) for name in a.tasks]
         for task in tasks:
@@ -146,7 +148,7 @@ def main() -> None:
         for task in tasks:
             make_rows(a.recipe, task, a.seeds, a.num_tasks, a.out, a.results, console)
     write_report(a.results)
-    console.print(to_markdown(a.results))
+    console.print(to_markdown(a.results), soft_wrap=True)
 
 
 if __name__ == "__main__":
