@@ -65,3 +65,9 @@ def test_a_table_of_another_folder_leaves_the_documents(tmp_path):
     before = training_seeds.DOCUMENT.read_bytes()
     training_seeds.write_report(tmp_path)
     assert training_seeds.DOCUMENT.read_bytes() == before
+
+
+def test_what_is_committed_is_made_of_the_committed_rows():
+    table = to_markdown(training_seeds.RESULTS / "training-seeds")
+    assert (training_seeds.RESULTS / "training-seeds.md").read_text() == table
+    assert f"<!-- training seeds -->\n{table}<!-- end of training seeds -->" in training_seeds.DOCUMENT.read_text()
