@@ -92,7 +92,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "vision.reproduce",
     ),
     "Runs and trained agents": ("runs", "sessions", "checkpoint", "shipped", "seed_runs", "files", "imports"),
-    "Devices and processes": ("devices", "processes", "host", "cost"),
+    "Devices and processes": ("devices", "processes", "host", "compiler", "cost"),
     "Tables and figures": (
         "published",
         "report",

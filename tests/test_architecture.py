@@ -13,7 +13,7 @@ ROOT = Path(rl2jax.__file__).parent
 # From the top of the house down; a module imports from strictly earlier layers only. Names are relative to
 # rl2jax, a package's name stands for its __init__.py, and the first pattern that matches places a module.
 LAYERS = [
-    ["types", "files", "markdown", "imports"],
+    ["types", "files", "markdown", "imports", "compiler"],
     ["devices", "processes"],
     ["envs.base"],
     ["config"],

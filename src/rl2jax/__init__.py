@@ -6,6 +6,8 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from rl2jax.compiler import keep_sums
+
 if TYPE_CHECKING:
     from rl2jax import devices, envs
     from rl2jax.config import TrainConfig, preset
@@ -30,6 +32,8 @@ __all__ = [
     "train_seeds",
     "train_sweep",
 ]
+
+keep_sums()
 
 # Loaded when first used: importing gymnax starts JAX's backend, and processes must have joined each other before.
 _HOMES = {
