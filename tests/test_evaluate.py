@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import random_params
+from test_lanes import Corridor
 
 from rl2jax.agents import Agent, random_agent, reference_agents
 from rl2jax.config import TrainConfig
@@ -206,3 +207,72 @@ def test_an_agent_that_cannot_be_hashed_plays():
     agent = Agent(lambda key: (), Unhashable())
     assert evaluate(agent, Trial(PaysTheTask(2), 3), 5, evaluation_key(0)).total_reward.shape == (5,)
     assert play_tasks(agent, Trial(PaysTheTask(2), 3), 5, evaluation_key(0)).trajectory.reward.shape == (3, 5)
+
+
+# --- Trials that end early.
+
+
+@dataclass(frozen=True)
+class ShortCorridor(Corridor):
+    """The same tasks, declared as ones whose trials end early."""
+
+    ends_early = True
+
+
+def corridor_agent():
+    """Learns where the goal is: its memory must be new in every trial; wanders as long as it does not know."""
+
+    def step(key, side, trial_obs):
+        found = (trial_obs.prev_done > 0) & (trial_obs.prev_reward > 0)
+        side = jnp.where(found, trial_obs.prev_action, side)
+        action = jnp.where(side < 0, jax.random.bernoulli(key).astype(jnp.int32), side)
+        return side, action, ()
+
+    return Agent(lambda key: jnp.int32(-1), step)
+
+
+@pytest.mark.parametrize(("num_tasks", "batch_tasks"), [(1, None), (50, None), (1100, None), (1100, 7), (200, 1000)])
+def test_trials_that_end_early_are_the_same_one_after_another(num_tasks, batch_tasks):
+    """Tasks, randomness, and the reward at each step: as if each trial were played to the last step it may have."""
+    side_by_side, in_lanes = (
+        evaluate(corridor_agent(), Trial(env, 3), num_tasks, evaluation_key(0), batch_tasks=batch_tasks)
+        for env in (Corridor(), ShortCorridor())
+    )
+    assert len(in_lanes.total_reward) == num_tasks
+    np.testing.assert_allclose(in_lanes.total_reward, side_by_side.total_reward, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(in_lanes.reward_curve, side_by_side.reward_curve, rtol=0, atol=1e-6)
+
+
+def test_what_is_over_is_not_played_on():
+    """Of trials that can last 200 steps, but seldom last 20, most steps are saved."""
+    steps = []
+
+    def wander(key, state, trial_obs):
+        action = jax.random.bernoulli(key).astype(jnp.int32)
+        jax.debug.callback(lambda _: steps.append(1), action)  # once for each trial that is played on
+        return state, action, ()
+
+    def steps_in(env):
+        steps.clear()
+        evaluate(Agent(lambda key: (), wander), Trial(env, 1), 64, evaluation_key(0), batch_tasks=4)
+        jax.effects_barrier()
+        return len(steps)
+
+    assert steps_in(Corridor(episode_length=200)) == 64 * 200
+    assert steps_in(ShortCorridor(episode_length=200)) < 0.25 * 64 * 200
+
+
+def test_a_statistic_sees_whole_trials_that_end_early():
+    trial = Trial(ShortCorridor(), 3)
+    seen = evaluate(
+        corridor_agent(), trial, 50, evaluation_key(0), statistic=lambda trajectory, params: trajectory.mask.sum()
+    )
+    played = play_tasks(corridor_agent(), trial, 50, evaluation_key(0))
+    np.testing.assert_allclose(seen.statistic, played.trajectory.mask.sum(axis=0).mean())
+    assert seen.statistic < trial.num_steps
+
+
+def test_progress_of_trials_that_end_early():
+    told = []
+    evaluate(corridor_agent(), Trial(ShortCorridor(), 3), 100, evaluation_key(0), batch_tasks=2, progress=told.append)
+    assert told == [32, 64, 96, 100]

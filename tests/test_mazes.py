@@ -1,11 +1,15 @@
 """Mazes, motion and view, against closed forms and against what the real engine showed (golden values)."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rl2jax.envs import TabularMDP
+from rl2jax.agents import random_agent
+from rl2jax.envs import TabularMDP, TaskDistribution
+from rl2jax.envs.base import Environment
+from rl2jax.evaluate import evaluate, evaluation_key
 from rl2jax.rollout import rollout
 from rl2jax.tasks import parse_task, with_horizon
 from rl2jax.trial import Trial
@@ -278,3 +282,40 @@ def test_a_horizon_can_be_changed():
     assert task.name == "maze:size=9,t=70,n=3"
     with pytest.raises(ValueError, match="task must be one with t= in its name, got 'bandit:k=5,n=10'"):
         with_horizon(parse_task("bandit:k=5,n=10"), 3)
+
+
+@pytest.mark.parametrize("redraw_start", [False, True])
+def test_a_step_is_gymnax_s_with_one_frame_less(redraw_start):
+    """Within an episode, at its horizon, and in the target."""
+    env = MazeNavigation(3, 6, num_mazes=20, redraw_start=redraw_start)
+    params = jax.vmap(env.sample_params)(jax.random.split(jax.random.key(0), 60))
+    keys = jax.random.split(jax.random.key(1), 60)
+    _, state = jax.vmap(env.reset)(keys, params)
+    ended = np.zeros(2, int)
+    for number in range(14):
+        keys = jax.random.split(jax.random.key(2 + number), 60)
+        actions = jax.random.randint(jax.random.key(100 + number), (60,), 0, 2)
+        ours = jax.vmap(env.step)(keys, state, actions, params)
+        theirs = jax.vmap(lambda *step: Environment.step(env, *step))(keys, state, actions, params)
+        chex.assert_trees_all_equal(ours, theirs)
+        _, state, _, terminated, truncated, _ = ours
+        ended += [int(terminated.sum()), int(truncated.sum())]
+    assert all(ended > 0)
+
+
+def test_the_number_of_task_features_is_known_without_mazes():
+    env = MazeNavigation(split="fresh")
+    assert env.num_task_features == TaskDistribution.num_task_features.fget(env) == 2
+
+
+@pytest.mark.parametrize("observation", ["frame", "symbols"])
+def test_an_evaluation_wastes_no_steps_and_changes_no_score(monkeypatch, observation):
+    """Mazes say that they end early: trials one after another in lanes, against trials side by side."""
+    trial = Trial(MazeNavigation(3, 40, num_mazes=30, observation=observation), 2)
+    agent = random_agent(trial.env.action_space(None))
+    in_lanes = evaluate(agent, trial, 150, evaluation_key(3))
+    monkeypatch.setattr(MazeNavigation, "ends_early", False)
+    side_by_side = evaluate(agent, trial, 150, evaluation_key(3))
+    assert side_by_side.total_reward.std() > 0.1
+    np.testing.assert_allclose(in_lanes.total_reward, side_by_side.total_reward, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(in_lanes.reward_curve, side_by_side.reward_curve, rtol=0, atol=1e-6)

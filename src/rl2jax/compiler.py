@@ -1,4 +1,4 @@
-"""What XLA must be told before it compiles anything, lest it compute wrong numbers."""
+"""What XLA is told: before it compiles anything, lest it compute wrong numbers; and how hard it shall try."""
 
 import os
 from importlib.metadata import version
@@ -22,3 +22,16 @@ def keep_sums() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if version("jaxlib") in _AFFECTED and _FUSIONS not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {SUMS_BY_XLA}".strip()
+
+
+def less_optimised(level: int) -> dict[str, int] | None:
+    """Options of `jax.jit` for programs that take longer to compile than to run: LLVM's level of optimisation, on CPUs.
+
+    Args:
+      level: 1 is as fast as 2 for loops over time, in half the time to compile; 0 for what runs for milliseconds.
+    """
+    import jax  # not with the package, which is imported before JAX may be used
+
+    if jax.default_backend() != "cpu" or jax.config.read("jax_disable_most_optimizations"):
+        return None
+    return {"xla_backend_optimization_level": level}

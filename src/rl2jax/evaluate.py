@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from rl2jax.agents.base import Agent
+from rl2jax.compiler import less_optimised
 from rl2jax.envs.base import require
-from rl2jax.rollout import rollout
+from rl2jax.rollout import rollout, rollout_queue
 from rl2jax.trial import Trial
 from rl2jax.types import TRIALS_AXIS, PyTree, Trajectory
 
@@ -23,6 +24,8 @@ _EVALUATION_STREAM = 0x52EA1
 _TASKS_AT_ONCE, _STATES_IN_CACHE = 2000, 4 * 2**20  # bytes
 _TASKS_AT_ONCE_ON_ACCELERATORS = 20_000
 _MOST_STEPS_ON_DEVICE = 2_000_000
+# Where trials end early. With few tasks a lane most lanes wait for the last trials; few lanes are small operations.
+_FEWEST_LANES, _TASKS_A_LANE = 64, 16
 
 
 class Evaluation(NamedTuple):
@@ -115,7 +118,12 @@ def evaluate(
     trial = _held_out(trial)
     batch_tasks = _default_batch(agent, trial, num_tasks) if batch_tasks is None else min(num_tasks, batch_tasks)
 
-    play_batch = _kept(_scorer, agent, trial, statistic)
+    if trial.env.ends_early and statistic is nothing:
+        num_lanes = min(batch_tasks, max(_FEWEST_LANES, math.ceil(num_tasks / _TASKS_A_LANE)))
+        batch_tasks = min(num_tasks, num_lanes * _TASKS_A_LANE)
+        play_batch = _kept(_queue_scorer, agent, trial, num_lanes)
+    else:
+        play_batch = _kept(_scorer, agent, trial, statistic)
     totals, sums = [], None
     for start in range(0, num_tasks, batch_tasks):
         indices = np.arange(start, start + batch_tasks)
@@ -160,7 +168,7 @@ def _scorer(agent: Agent, trial: Trial, statistic: Callable[[Trajectory, PyTree]
         trajectory, params = _play_one(agent, trial, key, index)
         return trajectory.reward, statistic(trajectory, params)
 
-    @partial(jax.jit, compiler_options=_compiler_options())
+    @partial(jax.jit, compiler_options=less_optimised(1))
     def play_batch(key, indices, wanted):
         rewards, statistics = jax.vmap(partial(play, key), out_axes=(1, 0))(indices)
         sums = jax.tree.map(
@@ -171,10 +179,25 @@ def _scorer(agent: Agent, trial: Trial, statistic: Callable[[Trajectory, PyTree]
     return play_batch
 
 
+def _queue_scorer(agent: Agent, trial: Trial, num_lanes: int) -> Callable:
+    """`_scorer` without a statistic, for trials that end early: what is wanted comes first, the rest is not played."""
+
+    @partial(jax.jit, compiler_options=less_optimised(1))
+    def play_batch(key, indices, wanted):
+        def task_of(i):
+            key_task, key_rollout = _task_keys(key, indices[i])
+            return key_rollout, trial.env.sample_params(key_task)
+
+        num_wanted = wanted.sum().astype(jnp.int32)
+        return *rollout_queue(task_of, len(indices), num_wanted, agent, trial, num_lanes), ()
+
+    return play_batch
+
+
 def _recorder(agent: Agent, trial: Trial, agent_info: bool) -> Callable:
     """(key, indices) -> (trajectories, tasks)."""
 
-    @partial(jax.jit, compiler_options=_compiler_options())
+    @partial(jax.jit, compiler_options=less_optimised(1))
     def play_batch(key, indices):
         trajectory, params = jax.vmap(partial(_play_one, agent, trial, key), out_axes=(TRIALS_AXIS, 0))(indices)
         return trajectory if agent_info else trajectory._replace(agent_info=()), params
@@ -201,9 +224,14 @@ def _held_out(trial: Trial) -> Trial:
 
 def _play_one(agent: Agent, trial: Trial, key: chex.PRNGKey, index: chex.Array) -> tuple[Trajectory, PyTree]:
     """Task number `index` of the key's stream: the trial, and the task."""
-    key_task, key_rollout = jax.random.split(jax.random.fold_in(key, index))
+    key_task, key_rollout = _task_keys(key, index)
     params = trial.env.sample_params(key_task)
     return rollout(key_rollout, agent, trial, params), params
+
+
+def _task_keys(key: chex.PRNGKey, index: chex.Array) -> chex.PRNGKey:
+    """Of the task itself, and of playing it; [2]."""
+    return jax.random.split(jax.random.fold_in(key, index))
 
 
 def _default_batch(agent: Agent, trial: Trial, num_tasks: int) -> int:
@@ -215,10 +243,3 @@ def _default_batch(agent: Agent, trial: Trial, num_tasks: int) -> int:
         at_once = min(at_once, _TASKS_AT_ONCE, _STATES_IN_CACHE // max(1, size))
     batches = math.ceil(num_tasks / max(1, at_once))
     return math.ceil(num_tasks / batches)
-
-
-def _compiler_options() -> dict[str, int] | None:
-    """On a CPU, LLVM's first level of optimisation: as fast as its second for these loops, half the time to compile."""
-    if jax.default_backend() != "cpu" or jax.config.read("jax_disable_most_optimizations"):
-        return None
-    return {"xla_backend_optimization_level": 1}

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import jax
-
 from rl2jax.config import TrainConfig
 from rl2jax.envs.base import require, spaces
 from rl2jax.networks import Networks, PolicyAndBaseline, distribution_for, encoding_for
@@ -28,7 +26,7 @@ def make_networks(env: Any, config: TrainConfig) -> Networks:
         of a shared network what needs a baseline of its own.
     """
     inferred, seen = config.task_inference_coefficient > 0, config.baseline_sees_task
-    num_task_features = _count_task_features(env) if inferred or seen else 0
+    num_task_features = env.num_task_features if inferred or seen else 0
     if (inferred or seen) and num_task_features == 0:
         field = "task_inference_coefficient" if inferred else "baseline_sees_task"
         raise ValueError(
@@ -134,8 +132,3 @@ def _per_pair_networks(
         horizon=env.episode_length,
         **common | {"trial_steps": make_trial(env, config).num_steps},
     )
-
-
-def _count_task_features(env: Any) -> int:
-    features = jax.eval_shape(lambda key: env.task_features(env.sample_params(key)), jax.random.key(0))
-    return features.shape[0]

@@ -1,5 +1,9 @@
-"""One trial by `lax.scan`, or one after another in a lane; `jax.vmap` over trials or lanes stays outside."""
+"""One trial by `lax.scan`, or one after another in a lane; `jax.vmap` over trials or lanes stays outside.
 
+But for `rollout_queue`, whose lanes share what is left to be played.
+"""
+
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -10,6 +14,8 @@ import jax.numpy as jnp
 from rl2jax.agents.base import Agent
 from rl2jax.trial import Trial, TrialState
 from rl2jax.types import PyTree, Trajectory, TrialObservation
+
+_STEPS_BETWEEN_TASKS = 10  # fewer: new tasks are made for all lanes more often; more: lanes wait
 
 
 class RolloutCarry(NamedTuple):
@@ -96,6 +102,114 @@ def rollout_lane(key: chex.PRNGKey, agent: Agent, trial: Trial, num_steps: int) 
         mask=mask,
         expected_reward=jnp.where(mask > 0, transitions.expected_reward, 0.0),
     )
+
+
+class QueueCarry(NamedTuple):
+    """Lanes of `rollout_queue` and what they have played; all but `next_task` and `totals` have an axis of lanes first.
+
+    Attributes:
+      lanes: each lane's task and where its trial stands.
+      keys: of the trial's steps, [num_lanes, trial.num_steps].
+      task: number of the lane's task; int32. From the number of wanted tasks on: there is none left for this lane.
+      time: steps of the trial so far; int32.
+      total: their reward; float32.
+      curve: reward at each step of a trial, summed over the lane's trials; float32 [num_lanes, trial.num_steps].
+      next_task: the first that no lane has begun; int32 [].
+      totals: total reward of the trials that ended; float32 [num_tasks].
+    """
+
+    lanes: LaneCarry
+    keys: chex.PRNGKey
+    task: chex.Array
+    time: chex.Array
+    total: chex.Array
+    curve: chex.Array
+    next_task: chex.Array
+    totals: chex.Array
+
+
+def rollout_queue(
+    task_of: Callable[[chex.Array], tuple[chex.PRNGKey, PyTree]],
+    num_tasks: int,
+    num_wanted: chex.Array,
+    agent: Agent,
+    trial: Trial,
+    num_lanes: int,
+) -> tuple[chex.Array, chex.Array]:
+    """Rewards of one trial on each of many tasks, for trials that end early: a lane that has ended takes the next task.
+
+    A trial is what `rollout` makes of the same key and task. Lanes look for the next task every ten steps.
+
+    Args:
+      task_of: number of a task, int32 [], to the key of its rollout and the task.
+      num_tasks: static size of what is returned.
+      num_wanted: how many of them are played, from the first; int32 [].
+      agent: who acts.
+      trial: the task distribution and the number of episodes.
+      num_lanes: how many trials at a time.
+
+    Returns:
+      Total reward of each trial, float32 [num_tasks], 0 where none was played; reward at each step of a trial, summed
+      over trials, float32 [trial.num_steps].
+    """
+
+    def begin_trials(task: chex.Array) -> tuple[LaneCarry, chex.PRNGKey]:
+        """Each lane's; over at once where there is no task."""
+
+        def begin_trial(index: chex.Array):
+            key, params = task_of(jnp.minimum(index, num_tasks - 1))
+            start, keys = begin(key, agent, trial, params, trial.num_steps)
+            return LaneCarry(params, start._replace(trial_done=index >= num_wanted)), keys
+
+        return jax.vmap(begin_trial)(task)
+
+    def play_on(queue: QueueCarry) -> QueueCarry:
+        times = queue.time + jnp.arange(_STEPS_BETWEEN_TASKS)[:, None]
+
+        def step(rollouts: RolloutCarry, time: chex.Array):
+            # Beyond a trial's end the last key, unused.
+            keys = jax.vmap(lambda keys, t: keys[t])(queue.keys, jnp.minimum(time, trial.num_steps - 1))
+            rollouts, transitions = jax.vmap(lambda key, params, carry: advance(key, agent, trial, params, carry))(
+                keys, queue.lanes.params, rollouts
+            )
+            return rollouts, transitions.reward
+
+        rollouts, rewards = jax.lax.scan(step, queue.lanes.rollout, times)
+        ended, total = rollouts.trial_done, queue.total + rewards.sum(axis=0)
+        task = jnp.where(ended, queue.next_task + jnp.cumsum(ended) - 1, queue.task)
+        lanes, keys = jax.tree.map(
+            partial(_where_lane, ended), begin_trials(task), (queue.lanes._replace(rollout=rollouts), queue.keys)
+        )
+        return QueueCarry(
+            lanes=lanes,
+            keys=keys,
+            task=task,
+            time=jnp.where(ended, 0, queue.time + _STEPS_BETWEEN_TASKS),
+            total=jnp.where(ended, 0.0, total),
+            curve=queue.curve.at[jnp.arange(num_lanes), times].add(rewards, mode="drop"),
+            next_task=queue.next_task + ended.sum(),
+            totals=queue.totals.at[jnp.where(ended, queue.task, num_tasks)].set(total, mode="drop"),
+        )
+
+    task = jnp.arange(num_lanes)
+    lanes, keys = begin_trials(task)
+    queue = QueueCarry(
+        lanes=lanes,
+        keys=keys,
+        task=task,
+        time=jnp.zeros_like(task),
+        total=jnp.zeros(num_lanes),
+        curve=jnp.zeros((num_lanes, trial.num_steps)),
+        next_task=jnp.asarray(num_lanes),
+        totals=jnp.zeros(num_tasks),
+    )
+    played = jax.lax.while_loop(lambda queue: ~jnp.all(queue.lanes.rollout.trial_done), play_on, queue)
+    return played.totals, played.curve.sum(axis=0)
+
+
+def _where_lane(condition: chex.Array, new: chex.Array, old: chex.Array) -> chex.Array:
+    """`jnp.where` by the first axis; keys have no shape of their numbers."""
+    return jnp.where(condition.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
 
 def begin(

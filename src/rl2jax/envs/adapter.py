@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import chex
 import jax
@@ -29,6 +29,8 @@ class GymnaxTasks(TaskDistribution[EnvState, EnvParams]):
     env: Environment
     sampler: Callable[[chex.PRNGKey], Any]
     episode_length: int
+
+    ends_early: ClassVar[bool] = True  # some do: CartPole's fall
 
     def __post_init__(self):
         require(self.episode_length >= 1, "episode_length", self.episode_length, "an integer >= 1")

@@ -1,8 +1,9 @@
 """A distribution over tasks, on gymnax's `Environment`."""
 
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import chex
+import jax
 import jax.numpy as jnp
 
 from rl2jax.imports import put_off
@@ -38,6 +39,9 @@ class TaskDistribution(Environment[TaskState, TaskParams]):
     # A field or a property of the subclass; a property here could not be a field without a default there.
     episode_length: int
 
+    # Whether `is_terminated` may end an episode before `episode_length`: `evaluate` then wastes no steps after the end.
+    ends_early: ClassVar[bool] = False
+
     def sample_params(self, key: chex.PRNGKey) -> TaskParams:
         """Draws one task."""
         raise NotImplementedError
@@ -49,6 +53,12 @@ class TaskDistribution(Environment[TaskState, TaskParams]):
         """
         del params
         return jnp.zeros((0,), jnp.float32)
+
+    @property
+    def num_task_features(self) -> int:
+        """How many `task_features` there are; a subclass whose tasks are costly to draw can say so itself."""
+        features = jax.eval_shape(lambda key: self.task_features(self.sample_params(key)), jax.random.key(0))
+        return features.shape[0]
 
     def expected_reward(self, state: TaskState, action: chex.Array, params: TaskParams) -> chex.Array | None:
         """Mean reward of an action in a state, float32 []; None (default) where it is not known.

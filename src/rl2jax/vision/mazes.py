@@ -4,6 +4,7 @@ A maze of `size` x `size` cells is described by its walls, the edges between cel
 walls are one thing to whoever moves or looks. Row r is the r-th from below (y), column c the c-th from the left (x).
 """
 
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -12,12 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rl2jax.compiler import less_optimised
 from rl2jax.envs.base import require
 
 # Quarter turns; headings elsewhere count in sixteenths, counter-clockwise from east.
 NUM_START_HEADINGS = 4
 HEADINGS = 16
 _MOST_DRAWS = 40  # of test mazes, in numbers of the test set's size
+_DRAWN_AT_ONCE = 1000  # one program for sets of all sizes: compiling it takes a hundred times as long as running it
 
 
 class Maze(NamedTuple):
@@ -184,13 +187,22 @@ def more_mazes(size: int, thin: bool, seed: int, num_train: int, num_test: int, 
 
 def _drawn(size: int, thin: bool, seed: int, first: int, count: int) -> Maze:
     """The mazes that a seed makes, from one of them on; numpy leaves [count, ...]."""
+    draw = _drawer(size, thin)
+    starts = range(first, first + count, _DRAWN_AT_ONCE)
     with jax.ensure_compile_time_eval():  # also while a program that uses the mazes is traced
-        return jax.tree.map(np.asarray, _draw(seed, jnp.arange(first, first + count), size, thin))
+        parts = [jax.device_get(draw(seed, np.arange(start, start + _DRAWN_AT_ONCE))) for start in starts]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *parts)
 
 
-@partial(jax.jit, static_argnames=("size", "thin"))
-def _draw(seed: int, indices: chex.Array, size: int, thin: bool) -> Maze:
-    return jax.vmap(lambda index: generate_maze(jax.random.fold_in(jax.random.key(seed), index), size, thin))(indices)
+@lru_cache(maxsize=8)
+def _drawer(size: int, thin: bool) -> Callable[[int, np.ndarray], Maze]:
+    """(seed, numbers of mazes) -> the mazes, compiled."""
+
+    @partial(jax.jit, compiler_options=less_optimised(0))
+    def draw(seed: int, indices: chex.Array) -> Maze:
+        return jax.vmap(lambda i: generate_maze(jax.random.fold_in(jax.random.key(seed), i), size, thin))(indices)
+
+    return draw
 
 
 def _contents(mazes: Maze) -> list[bytes]:

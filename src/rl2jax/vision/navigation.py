@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import chex
 import jax
@@ -72,6 +73,8 @@ class MazeNavigation(TaskDistribution[NavigationState, NavigationParams]):
     redraw_start: bool = False
     observation: str = "frame"
 
+    ends_early: ClassVar[bool] = True
+
     def __post_init__(self):
         check_size(self.size, self.thin)
         require(self.episode_length >= 1, "episode_length (t)", self.episode_length, "an integer >= 1")
@@ -107,20 +110,38 @@ class MazeNavigation(TaskDistribution[NavigationState, NavigationParams]):
         more = self.num_more if self.split == "train" else 0
         return jax.random.randint(key, (), 0, self.num_mazes + more)
 
+    @partial(jax.jit, static_argnames="self")
+    def step(self, key: chex.PRNGKey, state: NavigationState, action, params: NavigationParams):
+        """As gymnax's, but that one frame is drawn and not two: not the step's own where it ends an episode."""
+        key_step, key_reset = jax.random.split(key)
+        del key_step  # moving is not random
+        moved, reward, reached = self._move(state, action, params)
+        truncated = self.is_truncated(moved, params)
+        next_state = jax.tree.map(partial(jnp.where, reached | truncated), self._start(key_reset, params), moved)
+        info = {"terminated": reached, "truncated": truncated, "final_observation": self.observe(moved, params)}
+        return self.observe(next_state, params), next_state, reward, reached, truncated, info
+
     def reset_env(self, key: chex.PRNGKey, params: NavigationParams):
         """In the middle of the start's cell."""
-        pose = self._random_pose(key, params.maze) if self.redraw_start else kinematics.start_pose(params.maze)
-        state = NavigationState(pose=pose, time=jnp.zeros((), jnp.int32))
+        state = self._start(key, params)
         return self.observe(state, params), state
 
     def step_env(self, key: chex.PRNGKey, state: NavigationState, action, params: NavigationParams):
         """One tic of the engine."""
         del key
+        new_state, reward, reached = self._move(state, action, params)
+        return self.observe(new_state, params), new_state, reward, reached, {}
+
+    def _start(self, key: chex.PRNGKey, params: NavigationParams) -> NavigationState:
+        pose = self._random_pose(key, params.maze) if self.redraw_start else kinematics.start_pose(params.maze)
+        return NavigationState(pose=pose, time=jnp.zeros((), jnp.int32))
+
+    def _move(self, state: NavigationState, action, params: NavigationParams):
+        """(state, reward, whether the target is reached)."""
         pose, hit = kinematics.move(state.pose, action, params.maze, self.turn)
         new_state = NavigationState(pose=pose, time=state.time + 1)
         reached = self.is_terminated(new_state, params)
-        reward = reward_of(reached, hit)
-        return self.observe(new_state, params), new_state, reward, reached, {}
+        return new_state, reward_of(reached, hit), reached
 
     def is_terminated(self, state: NavigationState, params: NavigationParams) -> chex.Array:
         """Whether the player is in the target's cell."""
@@ -147,6 +168,11 @@ class MazeNavigation(TaskDistribution[NavigationState, NavigationParams]):
         ahead = column * jnp.cos(angle) + row * jnp.sin(angle)
         left = row * jnp.cos(angle) - column * jnp.sin(angle)
         return jnp.stack([ahead, left])
+
+    @property
+    def num_task_features(self) -> int:
+        """Known without drawing a set of mazes."""
+        return 2
 
     def action_space(self, params: NavigationParams | None = None) -> spaces.Discrete:
         """Forward, turn left, turn right."""
