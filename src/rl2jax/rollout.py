@@ -108,7 +108,7 @@ class QueueCarry(NamedTuple):
     """Lanes of `rollout_queue` and what they have played; all but `next_task` and `totals` have an axis of lanes first.
 
     Attributes:
-      lanes: each lane's task and where its trial stands.
+      lanes: each lane's task and where its trial stands; one that is over makes room for the next.
       keys: of the trial's steps, [num_lanes, trial.num_steps].
       task: number of the lane's task; int32. From the number of wanted tasks on: there is none left for this lane.
       time: steps of the trial so far; int32.
@@ -164,46 +164,50 @@ def rollout_queue(
         return jax.vmap(begin_trial)(task)
 
     def play_on(queue: QueueCarry) -> QueueCarry:
-        times = queue.time + jnp.arange(_STEPS_BETWEEN_TASKS)[:, None]
+        free = queue.lanes.rollout.trial_done
+        task = jnp.where(free, queue.next_task + jnp.cumsum(free) - 1, queue.task)
+        started = jnp.where(free, 0, queue.time)
+        lanes, keys = jax.tree.map(partial(_where_lane, free), begin_trials(task), (queue.lanes, queue.keys))
+        times = started + jnp.arange(_STEPS_BETWEEN_TASKS)[:, None]
 
         def step(rollouts: RolloutCarry, time: chex.Array):
             # Beyond a trial's end the last key, unused.
-            keys = jax.vmap(lambda keys, t: keys[t])(queue.keys, jnp.minimum(time, trial.num_steps - 1))
+            now = jax.vmap(lambda keys, t: keys[t])(keys, jnp.minimum(time, trial.num_steps - 1))
             rollouts, transitions = jax.vmap(lambda key, params, carry: advance(key, agent, trial, params, carry))(
-                keys, queue.lanes.params, rollouts
+                now, lanes.params, rollouts
             )
             return rollouts, transitions.reward
 
-        rollouts, rewards = jax.lax.scan(step, queue.lanes.rollout, times)
-        ended, total = rollouts.trial_done, queue.total + rewards.sum(axis=0)
-        task = jnp.where(ended, queue.next_task + jnp.cumsum(ended) - 1, queue.task)
-        lanes, keys = jax.tree.map(
-            partial(_where_lane, ended), begin_trials(task), (queue.lanes._replace(rollout=rollouts), queue.keys)
-        )
+        rollouts, rewards = jax.lax.scan(step, lanes.rollout, times)
+        total = jnp.where(free, 0.0, queue.total) + rewards.sum(axis=0)
         return QueueCarry(
-            lanes=lanes,
+            lanes=LaneCarry(lanes.params, rollouts),
             keys=keys,
             task=task,
-            time=jnp.where(ended, 0, queue.time + _STEPS_BETWEEN_TASKS),
-            total=jnp.where(ended, 0.0, total),
+            time=started + _STEPS_BETWEEN_TASKS,
+            total=total,
             curve=queue.curve.at[jnp.arange(num_lanes), times].add(rewards, mode="drop"),
-            next_task=queue.next_task + ended.sum(),
-            totals=queue.totals.at[jnp.where(ended, queue.task, num_tasks)].set(total, mode="drop"),
+            next_task=queue.next_task + free.sum(),
+            totals=queue.totals.at[jnp.where(rollouts.trial_done, task, num_tasks)].set(total, mode="drop"),
         )
 
-    task = jnp.arange(num_lanes)
-    lanes, keys = begin_trials(task)
+    def unfinished(queue: QueueCarry) -> chex.Array:
+        return (queue.next_task < num_wanted) | ~jnp.all(queue.lanes.rollout.trial_done)
+
+    nobody = jnp.zeros(num_lanes, jnp.int32)
+    # Of the right shapes, and over: the program that begins trials is compiled once, in the loop.
+    lanes, keys = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(begin_trials, nobody))
     queue = QueueCarry(
-        lanes=lanes,
+        lanes=lanes._replace(rollout=lanes.rollout._replace(trial_done=jnp.ones(num_lanes, bool))),
         keys=keys,
-        task=task,
-        time=jnp.zeros_like(task),
+        task=nobody,
+        time=nobody,
         total=jnp.zeros(num_lanes),
         curve=jnp.zeros((num_lanes, trial.num_steps)),
-        next_task=jnp.asarray(num_lanes),
+        next_task=jnp.zeros((), jnp.int32),
         totals=jnp.zeros(num_tasks),
     )
-    played = jax.lax.while_loop(lambda queue: ~jnp.all(queue.lanes.rollout.trial_done), play_on, queue)
+    played = jax.lax.while_loop(unfinished, play_on, queue)
     return played.totals, played.curve.sum(axis=0)
 
 

@@ -56,22 +56,19 @@ def spanning_tree(key: chex.PRNGKey, side: int) -> tuple[chex.Array, chex.Array]
     """
     key_first, key_edges = jax.random.split(key)
     first = jax.random.randint(key_first, (), 0, side * side)
-    reached = jnp.zeros(side * side, bool).at[first].set(True).reshape(side, side)
+    rooms = np.arange(side * side).reshape(side, side)
     num_east = side * (side - 1)
+    # The two rooms of each edge: those to the east, then those to the north.
+    one, other = np.r_[rooms[:, :-1].ravel(), rooms[:-1].ravel()], np.r_[rooms[:, 1:].ravel(), rooms[1:].ravel()]
+    ends = jnp.asarray(np.stack([one, other], axis=1))
 
     def add_room(carry, key_edge):
         reached, passages = carry
-        frontier = jnp.concatenate([(reached[:, 1:] != reached[:, :-1]).ravel(), (reached[1:] != reached[:-1]).ravel()])
+        frontier = reached[one] != reached[other]
         edge = jax.random.categorical(key_edge, jnp.where(frontier, 0.0, -jnp.inf))
-        passages = passages.at[edge].set(True)
-        east, north = passages[:num_east].reshape(side, side - 1), passages[num_east:].reshape(side - 1, side)
-        # The new edge touches one room that was reached: the other end is reached now.
-        reached = reached.at[:, 1:].set(reached[:, 1:] | (east & reached[:, :-1]))
-        reached = reached.at[:, :-1].set(reached[:, :-1] | (east & reached[:, 1:]))
-        reached = reached.at[1:].set(reached[1:] | (north & reached[:-1]))
-        reached = reached.at[:-1].set(reached[:-1] | (north & reached[1:]))
-        return (reached, passages), None
+        return (reached.at[ends[edge]].set(True), passages.at[edge].set(True)), None
 
+    reached = jnp.zeros(side * side, bool).at[first].set(True)
     keys = jax.random.split(key_edges, side * side - 1)
     (_, passages), _ = jax.lax.scan(add_room, (reached, jnp.zeros(2 * num_east, bool)), keys)
     return passages[:num_east].reshape(side, side - 1), passages[num_east:].reshape(side - 1, side)
