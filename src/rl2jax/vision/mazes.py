@@ -186,20 +186,19 @@ def _drawn(size: int, thin: bool, seed: int, first: int, count: int) -> Maze:
     """The mazes that a seed makes, from one of them on; numpy leaves [count, ...]."""
     draw = _drawer(size, thin)
     starts = range(first, first + count, _DRAWN_AT_ONCE)
-    with jax.ensure_compile_time_eval():  # also while a program that uses the mazes is traced
-        parts = [jax.device_get(draw(seed, np.arange(start, start + _DRAWN_AT_ONCE))) for start in starts]
+    parts = [jax.device_get(draw(seed, np.arange(start, start + _DRAWN_AT_ONCE))) for start in starts]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *parts)
 
 
 @lru_cache(maxsize=8)
 def _drawer(size: int, thin: bool) -> Callable[[int, np.ndarray], Maze]:
-    """(seed, numbers of mazes) -> the mazes, compiled."""
+    """(seed, numbers of mazes) -> the mazes; compiled, so that it also runs while a program that uses them is traced."""
 
     @partial(jax.jit, compiler_options=less_optimised(0))
     def draw(seed: int, indices: chex.Array) -> Maze:
         return jax.vmap(lambda i: generate_maze(jax.random.fold_in(jax.random.key(seed), i), size, thin))(indices)
 
-    return draw
+    return draw.lower(0, np.arange(_DRAWN_AT_ONCE)).compile()
 
 
 def _contents(mazes: Maze) -> list[bytes]:
