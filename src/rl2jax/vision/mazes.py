@@ -192,7 +192,7 @@ def _drawn(size: int, thin: bool, seed: int, first: int, count: int) -> Maze:
 
 @lru_cache(maxsize=8)
 def _drawer(size: int, thin: bool) -> Callable[[int, np.ndarray], Maze]:
-    """(seed, numbers of mazes) -> the mazes; compiled, so that it also runs while a program that uses them is traced."""
+    """(seed, numbers of mazes) -> the mazes; compiled: it also runs while a program that uses them is traced."""
 
     @partial(jax.jit, compiler_options=less_optimised(0))
     def draw(seed: int, indices: chex.Array) -> Maze:
