@@ -243,8 +243,18 @@ def test_trials_that_end_early_are_the_same_one_after_another(num_tasks, batch_t
     np.testing.assert_allclose(in_lanes.reward_curve, side_by_side.reward_curve, rtol=0, atol=1e-6)
 
 
+def test_a_trial_in_a_queue_is_cut_where_one_of_its_own_is():
+    """Where a task's own time limit, 6 steps, is longer than the distribution says."""
+    scores = [
+        evaluate(corridor_agent(), Trial(env, 3), 200, evaluation_key(0))
+        for env in (Corridor(episode_length=3), ShortCorridor(episode_length=3))
+    ]
+    for one, other in zip(*([s.total_reward, s.reward_curve] for s in scores), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
 def test_what_is_over_is_not_played_on():
-    """Of trials that can last 200 steps, but seldom last 20, most steps are saved."""
+    """Trials that are given 200 steps and take at most 6."""
     steps = []
 
     def wander(key, state, trial_obs):

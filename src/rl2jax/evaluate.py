@@ -107,7 +107,8 @@ def evaluate(
       num_tasks: how many tasks.
       key: as from `evaluation_key`.
       batch_tasks: tasks on the device at once; default equal batches of at most 2000 on a CPU, within 4 MiB of agents'
-        states, else of 20000, within 2 million time steps.
+        states, else of 20000, within 2 million time steps. Where trials end early (`TaskDistribution.ends_early`) and
+        no statistic asks for whole trials, at most so many at once, which others follow.
       statistic: (trajectory, params) -> arrays to average over tasks.
       progress: called with the number of tasks done after each batch.
 
@@ -168,7 +169,7 @@ def _scorer(agent: Agent, trial: Trial, statistic: Callable[[Trajectory, PyTree]
         trajectory, params = _play_one(agent, trial, key, index)
         return trajectory.reward, statistic(trajectory, params)
 
-    @partial(jax.jit, compiler_options=less_optimised(1))
+    @partial(jax.jit, compiler_options=less_optimised())
     def play_batch(key, indices, wanted):
         rewards, statistics = jax.vmap(partial(play, key), out_axes=(1, 0))(indices)
         sums = jax.tree.map(
@@ -182,7 +183,7 @@ def _scorer(agent: Agent, trial: Trial, statistic: Callable[[Trajectory, PyTree]
 def _queue_scorer(agent: Agent, trial: Trial, num_lanes: int) -> Callable:
     """`_scorer` without a statistic, for trials that end early: what is wanted comes first, the rest is not played."""
 
-    @partial(jax.jit, compiler_options=less_optimised(1))
+    @partial(jax.jit, compiler_options=less_optimised())
     def play_batch(key, indices, wanted):
         def task_of(i):
             key_task, key_rollout = _task_keys(key, indices[i])
@@ -197,7 +198,7 @@ def _queue_scorer(agent: Agent, trial: Trial, num_lanes: int) -> Callable:
 def _recorder(agent: Agent, trial: Trial, agent_info: bool) -> Callable:
     """(key, indices) -> (trajectories, tasks)."""
 
-    @partial(jax.jit, compiler_options=less_optimised(1))
+    @partial(jax.jit, compiler_options=less_optimised())
     def play_batch(key, indices):
         trajectory, params = jax.vmap(partial(_play_one, agent, trial, key), out_axes=(TRIALS_AXIS, 0))(indices)
         return trajectory if agent_info else trajectory._replace(agent_info=()), params

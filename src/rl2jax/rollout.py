@@ -176,7 +176,9 @@ def rollout_queue(
             rollouts, transitions = jax.vmap(lambda key, params, carry: advance(key, agent, trial, params, carry))(
                 now, lanes.params, rollouts
             )
-            return rollouts, transitions.reward
+            # As `rollout` is cut there, whatever time limit the task itself has.
+            over = rollouts.trial_done | (time + 1 >= trial.num_steps)
+            return rollouts._replace(trial_done=over), transitions.reward
 
         rollouts, rewards = jax.lax.scan(step, lanes.rollout, times)
         total = jnp.where(free, 0.0, queue.total) + rewards.sum(axis=0)

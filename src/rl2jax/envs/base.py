@@ -33,13 +33,14 @@ class TaskDistribution(Environment[TaskState, TaskParams]):
       action_space(params), observation_space(params)   `params` may be None: spaces do not depend on the task
       episode_length                                the most steps an episode can last; a static int
 
+    and says `ends_early = True` if `is_terminated` may end an episode sooner, so that `evaluate` wastes no steps.
+
     `params.max_steps_in_episode` is the time limit that gymnax's `is_truncated` reads.
     """
 
     # A field or a property of the subclass; a property here could not be a field without a default there.
     episode_length: int
 
-    # Whether `is_terminated` may end an episode before `episode_length`: `evaluate` then wastes no steps after the end.
     ends_early: ClassVar[bool] = False
 
     def sample_params(self, key: chex.PRNGKey) -> TaskParams:

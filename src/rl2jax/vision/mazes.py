@@ -20,7 +20,7 @@ from rl2jax.envs.base import require
 NUM_START_HEADINGS = 4
 HEADINGS = 16
 _MOST_DRAWS = 40  # of test mazes, in numbers of the test set's size
-_DRAWN_AT_ONCE = 1000  # one program for sets of all sizes: compiling it takes a hundred times as long as running it
+_DRAWN_AT_ONCE = 100  # one program for sets of all sizes: compiling it takes longer than drawing 20000 mazes
 
 
 class Maze(NamedTuple):
@@ -194,7 +194,7 @@ def _drawn(size: int, thin: bool, seed: int, first: int, count: int) -> Maze:
 def _drawer(size: int, thin: bool) -> Callable[[int, np.ndarray], Maze]:
     """(seed, numbers of mazes) -> the mazes; compiled: it also runs while a program that uses them is traced."""
 
-    @partial(jax.jit, compiler_options=less_optimised(0))
+    @partial(jax.jit, compiler_options=less_optimised())
     def draw(seed: int, indices: chex.Array) -> Maze:
         return jax.vmap(lambda i: generate_maze(jax.random.fold_in(jax.random.key(seed), i), size, thin))(indices)
 
