@@ -103,7 +103,7 @@ def test_an_iteration_learns_the_same_in_lanes(algorithm, monkeypatch):
         assert learner.networks.abreast == abreast
         learned.append(jax.jit(learner.train_step)(learner.init(jax.random.key(0))))
     (one, its_metrics), (other, metrics) = learned
-    np.testing.assert_allclose(its_metrics.kl, metrics.kl, rtol=1e-2)
+    np.testing.assert_allclose(its_metrics.kl, metrics.kl, rtol=3e-2)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), one.params, other.params)
 
 

@@ -283,7 +283,7 @@ class Networks:
         forgets = (jnp.arange(self.units) < round(self.episodic_units * self.units)) & (prev_done > 0)
         return jax.tree.map(lambda new, old: jnp.where(forgets, new, old), fresh, state)
 
-    def _advance(self, cell: CellWeights, state: PyTree, x: chex.Array) -> PyTree:
+    def _advance(self, cell: CellWeights, state: PyTree | None, x: chex.Array) -> PyTree:
         return CELLS[self.cell].step(cell, ACTIVATIONS[self.activation], state, x, self.matmul_precision)
 
     def step(self, weights: NetworkWeights, state: PyTree, trial_obs: TrialObservation) -> tuple[PyTree, chex.Array]:
@@ -320,8 +320,14 @@ class Networks:
         inputs = self._join_time(embedded, index)
         ended = trial_obs.prev_done if self.episodic_units else None
         fresh = self._fresh(weights)
-        _, hidden = jax.lax.scan(step, fresh, (inputs, first, ended))
-        return head_outputs(weights, hidden)
+        if first is not None or self.learned_initial_state:
+            _, hidden = jax.lax.scan(step, fresh, (inputs, first, ended))
+            return head_outputs(weights, hidden)
+        # Zeros need no product: a tenth of the work in a trial of ten steps.
+        state = self._advance(cell, None, inputs[0])
+        _, hidden = jax.lax.scan(step, state, jax.tree.map(lambda x: x[1:], (inputs, first, ended)))
+        outputs = head_outputs(weights, CELLS[self.cell].output(state)), head_outputs(weights, hidden)
+        return jnp.concatenate([outputs[0][None], outputs[1]])
 
     def dist_params(self, policy_params: PyTree, trial_obs: TrialObservation) -> chex.Array:
         """Parameters of the action distribution over a trial; float32 [num_steps, num_dist_params]."""

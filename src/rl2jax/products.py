@@ -1,6 +1,6 @@
 """Matrix products at a chosen precision: float32, the device's own, or factors rounded to bfloat16.
 
-A rounded product is a primitive of its own, as processors that multiply bfloat16 (AMX) get it from XLA in one form
+A rounded product is a primitive of its own, as processors that multiply bfloat16 get it from XLA in one form
 only: both factors in rows, the first's columns summed over the second's rows. In derivatives a factor would stand
 transposed, and the product would be one of float32 again. So every product, derivatives included, is told as an
 Einstein sum, and is brought into that form where it is compiled.
@@ -55,13 +55,17 @@ def rounded_sum(terms: str, x: chex.Array, y: chex.Array) -> chex.Array:
 
 @lru_cache
 def multiplies_bfloat16() -> bool:
-    """Whether this machine's processor has matrix products of bfloat16 (AMX); False where that cannot be read."""
+    """Whether this machine's processor multiplies bfloat16 faster than float32; False where that cannot be read.
+
+    With a matrix unit (AMX, four times as fast and more) or by AVX-512 (twice: AMD's from Zen 4 on, Intel's Cooper Lake).
+    """
     try:
-        return " amx_bf16 " in Path("/proc/cpuinfo").read_text().replace("\n", " ")
+        return not _MULTIPLY_BFLOAT16.isdisjoint(Path("/proc/cpuinfo").read_text().split())
     except OSError:
         return False
 
 
+_MULTIPLY_BFLOAT16 = {"amx_bf16", "avx512_bf16"}  # as Linux calls them
 _LETTERS = "abcdefghijklmnopqrstuvwx"
 _rounded_sum = Primitive("rounded_sum")
 
