@@ -14,7 +14,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from helpers import SMALL_ENV, SMALL_TRPO, continue_to, host_leaves, train_arguments
+from helpers import SMALL_ENV, SMALL_PPO, SMALL_TRPO, continue_to, host_leaves, train_arguments
 
 from rl2jax import networks
 from rl2jax.cli import main
@@ -49,6 +49,12 @@ def loop_bodies(program, trips):
     return [computations[name] for name in bodies]
 
 
+def time_loops(learner, compiled):
+    """Bodies of the loops over a trial's steps: of a rollout, and of what has no product at the first step."""
+    steps, program = learner.trial.num_steps, compiled.as_text()
+    return loop_bodies(program, steps) + loop_bodies(program, steps - 1)
+
+
 def rounded_in_lanes(folder):
     """Two iterations of TRPO with rounded products on all devices, on each its trials one after another."""
     usual, networks._UNITS_OF_CORE = networks._UNITS_OF_CORE, 1
@@ -66,11 +72,29 @@ def natural_gradient(folder):
     for _ in range(5):
         state, _ = compiled(state)
     np.savez(folder / "trpo.npz", *host_leaves(state.params))
-    bodies = loop_bodies(compiled.as_text(), learner.trial.num_steps)
+    bodies = time_loops(learner, compiled)
     return {
         "flops": compiled.cost_analysis()["flops"],
         "time_loops": len(bodies),
         "time_loops_that_communicate": sum(bool(COLLECTIVE.search(body)) for body in bodies),
+        "communicates": bool(COLLECTIVE.search(compiled.as_text())),
+    }
+
+
+def first_order(folder):
+    """Three iterations of PPO on two devices, and which of its loops communicate."""
+    learner = Learner(SMALL_ENV, SMALL_PPO, mesh=make_mesh(jax.devices()[:2]))
+    state = learner.init(jax.random.key(0))
+    compiled = train_chunk.lower(learner, state, 1).compile()
+    for _ in range(3):
+        state, _ = compiled(state)
+    np.savez(folder / "ppo.npz", *host_leaves(state.params))
+    counts = (SMALL_PPO.policy_epochs, SMALL_PPO.baseline_epochs, learner.num_trials // 16)
+    bodies = [body for count in counts for body in loop_bodies(compiled.as_text(), count)]
+    bodies += time_loops(learner, compiled)
+    return {
+        "loops": len(bodies),
+        "loops_that_communicate": sum(bool(COLLECTIVE.search(body)) for body in bodies),
         "communicates": bool(COLLECTIVE.search(compiled.as_text())),
     }
 
@@ -116,7 +140,7 @@ def many_seeds(folder):
 
 def run(folder):
     """Everything; the result is what the tests look at."""
-    seen = {"trpo": natural_gradient(folder), "refusals": refusals()}
+    seen = {"trpo": natural_gradient(folder), "ppo": first_order(folder), "refusals": refusals()}
     rounded_in_lanes(folder)
     seen["eight"] = command([*train_arguments(3), "--out", folder / "eight"])
     seen["one"] = command([*train_arguments(None), "--resume", "--out", folder / "one"])

@@ -32,6 +32,7 @@ SMALL_TRPO = TrainConfig(
     baseline_epochs=2,
     baseline_minibatch_trials=16,
 )
+SMALL_PPO = SMALL_TRPO.replace(algorithm="ppo", policy_epochs=4, policy_minibatch_trials=16, policy_learning_rate=1e-3)
 
 
 def train_arguments(iterations):

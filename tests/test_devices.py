@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import SMALL_ENV, SMALL_TRPO, continue_to, host_leaves, train_arguments
+from helpers import SMALL_ENV, SMALL_PPO, SMALL_TRPO, continue_to, host_leaves, train_arguments
 
 from rl2jax import checkpoint, envs, seed_runs, train
 from rl2jax.checkpoint import iterations_on_disk
@@ -121,6 +121,18 @@ def test_the_work_is_shared_and_nothing_is_sent_while_time_runs(eight, expected)
     assert seen["trpo"]["communicates"]
     assert seen["trpo"]["time_loops"] >= 5  # rollout, values, gradient, Fisher products, baseline
     assert seen["trpo"]["time_loops_that_communicate"] == 0
+
+
+def test_two_devices_learn_a_network_each(eight):
+    """In first-order epochs: what one device learns, and nothing is sent until both are done."""
+    folder, seen = eight
+    learner = Learner(SMALL_ENV, SMALL_PPO)
+    state, _ = train_chunk(learner, learner.init(jax.random.key(0)), 3)
+    with np.load(folder / "ppo.npz") as saved:
+        assert_close(list(saved.values()), host_leaves(state.params))
+    assert seen["ppo"]["communicates"]
+    assert seen["ppo"]["loops"] >= 8  # epochs, minibatches, and time to and fro, of either network
+    assert seen["ppo"]["loops_that_communicate"] == 0
 
 
 def test_runs_move_between_numbers_of_devices(eight, expected):

@@ -1,4 +1,4 @@
-"""Products of rounded factors: values and derivatives in float64, on processors with a matrix unit and without."""
+"""Products of rounded factors: values and derivatives in float64, where the processor multiplies bfloat16 and elsewhere."""
 
 import re
 
@@ -13,9 +13,9 @@ from rl2jax.products import product, rounded_sum
 SIZES = [(1, 2, 1), (3, 8, 5), (33, 1, 7), (64, 32, 96)]
 
 
-@pytest.fixture(params=["matrix unit", "by hand"])
+@pytest.fixture(params=["in hardware", "by hand"])
 def processor(request, monkeypatch):
-    has = request.param == "matrix unit"
+    has = request.param == "in hardware"
     if has and not products.multiplies_bfloat16():
         pytest.skip("this processor has no products of bfloat16")
     monkeypatch.setattr(products, "multiplies_bfloat16", lambda: has)
@@ -94,7 +94,7 @@ def test_a_factor_may_be_rounded_already():
     close(rounded_sum("ab,bc->ca", x.astype(jnp.bfloat16), matrix), (rounded(x) @ rounded(matrix)).T)
 
 
-def test_the_matrix_unit_multiplies_in_derivatives_too():
+def test_the_processor_multiplies_bfloat16_in_derivatives_too():
     if not products.multiplies_bfloat16():
         pytest.skip("this processor has no products of bfloat16")
     x, matrix, weights = factors(64, 32, 96)
@@ -106,10 +106,11 @@ def test_the_matrix_unit_multiplies_in_derivatives_too():
     assert {types[name] for pair in multiplied for name in pair} == {"bf16"}
 
 
-def test_where_nothing_says_what_the_processor_can_it_is_taken_to_have_no_matrix_unit(monkeypatch):
+def test_where_nothing_says_what_the_processor_can_it_is_taken_to_multiply_no_bfloat16(monkeypatch):
     monkeypatch.setattr(products.Path, "read_text", lambda path: (_ for _ in ()).throw(FileNotFoundError(path)))
     assert not products.multiplies_bfloat16.__wrapped__()
-    monkeypatch.setattr(products.Path, "read_text", lambda path: "flags\t: fpu avx512f amx_bf16\nbugs:\n")
-    assert products.multiplies_bfloat16.__wrapped__()
+    for flag in ("amx_bf16", "avx512_bf16"):
+        monkeypatch.setattr(products.Path, "read_text", lambda path, flag=flag: f"flags\t: fpu avx512f {flag}\nbugs:\n")
+        assert products.multiplies_bfloat16.__wrapped__()
     monkeypatch.setattr(products.Path, "read_text", lambda path: "flags\t: fpu avx512f amx_bf16_x\n")
     assert not products.multiplies_bfloat16.__wrapped__()

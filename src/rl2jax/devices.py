@@ -103,6 +103,31 @@ def share_trials(batched: Callable, mesh: Mesh | None, in_axes: Any, out_axes: A
     return padded
 
 
+def side_by_side(first: Callable, second: Callable, mesh: Mesh) -> Callable:
+    """Two computations at once, each on one of two devices; both devices then know what both found.
+
+    Args:
+      first: of whole arrays, to arrays of numbers; called as on one device.
+      second: likewise.
+      mesh: two devices, with axis `TRIALS`.
+
+    Returns:
+      (arguments of the first, arguments of the second) -> (what the first returns, what the second returns).
+    """
+
+    def one_of_both(*arguments: tuple) -> tuple[PyTree, PyTree]:
+        found = tuple(jax.eval_shape(function, *own) for function, own in zip((first, second), arguments, strict=True))
+        nothing = jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), found)
+        mine = jax.lax.cond(
+            jax.lax.axis_index(TRIALS) == 0,
+            lambda: (first(*arguments[0]), nothing[1]),
+            lambda: (nothing[0], second(*arguments[1])),
+        )
+        return jax.lax.psum(mine, TRIALS)
+
+    return jax.shard_map(one_of_both, mesh=mesh, in_specs=_spec(None), out_specs=_spec(None), check_vma=False)
+
+
 def _spec(axis: int | None) -> PartitionSpec:
     return PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, TRIALS)
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from rl2jax.advantages import discounted_returns, generalised_advantages, standardise
 from rl2jax.agents.base import AgentOf
 from rl2jax.config import TrainConfig
-from rl2jax.devices import vmap_trials
+from rl2jax.devices import side_by_side, vmap_trials
 from rl2jax.envs.base import require
 from rl2jax.imitation import ImitationInfo
 from rl2jax.moments import Moments, masked_mean, masked_variance, standardise_columns, update_moments
@@ -194,6 +194,16 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
     values_of = values_over_trials(networks, mesh)
     per_trial = (1, None, 1)
     in_lanes = config.lane_steps > 0
+    fits = estimates and not shared  # the baseline's network has epochs of its own
+    # Epochs of minibatches take the same time on both networks, and sharing so few trials among devices saves little.
+    apart = fits and config.algorithm == "ppo" and mesh is not None and mesh.size == 2
+    mesh_of_each = None if apart else mesh
+
+    def learn_policy(key, state, batch):
+        return policy_step(key, networks, config, policy_optimiser, state, batch, mesh_of_each)
+
+    def learn_baseline(key, params, opt_state, batch):
+        return fit_baseline(key, networks, config, baseline_optimiser, params, opt_state, batch, mesh_of_each)
 
     def update(state: TrainState, trajectory: Trajectory, key: chex.PRNGKey) -> tuple[TrainState, Metrics]:
         key_policy, key_baseline = jax.random.split(key)
@@ -237,27 +247,25 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
             by_step,
             target if shared else None,
         )
-        policy_params, policy_opt_state, info = policy_step(
-            key_policy, networks, config, policy_optimiser, state, batch, mesh
-        )
+        targets = BaselineBatch(trajectory.trial_obs, target, mask, by_step)
+        baseline = state.params["baseline"], state.baseline_opt_state
+        of_policy, of_baseline = (key_policy, state, batch), (key_baseline, *baseline, targets)
+        if apart:
+            stepped, fitted = side_by_side(learn_policy, learn_baseline, mesh)(of_policy, of_baseline)
+        else:
+            stepped = learn_policy(*of_policy)
+            fitted = learn_baseline(*of_baseline) if fits else (*baseline, jnp.zeros(()))
+        policy_params, policy_opt_state, info = stepped
+        baseline_params, baseline_opt_state, baseline_loss = fitted
         if config.baseline_warmup_iterations:
             new = policy_params, policy_opt_state, info
             old = state.params["policy"], state.policy_opt_state, jax.tree.map(jnp.zeros_like, info)
             warm = state.iteration >= config.baseline_warmup_iterations
             policy_params, policy_opt_state, info = jax.tree.map(lambda n, o: jnp.where(warm, n, o), new, old)
 
-        baseline = state.params["baseline"], state.baseline_opt_state
-        if shared:  # was fitted with the policy
-            fitted = values_of(policy_params, trajectory.trial_obs, by_trial)
-            baseline_params, baseline_opt_state = baseline
-            baseline_loss = masked_mean(jnp.square(fitted - target), mask)
-        elif not estimates:  # the baseline stays as it is
-            baseline_params, baseline_opt_state, baseline_loss = *baseline, jnp.zeros(())
-        else:
-            targets = BaselineBatch(trajectory.trial_obs, target, mask, by_step)
-            baseline_params, baseline_opt_state, baseline_loss = fit_baseline(
-                key_baseline, networks, config, baseline_optimiser, *baseline, targets, mesh
-            )
+        if shared:  # the baseline learned with the policy
+            fitted_values = values_of(policy_params, trajectory.trial_obs, by_trial)
+            baseline_loss = masked_mean(jnp.square(fitted_values - target), mask)
 
         new_state = TrainState(
             params={"policy": policy_params, "baseline": baseline_params},

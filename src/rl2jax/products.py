@@ -57,7 +57,7 @@ def rounded_sum(terms: str, x: chex.Array, y: chex.Array) -> chex.Array:
 def multiplies_bfloat16() -> bool:
     """Whether this machine's processor multiplies bfloat16 faster than float32; False where that cannot be read.
 
-    With a matrix unit (AMX, four times as fast and more) or by AVX-512 (twice: AMD's from Zen 4 on, Intel's Cooper Lake).
+    With a matrix unit (AMX: four times as fast, and more) or by instructions of AVX-512 (twice: AMD's from Zen 4 on).
     """
     try:
         return not _MULTIPLY_BFLOAT16.isdisjoint(Path("/proc/cpuinfo").read_text().split())
@@ -88,7 +88,7 @@ def _anywhere(x: chex.Array, y: chex.Array, *, terms: str) -> chex.Array:
 
 
 def _on_processor(x: chex.Array, y: chex.Array, *, terms: str) -> chex.Array:
-    """The product on a CPU: by its matrix unit, or rounded by hand, so that it has the same effect on learning."""
+    """The product on a CPU: by its own instructions, or rounded by hand, so that it has the same effect on learning."""
     first, second, result = _parts(terms)
     summed = [letter for letter in first if letter in second and letter not in result]
     rows = [letter for letter in first if letter not in second]
