@@ -1,4 +1,4 @@
-"""Products of rounded factors: values and derivatives in float64, where the processor multiplies bfloat16 and elsewhere."""
+"""Products of rounded factors: values and derivatives in float64, where processors multiply bfloat16 and elsewhere."""
 
 import re
 

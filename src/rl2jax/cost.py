@@ -181,6 +181,19 @@ def _passes(network: RecurrentNetwork | SharedRecurrentNetwork | ArmNetwork | Pa
     return _Passes(recurrent + from_input, recurrent + from_input + derivative, 2.0 * derivative)
 
 
+def _of_first_state(learner: Learner, network: Any, num_trials: int) -> _Passes:
+    """Operations of a trial that are not done where this many take steps together: products with a state of zeros.
+
+    Where trials follow one another in lanes (`unroll_trials`), and where the initial state is learned, they are done.
+    """
+    networks, devices = learner.networks, 1 if learner.mesh is None else learner.mesh.size
+    lanes = learner.config.lane_steps > 0 or (networks.abreast and round(num_trials / devices / networks.abreast) > 1)
+    if lanes or networks.learned_initial_state or not isinstance(network, RecurrentNetwork | SharedRecurrentNetwork):
+        return _Passes(0.0, 0.0, 0.0)
+    forward = 2.0 * network.units * CELLS[network.cell].num_gates * network.units
+    return _Passes(forward, 3.0 * forward, 4.0 * forward)
+
+
 def _arm_passes(network: ArmNetwork) -> _Passes:
     """Of the network with a memory for each arm: one of them is stepped and read anew, all go through the readout.
 
@@ -257,10 +270,13 @@ def _inner_jaxprs(params: dict[str, Any]) -> Iterator[Any]:
 
 def fisher_cost(learner: Learner, products: int) -> Cost:
     """Linearising the policy once, and this many Fisher-vector products."""
-    passes = _passes(learner.networks.policy_network)
+    network, fraction = learner.networks.policy_network, learner.config.fisher_fraction
+    passes, spared = _passes(network), _of_first_state(learner, network, round(fraction * learner.num_trials))
     kept = _FLOAT * (_seen(learner) + _kept(learner))
     per_step = Cost(passes.forward + products * passes.product, kept * (1 + 2 * products))
-    return per_step.times(learner.config.fisher_fraction * _steps(learner))
+    per_trial = Cost(spared.forward + products * spared.product, 0.0)
+    every = total([per_step.times(_steps(learner)), per_trial.times(-learner.num_trials)])
+    return every.times(fraction)
 
 
 def phase_costs(learner: Learner) -> dict[str, Cost]:
@@ -271,31 +287,36 @@ def phase_costs(learner: Learner) -> dict[str, Cost]:
     teacher does is not counted.
     """
     config, networks, steps = learner.config, learner.networks, _steps(learner)
-    policy = _passes(networks.policy_network)
-    baseline = _passes(networks.baseline_network) if isinstance(networks, _SEPARATE) else policy
-    outputs = networks.policy_network.num_outputs + networks.distribution.num_constants
+    policy, every = networks.policy_network, learner.num_trials
+    baseline = networks.baseline_network if isinstance(networks, _SEPARATE) else policy
+    outputs = policy.num_outputs + networks.distribution.num_constants
     seen, kept = _seen(learner), _kept(learner)
     trpo, once = config.algorithm == "trpo", config.algorithm in ("trpo", "a2c")
     natural = config.natural_steps if trpo else 1
     gradients = natural if once else config.policy_epochs
     checks = natural if once or config.max_kl == math.inf else config.policy_epochs
 
-    def phase(operations: float, numbers: float, times: float = 1.0) -> Cost:
-        return Cost(operations, _FLOAT * numbers).times(times * steps)
+    def unrolled(network: Any, kind: str, num_trials: int, numbers: float, times: float = 1.0) -> Cost:
+        """Passes of a kind over the batch, so many trials at a time, with so many numbers read or written a step."""
+        spared = getattr(_of_first_state(learner, network, num_trials), kind) * every
+        return Cost(getattr(_passes(network), kind) * steps - spared, _FLOAT * numbers * steps).times(times)
 
-    acting = phase(policy.forward, 1 + outputs)  # what the policy adds to the record: log_prob, dist_params
+    # What the policy adds to the record: log_prob, dist_params.
+    acting = Cost(_passes(policy).forward, _FLOAT * (1 + outputs)).times(steps)
+    at_once = every if once else min(every, config.policy_minibatch_trials)
     costs = {
-        "collect": total([acting, environment_cost(learner.trial, learner.num_trials, config.lane_steps)]),
-        "values": phase(baseline.forward, seen + 1),
-        "gradient": phase(policy.gradient, 2 * (seen + kept), gradients),
+        "collect": total([acting, environment_cost(learner.trial, every, config.lane_steps)]),
+        "values": unrolled(baseline, "forward", every, seen + 1),
+        "gradient": unrolled(policy, "gradient", at_once, 2 * (seen + kept), gradients),
     }
     if trpo:
         costs["fisher"] = fisher_cost(learner, config.cg_iters).times(natural)
-    costs["line search"] = phase(policy.forward, seen + outputs, checks)
+    costs["line search"] = unrolled(policy, "forward", every, seen + outputs, checks)
     if networks.shares_trunk:  # learned with the policy; what is left of it
         costs["baseline"] = costs["values"]
     elif config.algorithm != "imitation":
-        costs["baseline"] = phase(baseline.gradient, 2 * (seen + kept), config.baseline_epochs)
+        at_once = min(every, config.baseline_minibatch_trials)
+        costs["baseline"] = unrolled(baseline, "gradient", at_once, 2 * (seen + kept), config.baseline_epochs)
     return costs
 
 

@@ -196,8 +196,9 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
     in_lanes = config.lane_steps > 0
     fits = estimates and not shared  # the baseline's network has epochs of its own
     # Epochs of minibatches take the same time on both networks, and sharing so few trials among devices saves little.
-    apart = fits and config.algorithm == "ppo" and mesh is not None and mesh.size == 2
-    mesh_of_each = None if apart else mesh
+    alike = fits and config.algorithm == "ppo"
+    one_each = mesh if alike and mesh is not None and mesh.size == 2 else None
+    mesh_of_each = mesh if one_each is None else None
 
     def learn_policy(key, state, batch):
         return policy_step(key, networks, config, policy_optimiser, state, batch, mesh_of_each)
@@ -250,8 +251,8 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
         targets = BaselineBatch(trajectory.trial_obs, target, mask, by_step)
         baseline = state.params["baseline"], state.baseline_opt_state
         of_policy, of_baseline = (key_policy, state, batch), (key_baseline, *baseline, targets)
-        if apart:
-            stepped, fitted = side_by_side(learn_policy, learn_baseline, mesh)(of_policy, of_baseline)
+        if one_each is not None:
+            stepped, fitted = side_by_side(learn_policy, learn_baseline, one_each)(of_policy, of_baseline)
         else:
             stepped = learn_policy(*of_policy)
             fitted = learn_baseline(*of_baseline) if fits else (*baseline, jnp.zeros(()))
