@@ -95,6 +95,7 @@ def test_a_baseline_that_sees_the_task_sees_one_in_each_lane(monkeypatch):
 def test_an_iteration_learns_the_same_in_lanes(algorithm, monkeypatch):
     """13 trials fill no lanes evenly, nor do minibatches of 4."""
     config = CONFIG.replace(algorithm=algorithm, fisher_fraction=0.5, policy_minibatch_trials=5)
+    config = config.replace(cg_damping=0.1)  # with less, conjugate gradients magnify rounding
     learned = []
     for abreast in (13, 4):
         monkeypatch.setattr(networks_module, "_UNITS_OF_CORE", abreast * config.gru_units)
@@ -103,7 +104,7 @@ def test_an_iteration_learns_the_same_in_lanes(algorithm, monkeypatch):
         assert learner.networks.abreast == abreast
         learned.append(jax.jit(learner.train_step)(learner.init(jax.random.key(0))))
     (one, its_metrics), (other, metrics) = learned
-    np.testing.assert_allclose(its_metrics.kl, metrics.kl, rtol=3e-2)
+    np.testing.assert_allclose(its_metrics.kl, metrics.kl, rtol=1e-2)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), one.params, other.params)
 
 
