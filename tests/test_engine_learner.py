@@ -65,7 +65,7 @@ def test_training_on_the_engine_follows_training_on_the_device(tmp_path):
     [
         (["train", "maze:size=3", "--engine", "doom"], "--engine must be twin or vizdoom, got 'doom'"),
         (["train", "bandit:k=2,n=4", "--engine", "vizdoom"], "--engine vizdoom plays mazes only"),
-        (["train", "maze:size=3", "--engine", "vizdoom", "--num-seeds", "2"], "trains one seed in one process"),
+        (["train", "maze:size=3", "--engine", "vizdoom", "--num-seeds", "2"], "trains one agent in one process"),
         (["twin-check", "mdp:n=3"], "--engine vizdoom plays mazes only"),
     ],
 )

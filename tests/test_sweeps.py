@@ -4,10 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import SMALL_ENV, SMALL_TRPO, host_leaves
+from helpers import SMALL_ENV, SMALL_TRPO, continue_to, host_leaves, train_arguments
 
 from rl2jax import preset, train, train_sweep
-from rl2jax.sweeps import SWEPT, grid
+from rl2jax.cli import main
+from rl2jax.runs import load_state, open_run
+from rl2jax.sessions import read_metrics
+from rl2jax.sweeps import SWEPT, SweepLearner, grid, learner_of, parse_settings
+from rl2jax.train import Learner
 
 PPO = preset("quick", num_episodes=4).replace(
     iterations=3, batch_size=96, gru_units=4, policy_minibatch_trials=8, task_inference_coefficient=0.5, max_kl=0.05
@@ -101,3 +105,70 @@ def test_what_cannot_be_swept_is_named(values, config, parts):
         train_sweep(SMALL_ENV, config, same_keys(2), {name: np.array(v) for name, v in values.items()})
     for part in parts:
         assert part in str(error.value)
+
+
+def command(*arguments):
+    """Exit code of the command line."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in arguments])
+    return ended.value.code or 0
+
+
+def test_a_sweep_from_the_command_line_is_a_run_for_each_member(tmp_path, capsys):
+    """Of every setting and seed; stopped and resumed, and each what `train` makes of it."""
+    options = ["--vary", "discount=0.5,0.9", "--vary", "gae_lambda=0.3", "--num-seeds", 2, "--out", tmp_path / "sweep"]
+    assert command(*train_arguments(2), *options) == 0
+    assert "2 settings of discount, gae_lambda, seeds 0 to 1" in " ".join(capsys.readouterr().err.split())
+    names = [f"discount={discount},gae_lambda=0.3/seed-{seed}" for discount in (0.5, 0.9) for seed in (0, 1)]
+    for name in names:
+        continue_to(tmp_path / "sweep" / name, 3)
+    assert command(*train_arguments(None), "--resume", *options) == 0
+    shown = " ".join(capsys.readouterr().err.split())
+    for name in names:
+        run = open_run(tmp_path / "sweep" / name)
+        alone, metrics = train(run.task.env, run.config, jax.random.key(run.seed))
+        for a, b in zip(host_leaves(load_state(run).params), host_leaves(alone.params), strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
+        rows = read_metrics(run.folder)
+        np.testing.assert_allclose([row["mean_return"] for row in rows], metrics.mean_return, rtol=1e-5)
+    of_setting = [read_metrics(tmp_path / "sweep" / name)[-1]["mean_return"] for name in names[:2]]
+    assert f"{np.mean(of_setting):.2f}, standard deviation over seeds {np.std(of_setting, ddof=1):.2f}" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--vary", "gru_units=8,16"], ["--vary field", "gru_units", "discount"]),
+        (["--vary", "discount"], ["--vary", "field=value,value"]),
+        (["--vary", "discount=0.9,0.90"], ["discount=0.9,0.90", "twice"]),
+        (["--vary", "discount=0.9,x"], ["discount", "number", "'x'"]),
+        (["--vary", "discount=0.9,2"], ["discount", "2.0"]),
+        (["--vary", "discount=0.9", "--vary", "discount=0.8"], ["--vary", "one list"]),
+        (["--vary", "discount=0.9", "--set", "discount=0.8"], ["--vary discount", "--set discount=0.8"]),
+        (["--vary", "discount=0.9", "--distributed"], ["--vary", "one process"]),
+        (["--vary", "discount=0.9", "--start", "somewhere"], ["--start", "--vary"]),
+        (["--vary", "discount=0.9", "--resume"], ["discount=0.9", "holds no run"]),
+    ],
+)
+def test_sweeps_that_make_no_sense_are_one_line(tmp_path, capsys, options, parts):
+    assert command(*train_arguments(2), *options, "--out", tmp_path / "sweep") == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert error.count("rl2jax: error:") == 1
+    for part in parts:
+        assert part in error
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_members_that_differ_in_shapes_are_no_sweep():
+    learners = [Learner(SMALL_ENV, PPO), Learner(SMALL_ENV, PPO.replace(discount=0.5))]
+    assert learner_of(learners, None) == SweepLearner(learners[0], 2, None, (("discount", (PPO.discount, 0.5)),))
+    with pytest.raises(ValueError, match="gru_units"):
+        learner_of([learners[0], Learner(SMALL_ENV, PPO.replace(gru_units=5))], None)
+
+
+def test_settings_are_every_combination():
+    assert parse_settings([]) == [{}]
+    settings = parse_settings(["discount=0.5,0.9", "gae_lambda=0.3,1e-2"])
+    expected = grid(discount=[0.5, 0.9], gae_lambda=[0.3, 0.01])
+    assert settings == [{"discount": d, "gae_lambda": g} for d in (0.5, 0.9) for g in (0.3, 0.01)]
+    np.testing.assert_allclose([list(setting.values()) for setting in settings], np.stack(list(expected.values()), 1))

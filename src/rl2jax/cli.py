@@ -58,6 +58,13 @@ def train(
     num_seeds: Annotated[
         int | None, typer.Option(help="Train this many seeds, from --seed on, at once; a run each in OUT/seed-S.")
     ] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD=VALUE,VALUE",
+            help="Train with each value of a number at once; a run each in OUT/FIELD=VALUE.",
+        ),
+    ] = None,
     coordinator: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Train with other processes; where process 0 listens.")
     ] = None,
@@ -72,7 +79,7 @@ def train(
     if not checkpoint_minutes >= 0:
         raise ValueError(f"--checkpoint-minutes must be >= 0 (0: after every chunk), got {checkpoint_minutes:g}")
     several = distributed or not (coordinator is num_processes is process_id is None)
-    _check_num_seeds(num_seeds, seed, several)
+    _check_together(num_seeds, vary, seed, several)
     host.split_processor(devices)
     processes.join(coordinator, num_processes, process_id, distributed)  # before imports that start JAX's backend
     from rl2jax.config import parse_overrides
@@ -80,12 +87,14 @@ def train(
     from rl2jax.experiment import train_with_progress
     from rl2jax.recipes import RECIPES
     from rl2jax.seed_runs import train_seeds_with_progress
+    from rl2jax.sweeps import parse_settings
     from rl2jax.tasks import parse_task
 
     parsed = parse_task(task)
     check_engine(engine, parsed.name, parsed.kind)
-    if engine != "twin" and (num_seeds is not None or several):
-        raise ValueError(f"--engine {engine} trains one seed in one process")
+    many = num_seeds is not None or bool(vary)
+    if engine != "twin" and (many or several):
+        raise ValueError(f"--engine {engine} trains one agent in one process")
     if preset in RECIPES:
         fixed: dict[str, Any] = {
             "--algorithm": algorithm,
@@ -96,6 +105,7 @@ def train(
         fixed |= {
             "--engine": engine if engine != "twin" else None,
             "--num-seeds": num_seeds,
+            "--vary": vary or None,
             "--start": start,
             "--coordinator": coordinator,
             "--distributed": distributed or None,
@@ -113,35 +123,58 @@ def train(
             value = changes.get(name, off)
             if engine != "twin" and value != off:  # before a folder is made; EngineLearner has the rule
                 raise ValueError(f"{name} must be {off} with --engine {engine}, got {value}")
-        if start is not None and (resume or num_seeds is not None):
-            raise ValueError("--start is for one new run: it cannot be combined with --resume or --num-seeds")
+        if start is not None and (resume or many):
+            raise ValueError("--start is for one new run: it cannot be combined with --resume, --num-seeds or --vary")
+        settings = parse_settings(vary or [])
+        for name in (name for name in settings[0] if name in changes):
+            raise ValueError(f"--vary {name} and --set {name}={changes[name]} contradict each other; give one")
         if resume:
-            runs, mesh = _earlier_runs(task, out, preset, changes, seed, devices, num_seeds)
+            runs, mesh = _earlier_runs(task, out, preset, changes, seed, devices, num_seeds, settings)
         else:
-            runs, mesh = _new_runs(task, out, preset, changes, seed or 0, devices, num_seeds, start)
+            runs, mesh = _new_runs(task, out, preset, changes, seed or 0, devices, num_seeds, settings, start)
         learner, config = runs[0].learner, runs[0].config
     shown = console if processes.is_first() else Console(quiet=True)
     rows = "lanes" if config.lane_steps else TRIALS
     kind = config.cell.upper() if config.network == "recurrent" else config.network
     network = f"{kind}-{config.gru_units}"
     seeds = f"seed {runs[0].seed}" if num_seeds is None else f"seeds {runs[0].seed} to {runs[-1].seed}"
+    varied = f"{len(settings)} settings of {', '.join(settings[0])}, " if vary else ""
     shown.print(
         f"{runs[0].task.name}  {config.algorithm}, {config.iterations} iterations of {learner.num_trials} {rows} "
-        f"x {learner.lane_steps} steps, {network}, {seeds}, in {out}"
+        f"x {learner.lane_steps} steps, {network}, {varied}{seeds}, in {out}"
     )
-    shared = (learner.num_trials, rows) if num_seeds is None else (num_seeds, SEEDS)
+    shared = (len(runs), "trainings" if vary else SEEDS) if many else (learner.num_trials, rows)
     used = describe(mesh, *shared)
     if used:
         shown.print(used)
     options: Any = {"resume": resume, "checkpoint_minutes": checkpoint_minutes}
-    if num_seeds is None:
-        finished = train_with_progress(runs[0]._replace(engine=engine), shown, **options)
-    else:
+    if many:
         finished = train_seeds_with_progress(runs, mesh, shown, **options)
+    else:
+        finished = train_with_progress(runs[0]._replace(engine=engine), shown, **options)
     if not finished:
         shown.print(_stopped(runs[0]))
         return
+    if vary:
+        shown.print(_last_returns(runs, out, len(settings)))
     shown.print(f"done; now `rl2jax evaluate {runs[0].folder} --num-tasks 10000`")
+
+
+def _last_returns(runs: list[Any], out: Path, num_settings: int) -> Any:
+    """A table of what each setting's trainings had at last: the mean over a tenth of the iterations, and over seeds."""
+    import numpy as np
+    from rich.table import Table
+
+    from rl2jax.sessions import read_metrics
+
+    last = max(1, runs[0].config.iterations // 10)
+    table = Table("setting", f"mean return in training, last {last} iterations")
+    seeds = len(runs) // num_settings
+    for of_setting in (runs[first : first + seeds] for first in range(0, len(runs), seeds)):
+        means = [np.mean([row["mean_return"] for row in read_metrics(run.folder)[-last:]]) for run in of_setting]
+        spread = f", standard deviation over seeds {np.std(means, ddof=1):.2f}" if seeds > 1 else ""
+        table.add_row(of_setting[0].folder.relative_to(out).parts[0], f"{np.mean(means):.2f}{spread}")
+    return table
 
 
 def _stopped(run: Any) -> str:
@@ -176,8 +209,8 @@ def _train_recipe(task: str, out: Path, recipe: str, seed: int, resume: bool, ch
     console.print(f"done; now `rl2jax evaluate {run.folder} --num-tasks 10000`")
 
 
-def _new_runs(task, out, preset, changes, seed, devices, num_seeds, start) -> tuple[list[Any], Any]:
-    """The run in `out`, or one for each of several seeds, and the devices that share its trials, or the seeds."""
+def _new_runs(task, out, preset, changes, seed, devices, num_seeds, settings, start) -> tuple[list[Any], Any]:
+    """The run in `out`, or one for each seed and setting; and the devices that share its trials, or the runs."""
     from rl2jax.devices import SEEDS, TRIALS, choose_mesh
     from rl2jax.runs import Run, create_run
     from rl2jax.seed_runs import create_seed_runs
@@ -187,9 +220,9 @@ def _new_runs(task, out, preset, changes, seed, devices, num_seeds, start) -> tu
     config = parsed.preset(preset or "paper").replace(**changes)
     if config.num_episodes != parsed.num_episodes:
         raise ValueError(f"set the number of episodes in the task: n={config.num_episodes} in {task!r}")
-    if num_seeds is not None:
-        mesh = choose_mesh(num_seeds, SEEDS, devices)
-        return create_seed_runs(out, parsed, config, seed, num_seeds, mesh), mesh
+    if num_seeds is not None or settings[0]:
+        mesh = choose_mesh((num_seeds or 1) * len(settings), SEEDS, devices)
+        return create_seed_runs(out, parsed, config, seed, num_seeds, mesh, settings), mesh
     mesh = choose_mesh(Run(out, parsed, config, seed).learner.num_trials, TRIALS, devices)
     started_from = None if start is None else _start(start)
     return [create_run(out, parsed, config, seed, mesh, started_from)], mesh
@@ -206,7 +239,7 @@ def _start(text: str) -> Any:
     return start_of(open_run(Path(text)))
 
 
-def _earlier_runs(task, out, preset, changes, seed, devices, num_seeds) -> tuple[list[Any], Any]:
+def _earlier_runs(task, out, preset, changes, seed, devices, num_seeds, settings) -> tuple[list[Any], Any]:
     """The same of runs that exist; refuses settings that differ from theirs."""
     from rl2jax.devices import SEEDS, TRIALS, choose_mesh
     from rl2jax.runs import open_run
@@ -214,26 +247,28 @@ def _earlier_runs(task, out, preset, changes, seed, devices, num_seeds) -> tuple
     from rl2jax.tasks import parse_task
 
     parsed = parse_task(task)
-    runs = [open_run(out)] if num_seeds is None else open_seed_runs(out, seed, num_seeds)
+    many = num_seeds is not None or bool(settings[0])
+    runs = open_seed_runs(out, seed, num_seeds, settings) if many else [open_run(out)]
     for number, run in enumerate(runs):
-        wanted = (run.config if preset is None else parsed.preset(preset)).replace(**changes)
-        _refuse_differences(run, parsed.name, wanted, run.seed if seed is None else seed + number)
-    if num_seeds is not None:
-        return runs, choose_mesh(num_seeds, SEEDS, devices)
+        setting, offset = settings[number // (num_seeds or 1)], number % (num_seeds or 1)
+        wanted = (run.config if preset is None else parsed.preset(preset)).replace(**changes, **setting)
+        _refuse_differences(run, parsed.name, wanted, run.seed if seed is None else seed + offset)
+    if many:
+        return runs, choose_mesh(len(runs), SEEDS, devices)
     mesh = choose_mesh(runs[0].learner.num_trials, TRIALS, devices)
     return [runs[0]._replace(mesh=mesh)], mesh
 
 
-def _check_num_seeds(num_seeds: int | None, seed: int | None, several_processes: bool) -> None:
-    if num_seeds is None:
-        return
-    if num_seeds < 1:
-        raise ValueError(f"--num-seeds must be >= 1, got {num_seeds}")
-    check_seed((seed or 0) + num_seeds - 1)
-    if several_processes:
+def _check_together(num_seeds: int | None, vary: list[str] | None, seed: int | None, several_processes: bool) -> None:
+    """Refuses what many trainings in one program cannot do."""
+    if num_seeds is not None:
+        if num_seeds < 1:
+            raise ValueError(f"--num-seeds must be >= 1, got {num_seeds}")
+        check_seed((seed or 0) + num_seeds - 1)
+    if several_processes and (num_seeds is not None or vary):
         raise ValueError(
-            "--num-seeds trains in one process: leave out --coordinator and --distributed, and give each process "
-            "seeds of its own (--seed) and an --out of its own"
+            f"{'--vary' if vary else '--num-seeds'} trains in one process: leave out --coordinator and --distributed, "
+            "and give each process seeds of its own (--seed) and an --out of its own"
         )
 
 

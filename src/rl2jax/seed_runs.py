@@ -1,7 +1,13 @@
-"""Many seeds trained at once, on disk: an ordinary run folder for each, OUT/seed-S."""
+"""Many trainings at once, on disk: an ordinary run folder for each.
+
+OUT/seed-S                one setting, several seeds
+OUT/FIELD=VALUE,...       several settings, one seed
+OUT/FIELD=VALUE,.../seed-S   both
+"""
 
 import contextlib
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,45 +25,72 @@ from rl2jax.processes import stop_signals
 from rl2jax.runs import Run, RunError, create_run, load_state, lock, open_run
 from rl2jax.seeds import SeedLearner
 from rl2jax.sessions import Recorder, record
+from rl2jax.sweeps import learner_of
 from rl2jax.tasks import Task
 from rl2jax.train import ChunkReport
 from rl2jax.types import PyTree
 
+ONE_SETTING: Sequence[Mapping[str, float]] = ({},)
 
-def seed_folder(out: Path, seed: int) -> Path:
-    """Where a seed's run lives."""
-    return out / f"seed-{seed}"
+
+def member_folder(out: Path, setting: Mapping[str, float], seed: int | None) -> Path:
+    """Where a training's run lives; without a seed's folder in it where there is one seed only."""
+    folder = out / ",".join(f"{field}={value!r}" for field, value in setting.items())
+    return folder if seed is None else folder / f"seed-{seed}"
 
 
 def create_seed_runs(
-    out: Path, task: Task, config: TrainConfig, first_seed: int, num_seeds: int, mesh: Mesh | None = None
+    out: Path,
+    task: Task,
+    config: TrainConfig,
+    first_seed: int,
+    num_seeds: int | None,
+    mesh: Mesh | None = None,
+    settings: Sequence[Mapping[str, float]] = ONE_SETTING,
 ) -> list[Run]:
-    """Makes a run folder for each of `num_seeds` seeds from `first_seed` on.
+    """Makes a run folder for each of `num_seeds` seeds from `first_seed` on, in each setting; None: for that seed.
 
     Raises:
       RunError: as `create_run`; if any of them exists, none is made.
-      ValueError: if the config does not fit the task, or the seeds cannot be shared evenly by the mesh.
+      ValueError: if a config does not fit the task, or the runs cannot be shared evenly by the mesh.
     """
-    runs = [Run(seed_folder(out, seed), task, config, seed) for seed in range(first_seed, first_seed + num_seeds)]
-    SeedLearner(runs[0].learner, num_seeds, mesh)
+    seeds = range(first_seed, first_seed + (num_seeds or 1))
+    runs = [
+        Run(member_folder(out, setting, None if num_seeds is None else seed), task, config.replace(**setting), seed)
+        for setting in settings
+        for seed in seeds
+    ]
+    learner_of([run.learner for run in runs], mesh)
     for run in runs:
         if run.folder.exists():
             raise RunError(f"{run.folder} exists already; continue with --resume, or choose another --out")
-    return [create_run(run.folder, task, config, run.seed) for run in runs]
+    return [create_run(run.folder, task, run.config, run.seed) for run in runs]
 
 
-def open_seed_runs(out: Path, first_seed: int | None, num_seeds: int) -> list[Run]:
+def open_seed_runs(
+    out: Path,
+    first_seed: int | None,
+    num_seeds: int | None,
+    settings: Sequence[Mapping[str, float]] = ONE_SETTING,
+) -> list[Run]:
     """Reads the runs of `create_seed_runs` back; without a first seed, from the lowest there is.
 
     Raises:
       RunError: if one is missing, or they are not of the same task and settings.
     """
-    if first_seed is None:
-        names = [re.fullmatch(r"seed-(\d+)", path.name) for path in out.glob("seed-*")]
-        first_seed = min((int(name[1]) for name in names if name), default=0)
-    runs = [open_run(seed_folder(out, seed)) for seed in range(first_seed, first_seed + num_seeds)]
-    for run in runs:
-        if (run.task.name, run.config) != (runs[0].task.name, runs[0].config):
+    if num_seeds is None:
+        folders = [member_folder(out, setting, None) for setting in settings]
+    else:
+        if first_seed is None:
+            found = member_folder(out, settings[0], None).glob("seed-*")
+            names = [re.fullmatch(r"seed-(\d+)", path.name) for path in found]
+            first_seed = min((int(name[1]) for name in names if name), default=0)
+        seeds = range(first_seed, first_seed + num_seeds)
+        folders = [member_folder(out, setting, seed) for setting in settings for seed in seeds]
+    runs = [open_run(folder) for folder in folders]
+    for number, run in enumerate(runs):
+        setting = settings[number // (num_seeds or 1)]
+        if (run.task.name, run.config) != (runs[0].task.name, runs[0].config.replace(**setting)):
             raise RunError(f"{run.folder} and {runs[0].folder} have different settings; continue each by itself")
     return runs
 
@@ -92,11 +125,11 @@ def _part(tree: PyTree, number: int) -> PyTree:
 def train_seeds_with_progress(
     runs: list[Run], mesh: Mesh | None, console: Console, *, resume: bool, checkpoint_minutes: float = 5.0
 ) -> bool:
-    """Trains all runs at once under one progress bar, which shows the mean return over seeds.
+    """Trains all runs at once under one progress bar, which shows the mean return over them.
 
     Args:
       runs: from `create_seed_runs` or `open_seed_runs`.
-      mesh: devices that share the seeds.
+      mesh: devices that share them.
       console: for the progress bar.
       resume: continue from the newest iteration that all runs have saved.
       checkpoint_minutes: minutes between checkpoints.
@@ -109,7 +142,7 @@ def train_seeds_with_progress(
       checkpoint.CheckpointError: if a checkpoint cannot be written or read.
       NonFiniteError: if any seed's update was not finite; the last good states are saved first.
     """
-    learner = SeedLearner(runs[0].learner, len(runs), mesh)
+    learner = learner_of([run.learner for run in runs], mesh)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_signals())  # from here on: starting compiles
         for run in runs:

@@ -1,6 +1,7 @@
 """Many settings in one program: trainings that differ in numbers of their config, each what it is by itself."""
 
 import copy
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from rl2jax.config import TrainConfig
+from rl2jax.config import TrainConfig, parse_overrides
 from rl2jax.devices import SEEDS, put, vmap_seeds
 from rl2jax.envs.base import TaskDistribution, require
 from rl2jax.learner import TrainState
@@ -38,6 +39,59 @@ def grid(**values: Sequence[float]) -> dict[str, np.ndarray]:
     """Every combination of values of each field, the last field's changing fastest; float32 [combinations] each."""
     combinations = np.array(list(itertools.product(*values.values())), np.float32)
     return dict(zip(values, combinations.T, strict=True))
+
+
+def parse_settings(assignments: Sequence[str]) -> list[dict[str, float]]:
+    """["gae_lambda=0.3,0.9", ...] as the settings of a sweep's members: every combination; [{}] of nothing.
+
+    Raises:
+      ValueError: naming the field, the value and what is allowed.
+    """
+    values: dict[str, list[float]] = {}
+    for assignment in assignments:
+        name, equals, texts = assignment.partition("=")
+        require(bool(equals and texts), "--vary", assignment, "of the form field=value,value,...")
+        require(name in SWEPT, "--vary field", name, f"one of {', '.join(SWEPT)}")
+        require(name not in values, "--vary", assignment, f"one list of values for {name}")
+        values[name] = [parse_overrides([f"{name}={text}"])[name] for text in texts.split(",")]
+        require(len({*values[name]}) == len(values[name]), "--vary", assignment, "without a value twice")
+    return [dict(zip(values, members, strict=True)) for members in itertools.product(*values.values())]
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepLearner(SeedLearner):
+    """A `SeedLearner` whose members differ in numbers of their config too.
+
+    Attributes:
+      values: (field, one number for each member), ...; fields in `SWEPT`.
+
+    Raises:
+      ValueError: at construction, as `train_sweep`.
+    """
+
+    values: tuple[tuple[str, tuple[float, ...]], ...] = ()
+
+    def __post_init__(self):
+        super().__post_init__()
+        _require_sweepable(self.config, dict(self.values), self.num_seeds)
+
+    def train_chunk(self, states: TrainState, length: int) -> tuple[TrainState, Metrics]:
+        """`length` iterations of every member; metrics have leaves [num_seeds, length]."""
+        return _train_members(self, states, {name: jnp.array(numbers) for name, numbers in self.values}, length)
+
+
+def learner_of(learners: Sequence[Learner], mesh: Mesh | None) -> SeedLearner:
+    """All of these in one program: learners of one task, whose configs are the same but for fields in `SWEPT`.
+
+    Raises:
+      ValueError: if they differ in more, or cannot be shared evenly by the mesh.
+    """
+    configs = [dataclasses.asdict(learner.config) for learner in learners]
+    differ = [name for name, value in configs[0].items() if any(config[name] != value for config in configs)]
+    if not differ:
+        return SeedLearner(learners[0], len(learners), mesh)
+    values = tuple((name, tuple(config[name] for config in configs)) for name in differ)
+    return SweepLearner(learners[0], len(learners), mesh, values)
 
 
 def train_sweep(
@@ -71,6 +125,15 @@ def train_sweep(
     if mesh is not None:
         even = f"a multiple of the number of devices ({mesh.size})"
         require(num_members % mesh.size == 0, "number of keys", num_members, even)
+    _require_sweepable(config, values, num_members)
+    learner = SeedLearner(Learner(env, config), num_members, mesh)
+    start = learner.init(keys) if states is None else learner.place(states)
+    done = 0 if states is None else int(states.iteration[0])
+    numbers = {name: jnp.asarray(of_members, jnp.float32) for name, of_members in sorted(values.items())}
+    return _train(learner, start, put(numbers, mesh, PartitionSpec(SEEDS)), config.iterations - done)
+
+
+def _require_sweepable(config: TrainConfig, values: Mapping[str, chex.Array], num_members: int) -> None:
     for name, of_members in values.items():
         require(name in SWEPT, "swept field", name, f"one of {', '.join(SWEPT)}")
         require(np.shape(of_members) == (num_members,), name, np.shape(of_members), f"of shape ({num_members},)")
@@ -82,15 +145,16 @@ def train_sweep(
         require("max_kl" not in values or np.isfinite(limit), "max_kl", limit, "finite where it is swept")
     for member in range(num_members):
         config.replace(**{name: float(of_members[member]) for name, of_members in values.items()})
-    learner = SeedLearner(Learner(env, config), num_members, mesh)
-    start = learner.init(keys) if states is None else learner.place(states)
-    done = 0 if states is None else int(states.iteration[0])
-    numbers = {name: jnp.asarray(of_members, jnp.float32) for name, of_members in sorted(values.items())}
-    return _train(learner, start, put(numbers, mesh, PartitionSpec(SEEDS)), config.iterations - done)
 
 
 @partial(jax.jit, static_argnums=(0, 3))
 def _train(
+    learner: SeedLearner, states: TrainState, numbers: dict[str, jax.Array], length: int
+) -> tuple[TrainState, Metrics]:
+    return _train_members(learner, states, numbers, length)
+
+
+def _train_members(
     learner: SeedLearner, states: TrainState, numbers: dict[str, jax.Array], length: int
 ) -> tuple[TrainState, Metrics]:
     def member(state, values):
