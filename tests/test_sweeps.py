@@ -131,8 +131,9 @@ def test_a_sweep_from_the_command_line_is_a_run_for_each_member(tmp_path, capsys
             np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
         rows = read_metrics(run.folder)
         np.testing.assert_allclose([row["mean_return"] for row in rows], metrics.mean_return, rtol=1e-5)
-    of_setting = [read_metrics(tmp_path / "sweep" / name)[-1]["mean_return"] for name in names[:2]]
-    assert f"{np.mean(of_setting):.2f}, standard deviation over seeds {np.std(of_setting, ddof=1):.2f}" in shown
+    for discount, of_setting in (("0.5", names[:2]), ("0.9", names[2:])):
+        last = [read_metrics(tmp_path / "sweep" / name)[-1]["mean_return"] for name in of_setting]
+        assert f"│ {discount} │ 0.3 │ {np.mean(last):.2f} │ {np.std(last, ddof=1):.2f} │" in shown
 
 
 @pytest.mark.parametrize(

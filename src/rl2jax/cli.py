@@ -156,11 +156,11 @@ def train(
         shown.print(_stopped(runs[0]))
         return
     if vary:
-        shown.print(_last_returns(runs, out, len(settings)))
+        shown.print(_last_returns(runs, settings))
     shown.print(f"done; now `rl2jax evaluate {runs[0].folder} --num-tasks 10000`")
 
 
-def _last_returns(runs: list[Any], out: Path, num_settings: int) -> Any:
+def _last_returns(runs: list[Any], settings: list[dict[str, float]]) -> Any:
     """A table of what each setting's trainings had at last: the mean over a tenth of the iterations, and over seeds."""
     import numpy as np
     from rich.table import Table
@@ -168,12 +168,15 @@ def _last_returns(runs: list[Any], out: Path, num_settings: int) -> Any:
     from rl2jax.sessions import read_metrics
 
     last = max(1, runs[0].config.iterations // 10)
-    table = Table("setting", f"mean return in training, last {last} iterations")
-    seeds = len(runs) // num_settings
-    for of_setting in (runs[first : first + seeds] for first in range(0, len(runs), seeds)):
-        means = [np.mean([row["mean_return"] for row in read_metrics(run.folder)[-last:]]) for run in of_setting]
-        spread = f", standard deviation over seeds {np.std(means, ddof=1):.2f}" if seeds > 1 else ""
-        table.add_row(of_setting[0].folder.relative_to(out).parts[0], f"{np.mean(means):.2f}{spread}")
+    num_seeds = len(runs) // len(settings)
+    table = Table(*settings[0], "mean return", title=f"in training, mean of the last {last} of the iterations")
+    if num_seeds > 1:
+        table.add_column("deviation of seeds")
+    for number, setting in enumerate(settings):
+        own = runs[number * num_seeds : (number + 1) * num_seeds]
+        means = [np.mean([row["mean_return"] for row in read_metrics(run.folder)[-last:]]) for run in own]
+        spread = [f"{np.std(means, ddof=1):.2f}"] if num_seeds > 1 else []
+        table.add_row(*(f"{value:g}" for value in setting.values()), f"{np.mean(means):.2f}", *spread)
     return table
 
 
