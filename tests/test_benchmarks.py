@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmarks import abreast, loading, timing
+from experiments.benchmarks import abreast, in_turns, loading, timing
 from experiments.benchmarks.__main__ import RESULTS, Case, committed_rows, file_name, torch_rows, torch_settings
 from experiments.benchmarks.input_projection import PROJECTIONS, compared
 from experiments.benchmarks.parts import FIRST_ORDER, ITERATIONS, NATURAL, against_floor, planned_bytes
 from experiments.benchmarks.predict import predicted_seconds
 from experiments.benchmarks.python_loop import Bandit, Policy, play
 from experiments.benchmarks.reports import against_bars, rate, regressions, roofline, to_markdown
-from experiments.benchmarks.timing import MOST_SAMPLES, Sample, interleave
+from experiments.benchmarks.timing import MOST_SAMPLES, Contestant, Sample, interleave
 from experiments.documents import put_table
 from rl2jax.config import preset
 from rl2jax.cost import Cost
@@ -90,6 +90,84 @@ def test_each_sample_is_held_against_its_own_machine():
     assert row["of_floor"] == pytest.approx(0.5)
     assert row["of_floor_range"] == pytest.approx([0.5, 0.5])
     assert (row["seconds"], row["steps_per_second"], row["floor_seconds"]) == (2.0, 5.0, 1.0)
+
+
+class Scripted:
+    """A contestant whose turns take the given seconds, on a machine of 100 FLOP/s."""
+
+    def __init__(self, *seconds):
+        self.turns, self.is_open = iter(seconds), True
+
+    def sample(self):
+        return Sample(next(self.turns), 100.0, 1e9)
+
+    def close(self):
+        self.is_open = False
+
+
+def entries_of(*turns):
+    """Ours on one device and on two, PyTorch with one thread and with two."""
+    fields = [{"part": FIRST_ORDER}, {"part": FIRST_ORDER, "devices": 2}]
+    fields += [{"part": f"first-order iteration in PyTorch, {n}", "torch": "2"} for n in ("1 thread", "2 threads")]
+    return [in_turns.Entry(f, Scripted(*seconds), []) for f, seconds in zip(fields, turns, strict=True)]
+
+
+def test_rounds_are_compared_each_with_itself():
+    """Twice the seconds of everybody in a slow round change no ratio; who lost the first round plays no other."""
+    entries = entries_of([2.0, 4.0, 3.0], [1.0, 2.0, 1.0], [9.0], [4.0, 8.0, 6.0])
+    in_turns.play(entries, rounds=3)
+    assert [len(entry.samples) for entry in entries] == [3, 3, 1, 3]
+    rows = in_turns.rows_of(entries, Cost(50.0, 8.0), steps=12)
+    assert [(row["part"][-9:], row.get("devices")) for row in rows] == [
+        ("iteration", None),
+        ("iteration", 2),
+        ("2 threads", None),
+        ("2 threads", 2),
+    ]
+    one, two = rows[2:]
+    assert (one["speedup"], one["speedup_range"], one["rounds"]) == (2.0, [2.0, 2.0], 3)
+    assert (two["speedup"], two["speedup_range"]) == (6.0, [4.0, 6.0])
+    assert one["steps_per_second"] * one["speedup"] == rows[0]["steps_per_second"]
+
+
+def test_of_two_that_are_as_fast_the_faster_median_counts():
+    entries = entries_of([2.0, 2.0, 2.0], [1.0, 1.0, 1.0], [4.0, 3.0, 3.0], [3.9, 3.9, 3.9])
+    in_turns.play(entries, rounds=3)
+    rows = in_turns.rows_of(entries, Cost(50.0, 8.0), steps=12)
+    assert rows[2]["part"] == "first-order iteration in PyTorch, 1 thread"
+    assert (rows[2]["speedup"], rows[2]["speedup_range"]) == (1.5, [1.5, 2.0])
+
+
+def test_a_ratio_taken_in_turns_answers_a_bar_before_others():
+    part = "first-order iteration in PyTorch, 2 threads"
+    apart = {**SAME, "part": part, "steps_per_second": 400.0, "speedup": 3.0}
+    turns = {**apart, "speedup": 2.0, "speedup_range": [1.9, 2.2], "rounds": 5}
+    shared = {**turns, "devices": 2, "speedup": 2.6, "speedup_range": [2.4, 2.7]}
+    line = lines_of(against_bars([apart, turns, shared]), "2.5 times PyTorch's first-order")[0]
+    assert "| 2 times (1.9 to 2.2 in 5 turns), 1,000 steps |" in line
+    assert "| yes; 2.6 times (2.4 to 2.7 in 5 turns) on 2 devices |" in line
+    assert "| 400 | 800 | 2 (1.9 to 2.2 in 5 turns) |" in to_markdown([turns])
+
+
+def test_a_program_waits_for_its_turn():
+    """In a process of its own, which may end before it is ready."""
+    changes = {"batch_size": 30, "gru_units": 4, "cg_iters": 1, "baseline_epochs": 1}
+    contestant = Contestant("iteration", {"task": "bandit:k=2,n=3", "changes": changes, "devices": 1})
+    assert contestant.context == {"jax": jax.__version__}
+    samples = [contestant.sample() for _ in range(2)]
+    assert all(0.0 < sample.seconds < 60.0 and sample.operations_per_second > 1e8 for sample in samples)
+    contestant.close()
+    contestant.close()
+    assert not contestant.is_open
+    with pytest.raises(subprocess.CalledProcessError):
+        Contestant("iteration", {})
+
+
+@pytest.mark.parametrize(("option", "value"), [("--rounds", "0"), ("--devices", "0")])
+def test_what_cannot_be_played_in_turns_is_named(option, value, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["in_turns", option, value])
+    with pytest.raises(SystemExit, match=rf"{option} must be .*got .*{value}"):
+        in_turns.main()
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,15 @@ def machine(device: dict[str, str], load: float) -> dict[str, Any]:
     }
 
 
+def environment_of(devices: int) -> dict[str, str]:
+    """Variables of a process of ours with as many devices."""
+    variables = {"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")}
+    if devices > 1:  # told by the environment, as imports start the backend
+        flags = f"{os.environ.get('XLA_FLAGS', '')} {ONE_THREAD}".strip()
+        variables |= {"JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": flags}
+    return variables
+
+
 def jax_rows(
     case: Case, changes: dict[str, Any], compile_only: bool = False, devices: int = 1, long_samples: int = 1
 ) -> list[Row]:
@@ -78,12 +87,8 @@ def jax_rows(
         variables = {
             "JAX_COMPILATION_CACHE_DIR": cache,
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"),
         }
-        if devices > 1:  # told by the environment, as imports start the backend
-            flags = f"{os.environ.get('XLA_FLAGS', '')} {ONE_THREAD}".strip()
-            variables |= {"JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": flags}
-        return run_child("parts", settings, variables)
+        return run_child("parts", settings, variables | environment_of(devices))
 
 
 def torch_settings(learner: Learner, threads: int) -> dict[str, Any]:

@@ -219,6 +219,15 @@ def measure_parts(learner: Learner) -> list[Row]:
     return [environment, rollouts, values, gradient, fisher, fitted]
 
 
+def paper_learner(name: str, changes: dict[str, Any], devices: int = 1) -> Learner:
+    """The learner of a task by the paper's settings, with changes, its trials shared by as many devices."""
+    task = parse_task(name)
+    config = task.preset("paper").replace(**changes)
+    learner = Learner(task.env, config)
+    mesh = choose_mesh(learner.num_trials, TRIALS, devices)
+    return learner if mesh is None else Learner(task.env, config, mesh=mesh)
+
+
 def planned_bytes(learner: Learner, part: str) -> Row:
     """What XLA plans for a whole iteration, compiled and never run: a row without times."""
     state = jax.eval_shape(learner.init, jax.random.key(0))
@@ -242,13 +251,12 @@ def main(settings: dict[str, Any]) -> list[Row]:
         "long_samples" of an iteration that takes long.
     """
     host.prepare()
-    task = parse_task(settings["task"])
-    config = task.preset("paper").replace(**settings["changes"])
-    mesh = choose_mesh(Learner(task.env, config).num_trials, TRIALS, settings["devices"])
-    learner = Learner(task.env, config, mesh=mesh)
-    note(f"{task.name}, {learner.num_trials} trials of {learner.trial.num_steps} steps")
+    learner = paper_learner(settings["task"], settings["changes"], settings["devices"])
+    config, mesh = learner.config, learner.mesh
+    name_of_task = parse_task(settings["task"]).name
+    note(f"{name_of_task}, {learner.num_trials} trials of {learner.trial.num_steps} steps")
     names = list(ITERATIONS) if settings["beside"] else ["iteration"]
-    learners = {name: Learner(task.env, config.replace(**ITERATIONS[name]), mesh=mesh) for name in names}
+    learners = {name: Learner(learner.env, config.replace(**ITERATIONS[name]), mesh=mesh) for name in names}
     if settings["compile_only"]:
         rows = [planned_bytes(learner, name) for name, learner in learners.items()]
     else:
@@ -257,7 +265,7 @@ def main(settings: dict[str, Any]) -> list[Row]:
         rows = [measure_iteration(learner, "iteration", long_samples), *parts]
         rows += [measure_iteration(learners[name], name, long_samples) for name in names[1:]]
     device = jax.devices()[0]
-    context = {"task": task.name, "batch_size": config.batch_size, "gru_units": config.gru_units}
+    context = {"task": name_of_task, "batch_size": config.batch_size, "gru_units": config.gru_units}
     context |= {"devices": settings["devices"]} if mesh is not None else {}
     context |= {"matmul_precision": config.matmul_precision} if config.matmul_precision != DEFAULT else {}
     return [

@@ -190,10 +190,18 @@ def _beside(rows: list[Row]) -> list[str]:
     for row in beside:
         ours = row["steps_per_second"] * row["speedup"]
         share = f"{row['of_floor']:.2f}" if "of_floor" in row else ""
-        rates = f"{rate(row['steps_per_second'])} | {rate(ours)} | {row['speedup']:.2g}"
+        rates = f"{rate(row['steps_per_second'])} | {rate(ours)} | {row['speedup']:.2g}{_range(row)}"
         version = f" ({row['torch']})" if "torch" in row else ""
         lines.append(f"| {_task(row)} | {row['part']}{version} | {share} | {rates} |")
     return lines
+
+
+def _range(row: Row) -> str:
+    """Of ratios that were measured in turns."""
+    if "rounds" not in row:
+        return ""
+    low, high = row["speedup_range"]
+    return f" ({low:.2g} to {high:.2g} in {row['rounds']} turns)"
 
 
 def against_bars(rows: list[Row]) -> str:
@@ -211,12 +219,14 @@ def against_bars(rows: list[Row]) -> str:
         value = met = needed = "–"
         if row is not None:
             size, digits, unit = _UNITS[bar.field]
-            value = f"{row[bar.field] / size:{digits}}{unit}, {_size(row)}"
+            ratio = _range(row) if bar.field == "speedup" else ""
+            value = f"{row[bar.field] / size:{digits}}{unit}{ratio}, {_size(row)}"
             met = "yes" if _is_met(bar, row[bar.field]) else "**no**"
             shared = _row_of(bar, [r for r in rows if r.get("devices", 1) > 1 and r["batch_size"] == row["batch_size"]])
             if met != "yes" and shared is not None:
                 met = "yes" if _is_met(bar, shared[bar.field]) else met
-                met += f"; {shared[bar.field] / size:{digits}}{unit} on {shared['devices']} devices"
+                of_shared = _range(shared) if bar.field == "speedup" else ""
+                met += f"; {shared[bar.field] / size:{digits}}{unit}{of_shared} on {shared['devices']} devices"
             if bar.batch_size not in (None, row["batch_size"]):
                 met += f"; at {bar.batch_size:,} steps not measured"
             ours = _counterpart(row, rows) if bar.field == "speedup" else None
@@ -229,7 +239,10 @@ def against_bars(rows: list[Row]) -> str:
 
 
 def _row_of(bar: Bar, rows: list[Row]) -> Row | None:
-    """The row that answers a bar: at its batch if there is one, else the largest; one device; unrounded; fastest."""
+    """The row that answers a bar: at its batch if there is one, else the largest; one device; unrounded; fastest.
+
+    Before all that, one that was measured in turns with ours.
+    """
     exact = bar.part == "iteration"
     found = [
         row
@@ -241,6 +254,7 @@ def _row_of(bar: Bar, rows: list[Row]) -> Row | None:
     return max(
         found,
         key=lambda row: (
+            "rounds" in row,
             row["batch_size"] == bar.batch_size,
             row["batch_size"],
             -row.get("devices", 1),

@@ -59,14 +59,77 @@ def interleave(
             return samples[1:]
 
 
+def take_turns(call: Callable[[], Any], probe: Callable[[], tuple[float, float]], context: dict[str, Any]) -> None:
+    """The other side of a `Contestant`: warms up, says `context`, then one sample for each line that comes in."""
+    call()
+    probe()
+    print(json.dumps(context), flush=True)
+    for _ in sys.stdin:
+        before, start = probe(), time.perf_counter()
+        call()
+        seconds = time.perf_counter() - start
+        print(
+            json.dumps(Sample(seconds, *((a + b) / 2 for a, b in zip(before, probe(), strict=True)))),
+            flush=True,
+        )
+
+
+class Contestant:
+    """A process of `module.main(settings)` that is warm and waits for its turn; its stderr goes to ours.
+
+    Attributes:
+      context: what it said of itself when it was ready.
+
+    Raises:
+      subprocess.CalledProcessError: here or in `sample`, if the process ended.
+    """
+
+    def __init__(self, module: str, settings: dict[str, Any], environment: dict[str, str] | None = None):
+        command, variables = _command(module, settings, environment)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=variables
+        )
+        self.context: dict[str, Any] = self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.communicate()
+            raise subprocess.CalledProcessError(self._process.returncode, self._process.args)
+        return json.loads(line)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has turns to come."""
+        return self._process.stdin is not None and not self._process.stdin.closed
+
+    def sample(self) -> Sample:
+        """Its turn."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return Sample(*self._answer())
+
+    def close(self) -> None:
+        """No more turns; may be called again."""
+        if self.is_open:
+            self._process.communicate()  # closes its stdin
+
+
+def _command(module: str, settings: dict[str, Any], environment: dict[str, str] | None) -> tuple[list[str], Any]:
+    """(command line, environment) of a benchmark's module."""
+    command = [sys.executable, "-m", f"experiments.benchmarks.{module}", json.dumps(settings)]
+    return command, {**os.environ, **(environment or {})}
+
+
 def run_child(module: str, settings: dict[str, Any], environment: dict[str, str] | None = None) -> Any:
     """What `module.main(settings)` returned in a process of its own; its stderr goes to ours.
 
     Raises:
       subprocess.CalledProcessError: if the process failed.
     """
-    command = [sys.executable, "-m", f"experiments.benchmarks.{module}", json.dumps(settings)]
-    variables = {**os.environ, **(environment or {})}
+    command, variables = _command(module, settings, environment)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=variables)
     return json.loads(done.stdout.splitlines()[-1])
 

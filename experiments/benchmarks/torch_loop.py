@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, one_hot
 
-from experiments.benchmarks.timing import answer_parent, interleave
+from experiments.benchmarks.timing import answer_parent, interleave, take_turns
 
 
 class Settings(NamedTuple):
@@ -216,13 +216,13 @@ def peak(rounded: bool, size: int = 1024, megabytes: int = 128) -> tuple[float, 
     return rate(lambda: a @ a, 2.0 * size**3, 10), rate(lambda: -x, 2.0 * 4 * x.numel(), 4)
 
 
-def main(settings: dict[str, Any]) -> dict[str, Any]:
+def main(settings: dict[str, Any]) -> dict[str, Any] | None:
     """Samples of an iteration, by `timing.interleave`, or with "once" the seconds of a single one, the first.
 
     Args:
-      settings: those of `Settings`, and "once".
+      settings: those of `Settings`, "once", and perhaps "in_turns": samples only when the parent says so, none here.
     """
-    once = settings.pop("once")
+    once, in_turns = settings.pop("once"), settings.pop("in_turns", False)
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(0)
     loop = Loop(Settings(**settings))
@@ -230,7 +230,11 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
         start = time.perf_counter()
         loop.iteration()
         return {"seconds": time.perf_counter() - start}
-    return {"samples": interleave(loop.iteration, partial(peak, loop.settings.rounded)), "torch": torch.__version__}
+    probe, version = partial(peak, loop.settings.rounded), {"torch": torch.__version__}
+    if in_turns:
+        take_turns(loop.iteration, probe, version)
+        return None
+    return {"samples": interleave(loop.iteration, probe), **version}
 
 
 if __name__ == "__main__":
