@@ -342,6 +342,15 @@ def test_a_gradients_norm_is_finite_where_clipping_makes_a_step_of_it(gradient, 
     assert jnp.isnan(gradient_norm(grads | {"c": jnp.array([jnp.nan])}))
 
 
+def test_a_gradients_norm_is_the_same_by_plain_squares_and_by_scaled_ones():
+    """On both sides of where one takes over from the other, alone and in a batch of sweeps."""
+    sizes = 10.0 ** jnp.arange(-28.0, 28.0)
+    grads = {"a": 3.0 * sizes[:, None], "b": 4.0 * sizes[:, None] * jnp.array([1.0, 1e-25])}
+    np.testing.assert_allclose(jax.vmap(gradient_norm)(grads), 5.0 * sizes, rtol=1e-6)
+    alone = [gradient_norm(jax.tree.map(lambda x, i=i: x[i], grads)) for i in range(len(sizes))]
+    np.testing.assert_allclose(jnp.stack(alone), 5.0 * sizes, rtol=1e-6)
+
+
 def test_a_gradient_that_is_clipped_ends_no_epoch():
     """Elementwise at 40, from one of 1e25, in steps of plain descent at rate 1: two trials, two steps."""
     optimiser = optax.chain(optax.clip(40.0), optax.sgd(1.0))

@@ -19,6 +19,8 @@ class EpochInfo(NamedTuple):
 
 
 _LARGEST_NORM = 1e30
+# Between these a sum of squares is as exact as float32 is: far from overflow, and squares that underflow do not show.
+_EXACT_SQUARES = 1e-20, 1e36
 
 
 def gradient_norm(grads: PyTree) -> chex.Array:
@@ -26,6 +28,14 @@ def gradient_norm(grads: PyTree) -> chex.Array:
 
     One with infinities, or too large for its square to be a float32, does no harm: the optimiser clips it.
     """
+    # As products with itself, which processors sum several times as fast as XLA's reductions.
+    square = optax.tree.vdot(grads, grads)
+    exact = (square > _EXACT_SQUARES[0]) & (square < _EXACT_SQUARES[1])
+    return jax.lax.cond(exact, lambda _: jnp.sqrt(square), _scaled_norm, grads)
+
+
+def _scaled_norm(grads: PyTree) -> chex.Array:
+    """The same for any size: by the largest entry, whose square is 1 then."""
     bounded = jax.tree.map(lambda g: jnp.clip(g, -_LARGEST_NORM, _LARGEST_NORM), grads)
     largest = jnp.maximum(optax.tree.norm(bounded, ord=jnp.inf), jnp.finfo(jnp.float32).tiny)
     return jnp.minimum(largest * optax.tree.norm(jax.tree.map(lambda g: g / largest, bounded)), _LARGEST_NORM)
