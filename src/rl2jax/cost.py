@@ -34,12 +34,12 @@ from rl2jax.vision_network import Frames, SharedRecurrentNetwork
 # gradient, 2 Fisher products, baseline; a line search is a forward pass, as values are), on two idle cores; a share
 # differs between machines far less than a time does.
 EFFICIENCY = {
-    "collect": 0.64,
-    "values": 0.76,
-    "gradient": 0.60,
-    "fisher": 0.66,
-    "line search": 0.76,
-    "baseline": 0.55,
+    "collect": 0.61,
+    "values": 0.77,
+    "gradient": 0.62,
+    "fisher": 0.73,
+    "line search": 0.77,
+    "baseline": 0.57,
 }
 # Threefry with 20 rounds of an addition, a rotation (three operations) and a xor, and its key schedule, per 64 bits.
 _OPERATIONS_PER_HASH = 120
