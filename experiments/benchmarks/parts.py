@@ -150,7 +150,9 @@ def fisher_products(networks: Networks, config: TrainConfig) -> Callable[[PyTree
 
     def solve(params, batch, gradient):
         def dist_params_fn(params):
-            return unroll_trials(networks.dist_params, None, networks.abreast)(params, batch.trial_obs)
+            return unroll_trials(networks.dist_params, None, networks.abreast, networks.starts_alike)(
+                params, batch.trial_obs
+            )
 
         def dist_kl(old, new):
             return masked_mean(networks.distribution(old).kl_divergence(networks.distribution(new)), batch.mask)

@@ -9,7 +9,7 @@ from rl2jax.per_arm_network import PerArmNetworks, is_constant
 from rl2jax.per_pair_network import PerPairNetworks
 from rl2jax.planning_network import PlanningNetwork
 from rl2jax.shared_network import SharedVectorNetwork
-from rl2jax.trial import Trial
+from rl2jax.trial import Trial, starts_alike
 from rl2jax.vision_network import SharedVisionNetwork, frames_for, shows_frames
 
 
@@ -62,6 +62,8 @@ def make_networks(env: Any, config: TrainConfig) -> Networks:
         require(warmup == 0, "baseline_warmup_iterations", warmup, f"0 {shared}")
         if frames:
             return SharedVisionNetwork(observation=frames_for(observation_space), **common)
+    common["starts_alike"] = starts_alike(make_trial(env, config))
+    if config.shared_trunk:
         return SharedVectorNetwork(observation=encoding_for(observation_space, "observation space"), **common)
     return PolicyAndBaseline(
         observation=encoding_for(observation_space, "observation space"),

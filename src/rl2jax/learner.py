@@ -160,7 +160,7 @@ def values_over_trials(networks: Networks, mesh: Mesh | None = None) -> Callable
     """`Networks.values` of a batch: (params, trial_obs, task_features [num_trials, ...]) -> [num_steps, num_trials]."""
     if networks.baseline_sees_task:  # in a lane there are several tasks
         return vmap_trials(networks.values, mesh, (None, 1, 0), 1)
-    unroll = unroll_trials(networks.values, mesh, networks.abreast)
+    unroll = unroll_trials(networks.values, mesh, networks.abreast, networks.starts_alike)
     return lambda params, trial_obs, task_features: unroll(params, trial_obs)
 
 

@@ -178,6 +178,8 @@ class Networks:
         0: where it is not.
       learned_initial_state: as `TrainConfig.learned_initial_state`; in families with one recurrent layer.
       episodic_units: as `TrainConfig.episodic_units`; in families with one recurrent layer.
+      starts_alike: whether `unroll_trials` may give them a `TrialObservation.start`: all trials see the same at their
+        first step, and this family is one that asks.
     """
 
     observation: Any
@@ -193,6 +195,7 @@ class Networks:
     trial_steps: int = 0
     learned_initial_state: bool = False
     episodic_units: float = 0.0
+    starts_alike: bool = False
 
     shares_trunk: ClassVar[bool] = False
     """Whether the policy's network has the baseline's head: params["policy"] are then all there are."""
@@ -298,36 +301,46 @@ class Networks:
     def unroll(
         self, weights: NetworkWeights, trial_obs: TrialObservation, task_inputs: chex.Array | None = None
     ) -> chex.Array:
-        """Outputs over a whole trial from a fresh hidden state, or over a lane; float32 [num_steps, outputs]."""
+        """Outputs over a whole trial from a fresh hidden state, or over a lane; float32 [num_steps, outputs].
+
+        Where there is a `trial_obs.start`, first its output and then those of the steps after it.
+        """
         cell = weights.cell if task_inputs is None else weights.cell_for(task_inputs)
+        output = CELLS[self.cell].output
+        fresh = self._fresh(weights)
 
         def step(state, inputs):
             x, first, ended = inputs
-            if ended is not None:
-                state = self._forget_episode(fresh, state, ended)
             if first is not None:
-                state = jax.tree.map(lambda new, old: jnp.where(first > 0, new, old), fresh, state)
+                state = jax.tree.map(lambda new, old: jnp.where(first > 0, new, old), begun, state)
+            if ended is not None and state is not None:
+                state = self._forget_episode(fresh, state, ended)
             state = self._advance(cell, state, x)
-            return state, CELLS[self.cell].output(state)
+            return state, output(state)
 
         # Embedding and head stay outside the scan (one large product each); the input product is
         # cheaper inside, where its result stays in cache.
+        start, trial_obs = trial_obs.start, trial_obs._replace(start=())
         embedded = self.embed_trial(weights, trial_obs)
         index = jnp.arange(embedded.shape[0])
         first = None if isinstance(trial_obs.first, tuple) else trial_obs.first
         if first is not None:
             index = index - jax.lax.cummax(jnp.where(first > 0, index, 0))
-        inputs = self._join_time(embedded, index)
-        ended = trial_obs.prev_done if self.episodic_units else None
-        fresh = self._fresh(weights)
-        if first is not None or self.learned_initial_state:
-            _, hidden = jax.lax.scan(step, fresh, (inputs, first, ended))
-            return head_outputs(weights, hidden)
-        # Zeros need no product: a tenth of the work in a trial of ten steps.
-        state = self._advance(cell, None, inputs[0])
-        _, hidden = jax.lax.scan(step, state, jax.tree.map(lambda x: x[1:], (inputs, first, ended)))
-        outputs = head_outputs(weights, CELLS[self.cell].output(state)), head_outputs(weights, hidden)
-        return jnp.concatenate([outputs[0][None], outputs[1]])
+        begun, hidden = fresh, []
+        state = fresh if self.learned_initial_state or first is not None else None  # zeros need no product
+        if isinstance(start, TrialObservation):
+            at_start = self._join_time(self.embed(weights, start), jnp.zeros((), jnp.int32))
+            state = begun = self._advance(cell, fresh if self.learned_initial_state else None, at_start)
+            hidden.append(output(begun)[None])
+            index = index + 1
+        inputs = self._join_time(embedded, index), first, trial_obs.prev_done if self.episodic_units else None
+        if first is None:
+            # Outside the scan, which would have a state for each trial: under `jax.vmap` all share this one.
+            now, inputs = (jax.tree.map(lambda x, part=part: x[part], inputs) for part in (0, slice(1, None)))
+            state, seen = step(state, now)
+            hidden.append(seen[None])
+        _, seen = jax.lax.scan(step, state, inputs)
+        return jnp.concatenate([head_outputs(weights, part) for part in [*hidden, seen]])
 
     def dist_params(self, policy_params: PyTree, trial_obs: TrialObservation) -> chex.Array:
         """Parameters of the action distribution over a trial; float32 [num_steps, num_dist_params]."""

@@ -107,7 +107,7 @@ def policy_losses(
     mesh: Mesh | None = None,
 ) -> PolicyLosses:
     """`surrogate_loss`, and the errors of the auxiliary heads; all from one pass over the trials."""
-    unroll = unroll_trials(networks.policy_outputs, mesh, networks.abreast)
+    unroll = unroll_trials(networks.policy_outputs, mesh, networks.abreast, networks.starts_alike)
     outputs = unroll(policy_params, batch.trial_obs)
     distribution = networks.distribution(outputs.dist_params)
     old = networks.distribution(batch.old_dist_params)
@@ -183,7 +183,9 @@ def trpo_policy_step(key, networks, config, optimiser, state, batch, mesh: Mesh 
         return -(losses.policy + coefficient * losses.value), losses.kl
 
     def dist_params_fn(policy_params):
-        return unroll_trials(partial(joint_params, networks), mesh, networks.abreast)(policy_params, fisher_obs)
+        return unroll_trials(partial(joint_params, networks), mesh, networks.abreast, networks.starts_alike)(
+            policy_params, fisher_obs
+        )
 
     def dist_kl(old, new):
         return masked_mean(joint_kl(networks, coefficient, old, new), fisher_mask)

@@ -1,9 +1,11 @@
 """n episodes of one task become one trial (Duan et al. 2016, section 2.2, figure 1)."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import chex
+import jax
 import jax.numpy as jnp
 
 from rl2jax.envs.base import TaskDistribution, require, spaces
@@ -77,3 +79,25 @@ class Trial:
         trial_obs = TrialObservation(obs, action, reward, episode_done.astype(jnp.float32), privileged)
         trial_done = episodes_done >= self.num_episodes
         return TrialState(env_state, episodes_done), trial_obs, reward, episode_done, trial_done
+
+
+@lru_cache
+def starts_alike(trial: Trial) -> bool:
+    """Whether every trial shows the same at its first step, whatever the task and the key.
+
+    Read off the traced program: what is seen there depends on neither. A bandit's constant observation does not, nor
+    does a fixed start state, even where they are computed.
+    """
+
+    def first_sight(key: chex.PRNGKey) -> TrialObservation:
+        key_task, key_reset = jax.random.split(key)
+        _, trial_obs = trial.reset(key_reset, trial.env.sample_params(key_task))
+        return trial_obs._replace(privileged=())
+
+    keys = jax.random.split(jax.random.key(0), 2)
+    jax.eval_shape(jax.vmap(first_sight), keys)  # an error of the environment's own is no answer
+    try:
+        jax.eval_shape(jax.vmap(first_sight, out_axes=None), keys)
+    except ValueError:  # "mapped, but out_axes is None"
+        return False
+    return True

@@ -18,6 +18,8 @@ class TrialObservation(NamedTuple):
       privileged: `TaskDistribution.privileged`, what planners and teachers may look at; networks never do.
       first: in a lane (`rollout_lane`), where trial follows trial, 1.0 at a trial's first step: there memory starts
         anew; float32 []. Elsewhere empty, and in what agents are shown.
+      start: what is seen at a trial's first step, where this begins with the second because all trials start alike
+        (`unroll_trials`); a `TrialObservation` whose leaves have neither time nor trials. Elsewhere empty.
 
     At the first step of a trial `prev_action` and `prev_reward` are zero and `prev_done` is
     `Trial.first_step_flag` (appendix A; 0 by default).
@@ -29,6 +31,7 @@ class TrialObservation(NamedTuple):
     prev_done: chex.Array
     privileged: PyTree = ()
     first: chex.Array | tuple[()] = ()
+    start: PyTree = ()
 
 
 class Trajectory(NamedTuple):
