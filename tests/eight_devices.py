@@ -50,9 +50,9 @@ def loop_bodies(program, trips):
 
 
 def time_loops(learner, compiled):
-    """Bodies of the loops over a trial's steps: of a rollout, and of what has no product at the first step."""
+    """Bodies of the loops over a trial's steps, without those at its start that are apart."""
     steps, program = learner.trial.num_steps, compiled.as_text()
-    return loop_bodies(program, steps) + loop_bodies(program, steps - 1)
+    return [body for trips in (steps, steps - 1, steps - 2) for body in loop_bodies(program, trips)]
 
 
 def rounded_in_lanes(folder):

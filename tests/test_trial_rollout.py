@@ -13,8 +13,8 @@ from rl2jax.config import TrainConfig
 from rl2jax.envs import BernoulliBandit, EnvParams, EnvState, TabularMDP, TaskDistribution, spaces
 from rl2jax.envs.classic_control import random_cartpole
 from rl2jax.families import make_networks, make_trial
-from rl2jax.rollout import rollout
-from rl2jax.trial import Trial
+from rl2jax.rollout import rollout, steps_apart
+from rl2jax.trial import Trial, starts_alike
 
 
 def counting_agent(act):
@@ -226,3 +226,75 @@ def test_what_happens_after_the_end_does_not_leak():
     trial = Trial(Explodes(), 1)
     trajectory = numpy_rollouts(counting_agent(lambda key: chosen), trial, seed=5, num_trials=1, num_steps=3)
     np.testing.assert_array_equal(trajectory.reward, [[np.inf, 0.0, 0.0]])
+
+
+class StartsAtTheTask(PaysTheAction):
+    """Its first observation is the task."""
+
+    def reset_env(self, key, params):
+        obs, state = super().reset_env(key, params)
+        return obs + params.max_steps_in_episode, state
+
+    def sample_params(self, key):
+        return super().sample_params(key).replace(max_steps_in_episode=jax.random.randint(key, (), 1, 3))
+
+
+class StartsAnywhere(PaysTheAction):
+    """Its first observation is drawn."""
+
+    def reset_env(self, key, params):
+        obs, state = super().reset_env(key, params)
+        return obs + jax.random.uniform(key, obs.shape), state
+
+
+class CannotStart(PaysTheAction):
+    """Its reset is wrong."""
+
+    def reset_env(self, key, params):
+        raise ValueError("no such state")
+
+
+@pytest.mark.parametrize(
+    ("env", "alike"),
+    [
+        (BernoulliBandit(3), True),
+        (TabularMDP(3, 2, 4), True),
+        (PaysTheAction(), True),
+        (StartsAtTheTask(), False),
+        (StartsAnywhere(), False),
+        (random_cartpole(T), False),
+    ],
+    ids=lambda x: str(x) if isinstance(x, bool) else type(x).__name__,
+)
+def test_trials_start_alike_where_neither_task_nor_key_is_seen(env, alike):
+    assert starts_alike(Trial(env, 2)) == alike
+    config = TrainConfig(num_episodes=2, batch_size=64)
+    assert make_networks(env, config).starts_alike == alike
+    assert not make_networks(env, config.replace(matmul_precision="bfloat16")).starts_alike
+
+
+def test_an_environment_that_cannot_start_says_so():
+    with pytest.raises(ValueError, match="no such state"):
+        starts_alike(Trial(CannotStart(), 2))
+
+
+@pytest.mark.parametrize("apart", [1, 2, 5, 9])
+def test_steps_apart_are_steps_like_others(apart):
+    """More of them than there are is no error."""
+    env, config = BernoulliBandit(3), TrainConfig(num_episodes=5, batch_size=15, gru_units=8)
+    networks, trial = make_networks(env, config), make_trial(env, config)
+    agent = networks.agent(random_params(networks, 0)["policy"])
+
+    def play(key, apart):
+        return rollout(key, agent, trial, env.sample_params(key), apart=apart)
+
+    keys = jax.random.split(jax.random.key(0), 20)
+    within, outside = (jax.jit(jax.vmap(lambda key, n=n: play(key, n)))(keys) for n in (0, apart))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), within, outside)
+
+
+def test_only_short_trials_that_start_alike_have_steps_apart():
+    env = BernoulliBandit(3)
+    assert steps_apart(Trial(env, 10)) == 2
+    assert steps_apart(Trial(env, 100)) == 0
+    assert steps_apart(Trial(random_cartpole(5), 2)) == 0

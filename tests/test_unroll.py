@@ -1,4 +1,4 @@
-"""Trials after one another in lanes say what they say side by side."""
+"""Trials after one another in lanes, or with one first step for all, say what they say side by side."""
 
 import os
 from functools import partial
@@ -11,13 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rl2jax import devices as devices_module
+from rl2jax import families as families_module
 from rl2jax import networks as networks_module
+from rl2jax import rollout as rollout_module
 from rl2jax.config import TrainConfig
 from rl2jax.envs import BernoulliBandit
 from rl2jax.families import make_networks, make_trial
 from rl2jax.learner import values_over_trials
 from rl2jax.networks import PolicyAndBaseline
-from rl2jax.rollout import rollout
+from rl2jax.rollout import rollout, steps_apart
 from rl2jax.train import Learner
 from rl2jax.types import TRIALS_AXIS, TrialObservation
 from rl2jax.unroll import unroll_trials
@@ -62,6 +64,43 @@ def test_outputs_and_derivatives_are_those_of_trials_side_by_side(changes, abrea
     jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-5), *of_both)
 
 
+@pytest.mark.parametrize("changes", [*CELLS, {"episodic_units": 0.5, "time_input": True, "cell": "lstm"}], ids=str)
+@pytest.mark.parametrize("abreast", [0, 5])
+@pytest.mark.parametrize("num_steps", [7, 2, 1])
+def test_trials_that_start_alike_say_the_same_by_one_first_step(changes, abreast, num_steps):
+    """And have the same derivatives, side by side and in lanes; first_step_flag 1 must not make them forget."""
+    config = CONFIG.replace(num_episodes=num_steps, batch_size=13 * num_steps, first_step_flag=1.0, **changes)
+    networks, params, trial_obs = batch_of(config, 13)
+    assert networks.starts_alike
+
+    def outputs(abreast, starts_alike):
+        def of(policy):
+            return unroll_trials(networks.dist_params, None, abreast, starts_alike)(policy, trial_obs)
+
+        tangent = jax.tree.map(jnp.cos, params["policy"])
+        said, moved = jax.jvp(of, (params["policy"],), (tangent,))
+        return said, moved, jax.vjp(of, params["policy"])[1](jnp.sin(said))
+
+    each, alike = (jax.jit(outputs, static_argnums=(0, 1))(*layout) for layout in ((0, False), (abreast, True)))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-5), each, alike)
+
+
+@pytest.mark.parametrize("abreast", [0, 4])
+def test_the_first_step_is_taken_once_whatever_a_trial_s_own_record_says(abreast):
+    """The first trial's is everybody's: what the others have there is never read."""
+    networks, params, trial_obs = batch_of(CONFIG, 12)
+    altered = trial_obs._replace(prev_reward=trial_obs.prev_reward.at[0, 1:].set(9.0))
+    said = unroll_trials(networks.dist_params, None, abreast, True)
+    np.testing.assert_array_equal(said(params["policy"], trial_obs), said(params["policy"], altered))
+
+
+def test_trials_that_come_in_lanes_share_no_start():
+    networks, params, trial_obs = batch_of(CONFIG, 6)
+    lanes = trial_obs._replace(first=jnp.zeros((7, 6)).at[jnp.array([0, 3])].set(1.0))
+    each, alike = (unroll_trials(networks.dist_params, None, 0, way)(params["policy"], lanes) for way in (False, True))
+    np.testing.assert_array_equal(each, alike)
+
+
 @given(num_trials=st.integers(1, 12), abreast=st.integers(1, 14))
 @settings(deadline=None, max_examples=15)
 def test_any_number_of_trials_comes_back_in_order(num_trials, abreast):
@@ -89,6 +128,23 @@ def test_a_baseline_that_sees_the_task_sees_one_in_each_lane(monkeypatch):
     ]
     got = values_over_trials(networks)(params["baseline"], trial_obs, features)
     np.testing.assert_allclose(got, np.stack(expected, axis=1), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("changes", [{}, {"shared_trunk": True}, {"baseline_sees_task": True}], ids=str)
+@pytest.mark.parametrize("algorithm", ["trpo", "ppo", "a2c"])
+def test_an_iteration_learns_the_same_where_trials_start_alike(algorithm, changes, monkeypatch):
+    config = CONFIG.replace(algorithm=algorithm, policy_minibatch_trials=5, cg_damping=0.1, **changes)
+    learned = []
+    for alike in (True, False):
+        monkeypatch.setattr(families_module, "starts_alike", lambda trial, alike=alike: alike)
+        monkeypatch.setattr(rollout_module, "starts_alike", lambda trial, alike=alike: alike)
+        learner = Learner(BernoulliBandit(3), config)
+        assert learner.networks.starts_alike == alike
+        assert steps_apart(learner.trial) == 2 * alike
+        learned.append(jax.jit(learner.train_step)(learner.init(jax.random.key(0))))
+    (one, its_metrics), (other, metrics) = learned
+    np.testing.assert_allclose(its_metrics.mean_return, metrics.mean_return)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), one.params, other.params)
 
 
 @pytest.mark.parametrize("algorithm", ["trpo", "ppo"])

@@ -144,15 +144,16 @@ def torch_rows(case: Case, changes: dict[str, Any], ours: Row) -> list[Row]:
     return rows
 
 
-def python_row(case: Case, changes: dict[str, Any], ours: Row) -> Row:
-    """Rollouts one step at a time."""
+def python_row(case: Case, changes: dict[str, Any], ours: Row, network: str) -> Row:
+    """Rollouts one step at a time, with the network in NumPy or in PyTorch."""
     task = parse_task(case.task)
     units = task.preset("paper").replace(**changes).gru_units
     settings = {"num_arms": task.env.action_space(None).n, "num_pulls": task.num_episodes, "units": units}
-    row = run_child("python_loop", settings, {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
-    note(f"  step by step in Python: {row['steps_per_second']:.0f} steps/s")
+    variables = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    row = run_child("python_loop", settings | {"network": network}, variables)
+    note(f"  step by step in Python, network in {network}: {row['steps_per_second']:.0f} steps/s")
     speedup = ours["steps_per_second"] / row["steps_per_second"]
-    return {"part": "rollout, step by step in Python", **row, "speedup": speedup}
+    return {"part": f"rollout, step by step in Python, network in {network}", **row, "speedup": speedup}
 
 
 def rows_of(case: Case, a: argparse.Namespace, with_torch: bool) -> list[Row]:
@@ -164,7 +165,8 @@ def rows_of(case: Case, a: argparse.Namespace, with_torch: bool) -> list[Row]:
     by_part = {row["part"]: row for row in rows}
     others = []
     if case.beside and not a.compile_only:
-        others.append(python_row(case, changes, by_part["rollout"]))
+        for network in ("NumPy", "PyTorch")[: 1 + with_torch]:
+            others.append(python_row(case, changes, by_part["rollout"], network))
         if with_torch:
             others += [row for name in (FIRST_ORDER, NATURAL) for row in torch_rows(case, changes, by_part[name])]
     shared = ("task", "batch_size", "gru_units", "platform", "devices", "matmul_precision")

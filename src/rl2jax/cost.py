@@ -23,7 +23,7 @@ from rl2jax.per_pair_network import VECTOR, PairNetwork, PerPairNetworks
 from rl2jax.planning_network import PLANS, Planner, PlanningNetwork
 from rl2jax.products import product
 from rl2jax.recurrent import CELLS, RecurrentNetwork
-from rl2jax.rollout import rollout, rollout_lane
+from rl2jax.rollout import rollout, rollout_lane, steps_apart
 from rl2jax.sgd import num_minibatches
 from rl2jax.tasks import parse_task
 from rl2jax.train import Learner
@@ -181,17 +181,33 @@ def _passes(network: RecurrentNetwork | SharedRecurrentNetwork | ArmNetwork | Pa
     return _Passes(recurrent + from_input, recurrent + from_input + derivative, 2.0 * derivative)
 
 
-def _of_first_state(learner: Learner, network: Any, num_trials: int) -> _Passes:
-    """Operations of a trial that are not done where this many take steps together: products with a state of zeros.
+def _shares_start(learner: Learner, network: Any) -> bool:
+    """Whether a network takes the first step once for all trials (`unroll_trials`)."""
+    alike = learner.networks.starts_alike and not learner.config.lane_steps and learner.trial.num_steps > 1
+    return alike and not getattr(network, "num_task_inputs", 0)
 
-    Where trials follow one another in lanes (`unroll_trials`), and where the initial state is learned, they are done.
-    """
-    networks, devices = learner.networks, 1 if learner.mesh is None else learner.mesh.size
-    lanes = learner.config.lane_steps > 0 or (networks.abreast and round(num_trials / devices / networks.abreast) > 1)
-    if lanes or networks.learned_initial_state or not isinstance(network, RecurrentNetwork | SharedRecurrentNetwork):
-        return _Passes(0.0, 0.0, 0.0)
+
+def _of_state(network: Any) -> _Passes:
+    """Of one step, the part that multiplies the recurrent layer's state."""
     forward = 2.0 * network.units * CELLS[network.cell].num_gates * network.units
     return _Passes(forward, 3.0 * forward, 4.0 * forward)
+
+
+def _spared(learner: Learner, network: Any, num_trials: int) -> _Passes:
+    """Operations of a trial that are not done where this many are unrolled together (`unroll_trials`).
+
+    Trials that start alike take their first step once for all of them. The next step, or the first where they do not
+    start alike, multiplies no state of each trial's own: all have one in common, or zeros. Where trials follow one
+    another in lanes that product is done all the same.
+    """
+    networks, devices = learner.networks, 1 if learner.mesh is None else learner.mesh.size
+    nothing = _Passes(0.0, 0.0, 0.0)
+    if learner.config.lane_steps or not isinstance(network, RecurrentNetwork | SharedRecurrentNetwork):
+        return nothing
+    first = _passes(network) if _shares_start(learner, network) else nothing
+    in_lanes = networks.abreast and round(num_trials / devices / networks.abreast) > 1
+    next_state = nothing if in_lanes else _of_state(network)
+    return _Passes(*(sum(both) for both in zip(first, next_state, strict=True)))
 
 
 def _arm_passes(network: ArmNetwork) -> _Passes:
@@ -271,10 +287,11 @@ def _inner_jaxprs(params: dict[str, Any]) -> Iterator[Any]:
 def fisher_cost(learner: Learner, products: int) -> Cost:
     """Linearising the policy once, and this many Fisher-vector products."""
     network, fraction = learner.networks.policy_network, learner.config.fisher_fraction
-    passes, spared = _passes(network), _of_first_state(learner, network, round(fraction * learner.num_trials))
+    passes, spared = _passes(network), _spared(learner, network, round(fraction * learner.num_trials))
     kept = _FLOAT * (_seen(learner) + _kept(learner))
     per_step = Cost(passes.forward + products * passes.product, kept * (1 + 2 * products))
-    per_trial = Cost(spared.forward + products * spared.product, 0.0)
+    of_start = per_step.bytes if _shares_start(learner, network) else 0.0
+    per_trial = Cost(spared.forward + products * spared.product, of_start)
     every = total([per_step.times(_steps(learner)), per_trial.times(-learner.num_trials)])
     return every.times(fraction)
 
@@ -298,11 +315,15 @@ def phase_costs(learner: Learner) -> dict[str, Cost]:
 
     def unrolled(network: Any, kind: str, num_trials: int, numbers: float, times: float = 1.0) -> Cost:
         """Passes of a kind over the batch, so many trials at a time, with so many numbers read or written a step."""
-        spared = getattr(_of_first_state(learner, network, num_trials), kind) * every
-        return Cost(getattr(_passes(network), kind) * steps - spared, _FLOAT * numbers * steps).times(times)
+        spared = getattr(_spared(learner, network, num_trials), kind) * every
+        own_steps = steps - every * _shares_start(learner, network)
+        return Cost(getattr(_passes(network), kind) * steps - spared, _FLOAT * numbers * own_steps).times(times)
 
     # What the policy adds to the record: log_prob, dist_params.
     acting = Cost(_passes(policy).forward, _FLOAT * (1 + outputs)).times(steps)
+    if _shares_start(learner, policy) and steps_apart(learner.trial):
+        spared = _passes(policy).forward + _of_state(policy).forward
+        acting = total([acting, Cost(-spared * every, 0.0)])
     at_once = every if once else min(every, config.policy_minibatch_trials)
     costs = {
         "collect": total([acting, environment_cost(learner.trial, every, config.lane_steps)]),

@@ -62,7 +62,9 @@ def make_networks(env: Any, config: TrainConfig) -> Networks:
         require(warmup == 0, "baseline_warmup_iterations", warmup, f"0 {shared}")
         if frames:
             return SharedVisionNetwork(observation=frames_for(observation_space), **common)
-    common["starts_alike"] = starts_alike(make_trial(env, config))
+    # Not with rounded products: what all trials have in common at the start is given the sum of their gradients, which
+    # would be rounded as one number, where roundings of many even out.
+    common["starts_alike"] = config.matmul_precision != "bfloat16" and starts_alike(make_trial(env, config))
     if config.shared_trunk:
         return SharedVectorNetwork(observation=encoding_for(observation_space, "observation space"), **common)
     return PolicyAndBaseline(

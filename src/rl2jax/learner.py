@@ -20,7 +20,7 @@ from rl2jax.imitation import ImitationInfo
 from rl2jax.moments import Moments, masked_mean, masked_variance, standardise_columns, update_moments
 from rl2jax.networks import Networks
 from rl2jax.policy_step import POLICY_STEPS, PolicyBatch, schedule
-from rl2jax.rollout import rollout, rollout_lane
+from rl2jax.rollout import rollout, rollout_lane, steps_apart
 from rl2jax.sgd import minibatch_epoch, num_minibatches
 from rl2jax.trial import Trial
 from rl2jax.types import TRIALS_AXIS, Metrics, PyTree, Trajectory
@@ -116,8 +116,10 @@ def make_collect(
 
         return collect_lanes
 
+    apart = steps_apart(trial)
+
     def play(key: chex.PRNGKey, task: PyTree, params: PyTree) -> Trajectory:
-        return rollout(key, agent_of(params), trial, task)
+        return rollout(key, agent_of(params), trial, task, apart=apart)
 
     def collect(key: chex.PRNGKey, params: PyTree) -> Trajectory:
         key_tasks, key_rollouts = jax.random.split(key)

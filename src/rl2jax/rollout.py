@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from rl2jax.agents.base import Agent
-from rl2jax.trial import Trial, TrialState
+from rl2jax.trial import Trial, TrialState, starts_alike
 from rl2jax.types import PyTree, Trajectory, TrialObservation
 
+_SHORT_TRIAL = 20  # steps; of longer ones two are too few to show, and every step apart is compiled anew
 _STEPS_BETWEEN_TASKS = 10  # fewer: new tasks are made for all lanes more often; more: lanes wait
 
 
@@ -34,7 +35,9 @@ class LaneCarry(NamedTuple):
     rollout: RolloutCarry
 
 
-def rollout(key: chex.PRNGKey, agent: Agent, trial: Trial, params: PyTree, num_steps: int | None = None) -> Trajectory:
+def rollout(
+    key: chex.PRNGKey, agent: Agent, trial: Trial, params: PyTree, num_steps: int | None = None, apart: int = 0
+) -> Trajectory:
     """Plays one trial of the task `params`.
 
     The agent's state is made by `agent.init` once and is never reset at an episode's end.
@@ -45,6 +48,8 @@ def rollout(key: chex.PRNGKey, agent: Agent, trial: Trial, params: PyTree, num_s
       trial: the task distribution and the number of episodes.
       params: the task, as drawn by `trial.env.sample_params`.
       num_steps: static length; default `trial.num_steps`, the most a trial can last.
+      apart: how many of the first steps, at most, are outside the scan over time, which has an agent's state for each
+        trial: under `jax.vmap` what all trials have in common there is computed once (`steps_apart`).
 
     Returns:
       A trajectory with leaves [num_steps, ...]; steps after the trial's end have mask 0 and reward 0.
@@ -54,8 +59,22 @@ def rollout(key: chex.PRNGKey, agent: Agent, trial: Trial, params: PyTree, num_s
     def step(carry: RolloutCarry, key_step: chex.PRNGKey):
         return advance(key_step, agent, trial, params, carry)
 
-    _, transitions = jax.lax.scan(step, start, keys)
+    carry, first = start, []
+    for key_step in keys[:apart]:
+        carry, transition = step(carry, key_step)
+        first.append(jax.tree.map(lambda x: x[None], transition))
+    _, transitions = jax.lax.scan(step, carry, keys[apart:])
+    if first:
+        transitions = jax.tree.map(lambda *parts: jnp.concatenate(parts), *first, transitions)
     return transitions._replace(task_features=trial.env.task_features(params))
+
+
+def steps_apart(trial: Trial) -> int:
+    """How many steps are worth a program of their own at the start of trials that start alike: 2 of short ones, or 0.
+
+    A policy then acts from one state at the first step, and what its gates receive from the state is one at the second.
+    """
+    return 2 if trial.num_steps <= _SHORT_TRIAL and starts_alike(trial) else 0
 
 
 def rollout_lane(key: chex.PRNGKey, agent: Agent, trial: Trial, num_steps: int) -> Trajectory:
