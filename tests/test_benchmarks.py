@@ -16,7 +16,7 @@ from experiments.benchmarks.__main__ import RESULTS, Case, committed_rows, file_
 from experiments.benchmarks.input_projection import PROJECTIONS, compared
 from experiments.benchmarks.parts import FIRST_ORDER, ITERATIONS, NATURAL, against_floor, planned_bytes
 from experiments.benchmarks.predict import predicted_seconds
-from experiments.benchmarks.python_loop import Bandit, Policy, play
+from experiments.benchmarks.python_loop import POLICIES, Bandit, NumPyPolicy, play
 from experiments.benchmarks.reports import against_bars, rate, regressions, roofline, to_markdown
 from experiments.benchmarks.timing import MOST_SAMPLES, Contestant, Sample, interleave
 from experiments.documents import put_table
@@ -24,6 +24,7 @@ from rl2jax.config import preset
 from rl2jax.cost import Cost
 from rl2jax.envs import BernoulliBandit
 from rl2jax.networks import Categorical, Encoding, PolicyAndBaseline
+from rl2jax.recurrent import CellWeights, gru_step
 from rl2jax.report import read_rows
 from rl2jax.shipped import list_agents
 from rl2jax.train import Learner
@@ -329,10 +330,34 @@ def test_points_lie_under_the_roof():
     assert ys[0] == pytest.approx(0.5)
 
 
-def test_python_plays_whole_trials():
-    env, policy = Bandit(3, 7), Policy(3, 4)
+@pytest.mark.parametrize("network", list(POLICIES))
+def test_python_plays_whole_trials(network):
+    if network == "PyTorch":
+        pytest.importorskip("torch")
+    env, policy = Bandit(3, 7), POLICIES[network](3, 4)
     assert play(env, policy) == 7
     assert 0.0 < env.probs.min() <= env.probs.max() < 1.0
+
+
+def test_the_loop_in_numpy_has_the_package_s_gru():
+    policy = NumPyPolicy(3, 4)
+    policy.random = Gumbels()
+    weights = CellWeights(policy.input, policy.hidden, jnp.zeros(12))
+    xs = [[0, 0, 0, 0, 0, 0], [0, 0, 0, 1, 0.5, 1]]  # what is seen first; then arm 2 has paid a half
+    state, played = None, None
+    expected = jnp.zeros(4)
+    for x, previous in zip(xs, (None, (2, 0.5)), strict=True):
+        state, played = policy.act(state, previous)
+        expected = gru_step(weights, jnp.tanh, expected, jnp.asarray(x))
+        np.testing.assert_allclose(state, expected, atol=1e-6)
+    assert played == int(np.argmax(state @ policy.head))
+
+
+class Gumbels:
+    """Draws zeros."""
+
+    def gumbel(self, size):
+        return np.zeros(size)
 
 
 class TestTorch:

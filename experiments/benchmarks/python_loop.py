@@ -1,4 +1,4 @@
-"""One bandit at a time, one step at a time: a gymnasium-style environment, and a GRU in NumPy or PyTorch; acting only."""
+"""One bandit at a time, one step at a time: a gymnasium-style environment, a GRU in NumPy or PyTorch; acting only."""
 
 import statistics
 import time
