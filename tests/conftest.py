@@ -1,6 +1,8 @@
 """Settings shared by all tests: compiling is what they spend their time on, so compile quickly and once."""
 
+import gc
 import os
+from pathlib import Path
 
 import hypothesis
 import jax
@@ -42,3 +44,18 @@ def strict_ranks():
     """
     with jax.numpy_rank_promotion("raise"):
         yield
+
+
+# A process may have 65530 regions of memory mapped, by Linux's default; every compiled program has some of its own, and
+# where one cannot be mapped any more the compiler crashes.
+MOST_REGIONS = 20_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def room_for_programs():
+    """Forgets what was compiled, between modules, once it fills a third of the memory map."""
+    yield
+    regions = Path("/proc/self/maps")
+    if regions.exists() and regions.read_bytes().count(b"\n") > MOST_REGIONS:
+        jax.clear_caches()
+        gc.collect()
