@@ -31,15 +31,16 @@ from rl2jax.trial import Trial
 from rl2jax.vision_network import Frames, SharedRecurrentNetwork
 
 # Floor / time of a phase: medians over tasks of the rows in experiments/results/benchmarks/cpu.json (rollout, values,
-# gradient, 2 Fisher products, baseline; a line search is a forward pass, as values are), on two idle cores; a share
-# differs between machines far less than a time does.
+# gradient, 2 Fisher products, baseline; a line search is a forward pass, as values are), on two idle cores. A share
+# differs between machines less than a time does: where products reached half as many FLOP/s, it was 1.1 to 1.4 times
+# as large.
 EFFICIENCY = {
-    "collect": 0.61,
-    "values": 0.77,
-    "gradient": 0.62,
-    "fisher": 0.73,
-    "line search": 0.77,
-    "baseline": 0.57,
+    "collect": 0.56,
+    "values": 0.69,
+    "gradient": 0.47,
+    "fisher": 0.63,
+    "line search": 0.69,
+    "baseline": 0.41,
 }
 # Threefry with 20 rounds of an addition, a rotation (three operations) and a xor, and its key schedule, per 64 bits.
 _OPERATIONS_PER_HASH = 120
