@@ -323,6 +323,11 @@ def test_the_document_s_table_is_replaced():
     assert put_table(new, "benchmark gpu", "other\n") == new
 
 
+@pytest.mark.parametrize(("speedup", "shown"), [(1.55, "1.6"), (18.3, "18"), (95.96, "96"), (110.6, "111")])
+def test_large_ratios_are_written_out(speedup, shown):
+    assert f"| {shown} |" in to_markdown([PART, {**OTHER, "speedup": speedup}])
+
+
 def test_points_lie_under_the_roof():
     (axes,) = roofline(ROWS).axes
     xs, ys = np.concatenate([points.get_offsets() for points in axes.collections if len(points.get_offsets())]).T

@@ -180,6 +180,11 @@ def _loaded(rows: list[Row]) -> list[str]:
     return lines
 
 
+def _times(ratio: float) -> str:
+    """Two digits, or all before the point: "1.9", "18", "111"."""
+    return f"{ratio:.{2 if ratio < 99.5 else 3}g}"
+
+
 def _beside(rows: list[Row]) -> list[str]:
     """Other loops beside ours."""
     beside = [row for row in rows if "speedup" in row]
@@ -193,7 +198,7 @@ def _beside(rows: list[Row]) -> list[str]:
     for row in beside:
         ours = row["steps_per_second"] * row["speedup"]
         share = f"{row['of_floor']:.2f}" if "of_floor" in row else ""
-        rates = f"{rate(row['steps_per_second'])} | {rate(ours)} | {row['speedup']:.2g}{_range(row)}"
+        rates = f"{rate(row['steps_per_second'])} | {rate(ours)} | {_times(row['speedup'])}{_range(row)}"
         version = f" ({row['torch']})" if "torch" in row else ""
         lines.append(f"| {_task(row)} | {row['part']}{version} | {share} | {rates} |")
     return lines
