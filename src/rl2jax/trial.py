@@ -94,7 +94,7 @@ def starts_alike(trial: Trial) -> bool:
         _, trial_obs = trial.reset(key_reset, trial.env.sample_params(key_task))
         return trial_obs._replace(privileged=())
 
-    keys = jax.random.split(jax.random.key(0), 2)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
     jax.eval_shape(jax.vmap(first_sight), keys)  # an error of the environment's own is no answer
     try:
         jax.eval_shape(jax.vmap(first_sight, out_axes=None), keys)
