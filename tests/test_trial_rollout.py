@@ -1,5 +1,6 @@
 """What a policy sees at each step of a trial, when a trial ends, and whose memory persists how long."""
 
+import copy
 from dataclasses import dataclass
 
 import jax
@@ -271,6 +272,20 @@ def test_trials_start_alike_where_neither_task_nor_key_is_seen(env, alike):
     config = TrainConfig(num_episodes=2, batch_size=64)
     assert make_networks(env, config).starts_alike == alike
     assert not make_networks(env, config.replace(matmul_precision="bfloat16")).starts_alike
+
+
+def test_the_first_step_s_flag_may_be_traced():
+    """As numbers of a config are where many are tried in one program."""
+    networks = []
+
+    def played(flag):
+        config = copy.copy(TrainConfig(num_episodes=3, batch_size=12, gru_units=4))
+        object.__setattr__(config, "first_step_flag", flag)
+        networks.append(make_networks(BernoulliBandit(2), config))
+        return make_trial(BernoulliBandit(2), config).first_step_flag
+
+    assert jax.jit(played)(1.0) == 1.0
+    assert networks[0].starts_alike
 
 
 def test_an_environment_that_cannot_start_says_so():

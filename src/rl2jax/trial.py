@@ -81,17 +81,20 @@ class Trial:
         return TrialState(env_state, episodes_done), trial_obs, reward, episode_done, trial_done
 
 
-@lru_cache
 def starts_alike(trial: Trial) -> bool:
     """Whether every trial shows the same at its first step, whatever the task and the key.
 
     Read off the traced program: what is seen there depends on neither. A bandit's constant observation does not, nor
     does a fixed start state, even where they are computed.
     """
+    return _starts_alike(trial.env)  # the placeholders are one trial's as another's; their flag may be traced
 
+
+@lru_cache
+def _starts_alike(env: TaskDistribution) -> bool:
     def first_sight(key: chex.PRNGKey) -> TrialObservation:
         key_task, key_reset = jax.random.split(key)
-        _, trial_obs = trial.reset(key_reset, trial.env.sample_params(key_task))
+        _, trial_obs = Trial(env, num_episodes=1).reset(key_reset, env.sample_params(key_task))
         return trial_obs._replace(privileged=())
 
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
