@@ -46,8 +46,8 @@ def strict_ranks():
         yield
 
 
-# A process may have 65530 regions of memory mapped, by Linux's default; every compiled program has some of its own, and
-# where one cannot be mapped any more the compiler crashes.
+# A process may have 65530 regions of memory mapped, by Linux's default, and every compiled program has some of its own.
+# A worker crashed while it wrote a program to the cache, in a run where another had 53800.
 MOST_REGIONS = 20_000
 
 
