@@ -26,7 +26,7 @@ class VizdoomMazes:
     """A vector of games in the real engine, in lockstep; a context manager.
 
     Each game plays one of `env.mazes`. Engines that die or hang are replaced and brought to where they were: they
-    play exactly as they did, so that nothing shows of it but time (and `engines_replaced`).
+    play exactly as they did, so that nothing shows of it but time (and `engines_replaced`, `last_failure`).
 
     A game whose episode ends starts the next in the same maze within the same step (Gymnasium's "same step"
     autoreset): `step` returns the first frame of the new episode, the last one of the old is in the infos.
@@ -69,6 +69,11 @@ class VizdoomMazes:
     def engines_replaced(self) -> int:
         """How many engines died or hung so far, with those that went with them."""
         return self._games.workers.replaced
+
+    @property
+    def last_failure(self) -> str:
+        """Why an engine was last replaced: that it hung, or what it or its worker last said. At first ""."""
+        return self._games.workers.last_failure
 
     def reset(self, maze_indices: Any, which: Any = None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Starts episodes.

@@ -113,6 +113,12 @@ class _Process:
             return (self._folder / engine.LOG).read_text(errors="replace").strip()[-2000:]
         return ""
 
+    def cause_of_death(self) -> str:
+        """Of a worker that has closed its connection."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(engine.GRACE)
+        return f"a worker ended with exit status {self._popen.returncode}: {self.last_words()}"
+
     def hang_up(self) -> None:
         """Asks it to end; a worker in good health does."""
         self.connection.close()
@@ -172,6 +178,7 @@ class Workers:
         """
         self.num_games = num_workers * games_per_worker
         self.replaced = 0  # engines, since the start
+        self.last_failure = ""  # what was known of it
         self._games_per_worker = games_per_worker
         self._answer_s = timeout_s * PATIENCE
         self._failures = 0
@@ -243,13 +250,14 @@ class Workers:
                     self._views[games] = views
                     lost[games] = views["lost"]
         if lost.any():
-            self._count_failure("an engine died")
+            words = self._processes[int(lost.argmax()) // self._games_per_worker].last_words()
+            self._count_failure(f"an engine died: {words}")
         self.replaced += int(lost.sum())
         gone = [*dead, *waiting.values()]
         for worker in gone:
             hung = worker not in dead
             self._count_failure(
-                f"no answer came within {timeout_s:g} s" if hung else self._processes[worker].last_words()
+                f"no answer came within {timeout_s:g} s" if hung else self._processes[worker].cause_of_death()
             )
             self._processes[worker].hang_up()
             self._processes[worker].end(healthy=False)
@@ -279,6 +287,7 @@ class Workers:
 
     def _count_failure(self, reason: str) -> None:
         self._failures += 1
+        self.last_failure = reason
         if self._failures > _MOST_FAILURES:
             raise EngineError(f"ViZDoom failed {self._failures} times in a row; the last time: {reason}")
 
