@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.benchmarks.parts import DEFAULT, FIRST_ORDER, ITERATIONS, NATURAL, against_floor
-from experiments.benchmarks.reports import TOLERANCE, Row, against_bars, regressions, roofline, to_markdown
+from experiments.benchmarks.reports import TOLERANCE, Regression, Row, against_bars, regressions, roofline, to_markdown
 from experiments.benchmarks.timing import Sample, note, run_child
 from experiments.documents import put_table
 from rl2jax.config import TrainConfig
@@ -174,6 +174,22 @@ def rows_of(case: Case, a: argparse.Namespace, with_torch: bool) -> list[Row]:
     return rows + [{**context, **row} for row in others]
 
 
+def still_worse(
+    rows: list[Row], reference: list[Row], cases: list[Case], a: argparse.Namespace, with_torch: bool
+) -> list[Regression]:
+    """What is worse than in the reference, and again in other processes: a shared machine has slow minutes."""
+    worse = regressions(rows, reference, a.tolerance)
+    tasks = {regression.row["task"] for regression in worse}
+    if not worse:
+        return []
+    note("\n".join(["worse than in the last commit, so measured again:", *map(str, worse)]))
+    ours = a.ours or all(regression.field != "speedup" for regression in worse)
+    chosen = [case for case in cases if parse_task(case.task).name in tasks]
+    settings = argparse.Namespace(**{**vars(a), "ours": ours})
+    again = [row for case in chosen for row in rows_of(case, settings, with_torch)]
+    return [second for second in regressions(again, reference, a.tolerance) if any(map(second.is_again, worse))]
+
+
 def committed_rows(name: str) -> list[Row]:
     """Rows as in the last commit; none if there are none."""
     command = ["git", "-C", str(ROOT), "show", f"HEAD:{(RESULTS / name).relative_to(ROOT).as_posix()}"]
@@ -222,7 +238,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--long-samples", type=int, default=1, help="of an iteration of more than 10 s")
     parser.add_argument("--compile-only", action="store_true", help="run nothing: planned memory of whole iterations")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the rows")
-    parser.add_argument("--check", action="store_true", help="fail if a ratio is worse than in the last commit's rows")
+    parser.add_argument("--check", action="store_true", help="fail where a ratio is worse than in the last commit")
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="by which share (default %(default)s)")
     return parser.parse_args()
 
@@ -251,8 +267,8 @@ def main() -> None:
     print(write_report(a.results, name))
     note(f"{a.results / name}.(json, md) after {time.perf_counter() - start:.0f} s")
     if a.check:
-        worse = regressions(rows, committed_rows(f"{name}.json"), a.tolerance)
-        sys.exit("\n".join(["worse than in the last commit:", *worse]) if worse else 0)
+        worse = still_worse(rows, committed_rows(f"{name}.json"), chosen, a, with_torch)
+        sys.exit("\n".join(["worse than in the last commit, twice:", *map(str, worse)]) if worse else 0)
 
 
 if __name__ == "__main__":

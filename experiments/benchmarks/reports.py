@@ -21,6 +21,27 @@ LOWER_IS_BETTER = ("memory_bytes",)
 SAME = ("platform", "task", "part", "batch_size", "gru_units", "devices", "matmul_precision", "threads")
 
 
+class Regression(NamedTuple):
+    """A ratio that has become worse.
+
+    Attributes:
+      row: the new one.
+      field: of the row, which is worse.
+      was: what the earlier row has.
+    """
+
+    row: Row
+    field: str
+    was: float
+
+    def __str__(self) -> str:
+        return f"{self.row['task']} {self.row['part']}: {self.field} {self.row[self.field]:.3g}, was {self.was:.3g}"
+
+    def is_again(self, other: "Regression") -> bool:
+        """Whether another measurement of the same is worse, too."""
+        return (identity(self.row), self.field) == (identity(other.row), other.field)
+
+
 class Bar(NamedTuple):
     """What the project asks of one number of its rows, on two idle cores.
 
@@ -70,8 +91,8 @@ def identity(row: Row) -> tuple:
     return tuple(row.get(field) for field in SAME)
 
 
-def regressions(rows: list[Row], reference: list[Row], tolerance: float = TOLERANCE) -> list[str]:
-    """A line for every ratio that is worse than the reference's by more than `tolerance`.
+def regressions(rows: list[Row], reference: list[Row], tolerance: float = TOLERANCE) -> list[Regression]:
+    """Every ratio that is worse than the reference's by more than `tolerance`.
 
     Args:
       rows: new ones.
@@ -92,7 +113,7 @@ def regressions(rows: list[Row], reference: list[Row], tolerance: float = TOLERA
                 continue
             kept = new[field] / old[field] if field in HIGHER_IS_BETTER else old[field] / new[field]
             if kept < 1.0 - tolerance:
-                found.append(f"{new['task']} {new['part']}: {field} {new[field]:.3g}, was {old[field]:.3g}")
+                found.append(Regression(new, field, old[field]))
     return found
 
 
