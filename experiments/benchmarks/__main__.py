@@ -179,10 +179,10 @@ def still_worse(
 ) -> list[Regression]:
     """What is worse than in the reference, and again in other processes: a shared machine has slow minutes."""
     worse = regressions(rows, reference, a.tolerance)
-    tasks = {regression.row["task"] for regression in worse}
     if not worse:
         return []
     note("\n".join(["worse than in the last commit, so measured again:", *map(str, worse)]))
+    tasks = {regression.row["task"] for regression in worse}
     ours = a.ours or all(regression.field != "speedup" for regression in worse)
     chosen = [case for case in cases if parse_task(case.task).name in tasks]
     settings = argparse.Namespace(**{**vars(a), "ours": ours})

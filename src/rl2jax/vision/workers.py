@@ -178,7 +178,7 @@ class Workers:
         """
         self.num_games = num_workers * games_per_worker
         self.replaced = 0  # engines, since the start
-        self.last_failure = ""  # what was known of it
+        self.last_failure = ""  # why engines were last replaced
         self._games_per_worker = games_per_worker
         self._answer_s = timeout_s * PATIENCE
         self._failures = 0
