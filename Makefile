@@ -12,8 +12,8 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml experiments/install.py
-	$(PYTHON) experiments/install.py $(VENV)
+$(STAMP): pyproject.toml tools/install.py
+	$(PYTHON) tools/install.py $(VENV)
 	@touch $(STAMP)
 
 # A process per core, up to four; a file's tests stay together and share what they compiled.
@@ -28,13 +28,13 @@ test-faults: $(STAMP)
 	$(BIN)/python -m pytest -m faults -n auto --maxprocesses 4 --dist loadfile
 
 check: $(STAMP)
-	$(BIN)/ruff check src experiments examples tests docs
-	$(BIN)/ruff format --check src experiments examples tests docs
+	$(BIN)/ruff check src experiments tools examples tests docs
+	$(BIN)/ruff format --check src experiments tools examples tests docs
 	$(BIN)/mypy
 
 format: $(STAMP)
-	$(BIN)/ruff check --fix src experiments examples tests docs
-	$(BIN)/ruff format src experiments examples tests docs
+	$(BIN)/ruff check --fix src experiments tools examples tests docs
+	$(BIN)/ruff format src experiments tools examples tests docs
 
 quickstart: $(STAMP)
 	$(BIN)/python -m experiments.quickstart
@@ -106,8 +106,8 @@ examples: $(STAMP)
 
 # Builds the last commit's archives into dist/, and tries the wheel in an environment of its own, outside this tree.
 wheel: $(STAMP)
-	$(BIN)/python -m experiments.release
+	$(BIN)/python -m tools.release
 
 # The suite's core with the oldest dependencies that pyproject.toml allows, and with the newest; continues where it was.
 test-versions: $(STAMP)
-	$(BIN)/python -m experiments.versions
+	$(BIN)/python -m tools.versions

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "rl2jax"
-# Page of the reference -> its modules, in order. tests/test_docs.py wants every module on one page.
+# Page of the reference -> its modules, in order. tests/house/test_docs.py wants every module on one page.
 ROOMS: dict[str, tuple[str, ...]] = {
     "Training": ("train", "config", "seeds", "sweeps", "learner", "recipes", "types"),
     "Task distributions": (
@@ -132,7 +132,7 @@ def reference_page(room: str) -> str:
 
 def command_page() -> str:
     """The command line's options, read off the functions that are its commands."""
-    from rl2jax.cli import app
+    from rl2jax.cli.main import app
 
     lines = [
         "# Command line",

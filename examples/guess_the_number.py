@@ -25,9 +25,9 @@ from flax import struct
 import rl2jax
 from rl2jax.agents import Agent, random_agent
 from rl2jax.envs import EnvParams, EnvState, TaskDistribution, spaces
-from rl2jax.evaluate import evaluate, evaluation_key, play_tasks
-from rl2jax.train import Learner
-from rl2jax.trial import Trial
+from rl2jax.training.learner import Learner
+from rl2jax.trials.evaluate import evaluate, evaluation_key, play_tasks
+from rl2jax.trials.trial import Trial
 
 START, HIGHER, LOWER = 0, 1, 2  # observations
 GAMES = 2

@@ -26,12 +26,12 @@ import scipy.linalg
 
 import rl2jax
 from rl2jax.agents import reference_agents
-from rl2jax.evaluate import evaluation_key, play_tasks
-from rl2jax.families import make_networks
-from rl2jax.shipped import describe
-from rl2jax.tasks import parse_task
-from rl2jax.trial import Trial
-from rl2jax.tuning import tuned_or_tune
+from rl2jax.envs.names import parse_task
+from rl2jax.runs.shipped import describe
+from rl2jax.training.families import make_networks
+from rl2jax.trials.evaluate import evaluation_key, play_tasks
+from rl2jax.trials.trial import Trial
+from rl2jax.trials.tuning import tuned_or_tune
 
 PENALTIES = 10.0 ** np.arange(-7, 1)  # of the ridge; chosen on trials of their own
 RANGES = ((1, 5), (6, 10), (11, 20), (21, 40), (41, 60), (61, 80), (81, 99))  # pulls made so far, both included

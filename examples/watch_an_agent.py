@@ -18,11 +18,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import rl2jax
-from rl2jax.evaluate import evaluation_key
-from rl2jax.rollout import rollout
-from rl2jax.shipped import describe
-from rl2jax.tasks import parse_task
-from rl2jax.trial import Trial
+from rl2jax.envs.names import parse_task
+from rl2jax.runs.shipped import describe
+from rl2jax.trials.evaluate import evaluation_key
+from rl2jax.trials.rollout import rollout
+from rl2jax.trials.trial import Trial
 
 PAY, NOTHING, NOT_PULLED = "#", "o", "."
 LINES = 12  # of the first pulls, one line each

@@ -6,12 +6,13 @@ from pathlib import Path
 from rich.console import Console
 
 from experiments.messages import in_one_line
-from rl2jax import host
-from rl2jax.compare import run_contender, select_agents
-from rl2jax.config import parse_overrides
-from rl2jax.experiment import compare_with_progress, train_cell
-from rl2jax.report import format_score, write_comparison
-from rl2jax.tasks import parse_task, slug
+from rl2jax import xla
+from rl2jax.envs.names import parse_task, slug
+from rl2jax.results.compare import run_contender, select_agents
+from rl2jax.results.evaluations import compare_with_progress
+from rl2jax.results.rows import format_score, write_comparison
+from rl2jax.runs.stages import train_cell
+from rl2jax.training.config import parse_overrides
 
 NUM_TASKS = 100_000
 EVALUATION_SEED = 1
@@ -54,5 +55,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    host.prepare()
+    xla.prepare()
     main()

@@ -4,8 +4,8 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
-from rl2jax.cli import is_for_the_user
-from rl2jax.experiment import Interrupted
+from rl2jax.cli.main import is_for_the_user
+from rl2jax.runs.stages import Interrupted
 
 
 @contextlib.contextmanager

@@ -10,12 +10,13 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from rich.console import Console
 
-from rl2jax import host
-from rl2jax.experiment import Interrupted, run_cell
+from rl2jax import xla
 from rl2jax.limits import bayes_optimal_value
-from rl2jax.published import TABLES
-from rl2jax.report import format_score
-from rl2jax.sessions import read_metrics
+from rl2jax.results.evaluations import run_cell
+from rl2jax.results.published import TABLES
+from rl2jax.results.rows import format_score
+from rl2jax.runs.session import read_metrics
+from rl2jax.runs.stages import Interrupted
 
 TASK = "bandit:k=5,n=10"
 PRESET = "quick"
@@ -76,5 +77,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    host.prepare()
+    xla.prepare()
     main()

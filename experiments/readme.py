@@ -4,9 +4,18 @@ from pathlib import Path
 
 from experiments.documents import put_table
 from rl2jax.files import write_atomically
-from rl2jax.published import TABLES, agent_name
-from rl2jax.report import format_score
-from rl2jax.tables import LIMIT, PAPERS_PRESETS, Row, best_documented, read_results, short, shortcuts, trained_part
+from rl2jax.results.pages.tables import (
+    LIMIT,
+    PAPERS_PRESETS,
+    Row,
+    best_documented,
+    read_results,
+    short,
+    shortcuts,
+    trained_part,
+)
+from rl2jax.results.published import TABLES, agent_name
+from rl2jax.results.rows import format_score
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"

@@ -7,8 +7,8 @@ from rich.console import Console
 
 from experiments import readme
 from experiments.messages import in_one_line
-from rl2jax.config import PRESETS
-from rl2jax.reproduce import Plan, reproduce
+from rl2jax.results.reproduction.tables import Plan, reproduce
+from rl2jax.training.presets import PRESETS
 
 EVALUATION_SEED = 1
 

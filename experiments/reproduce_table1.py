@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from experiments.reproduce_table import main
-from rl2jax import host
+from rl2jax import xla
 
 if __name__ == "__main__":
-    host.prepare()
+    xla.prepare()
     main(1, Path(__file__).parent / "results" / "table1", num_tasks=100_000, description=__doc__)

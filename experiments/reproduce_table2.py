@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from experiments.reproduce_table import main
-from rl2jax import host
+from rl2jax import xla
 
 if __name__ == "__main__":
-    host.prepare()
+    xla.prepare()
     main(2, Path(__file__).parent / "results" / "table2", num_tasks=10_000, description=__doc__)

@@ -8,12 +8,12 @@ import jax
 from rich.console import Console
 
 from experiments.messages import in_one_line
-from rl2jax import host
-from rl2jax.config import PRESETS
-from rl2jax.published import MAZES
-from rl2jax.recipes import RECIPES
-from rl2jax.vision.episodes import ENGINES
-from rl2jax.vision.reproduce import Plan, reproduce
+from rl2jax import xla
+from rl2jax.results.mazes import ENGINES
+from rl2jax.results.published import MAZES
+from rl2jax.results.reproduction.mazes import Plan, reproduce
+from rl2jax.training.presets import PRESETS
+from rl2jax.training.recipes import RECIPES
 
 RESULTS = Path(__file__).parent / "results" / "table3"
 EVALUATION_SEED = 1
@@ -62,5 +62,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    host.prepare()
+    xla.prepare()
     main()

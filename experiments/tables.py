@@ -21,13 +21,13 @@ from experiments.candidates import __main__ as candidates
 from experiments.extrapolation import __main__ as extrapolation
 from experiments.messages import in_one_line
 from experiments.wang import __main__ as wang
-from rl2jax import host
-from rl2jax.cli_results import report
+from rl2jax import xla
+from rl2jax.cli.show import report
 from rl2jax.files import write_atomically
-from rl2jax.published import MAZES, TABLES
-from rl2jax.report import read_rows
-from rl2jax.reproduce import write_report
-from rl2jax.vision import reproduce as mazes
+from rl2jax.results.published import MAZES, TABLES
+from rl2jax.results.reproduction import mazes as mazes
+from rl2jax.results.reproduction.tables import write_report
+from rl2jax.results.rows import read_rows
 
 MADE_OF_ROWS = (".md", ".tex", ".csv", ".html", ".png", ".svg")
 _COMMIT = re.compile(r"(Made by <code>rl2jax report</code> [^,<]*, commit )[0-9a-z]+\+?")
@@ -100,5 +100,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    host.prepare()
+    xla.prepare()
     main()

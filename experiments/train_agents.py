@@ -8,16 +8,19 @@ from rich.console import Console
 from experiments import readme
 from experiments.messages import in_one_line
 from experiments.readme import RESULTS
-from rl2jax import host, shipped, tables
-from rl2jax.compare import command_line, run_contender, select_agents
-from rl2jax.envs.base import require
-from rl2jax.experiment import compare_with_progress, train_recipe
-from rl2jax.published import TABLES
-from rl2jax.recipes import RECIPES, TEACHERS, takes_most_likely
-from rl2jax.report import format_score, read_rows, write_comparison
-from rl2jax.reproduce import write_report
-from rl2jax.runs import Run, load_state, parameters_digest
-from rl2jax.tasks import parse_task, slug
+from rl2jax import xla
+from rl2jax.envs.names import parse_task, slug
+from rl2jax.results.compare import command_line, run_contender, select_agents
+from rl2jax.results.evaluations import compare_with_progress
+from rl2jax.results.pages import tables
+from rl2jax.results.published import TABLES
+from rl2jax.results.reproduction.tables import write_report
+from rl2jax.results.rows import format_score, read_rows, write_comparison
+from rl2jax.runs import shipped
+from rl2jax.runs.run import Run, load_state, parameters_digest
+from rl2jax.runs.stages import train_recipe
+from rl2jax.settings import require
+from rl2jax.training.recipes import RECIPES, TEACHERS, takes_most_likely
 
 EVALUATION_SEED = 1
 CELLS = [task for table in TABLES.values() for task in table.scores]
@@ -83,5 +86,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    host.prepare()
+    xla.prepare()
     main()

@@ -14,16 +14,17 @@ from rich.console import Console
 from experiments.documents import put_table
 from experiments.messages import in_one_line
 from experiments.readme import RESULTS, ROOT
-from rl2jax import host
-from rl2jax.compare import Contender, run_contender, select_agents, shipped_contender
-from rl2jax.envs.base import require
-from rl2jax.experiment import compare_with_progress, train_recipe
+from rl2jax import xla
+from rl2jax.envs.names import Task, parse_task, slug
 from rl2jax.files import write_atomically
-from rl2jax.published import TABLES
-from rl2jax.recipes import RECIPES, TEACHERS, takes_most_likely
-from rl2jax.report import read_rows, read_tests, write_comparison
-from rl2jax.stats import PairTest
-from rl2jax.tasks import Task, parse_task, slug
+from rl2jax.results.compare import Contender, run_contender, select_agents, shipped_contender
+from rl2jax.results.evaluations import compare_with_progress
+from rl2jax.results.published import TABLES
+from rl2jax.results.rows import read_rows, read_tests, write_comparison
+from rl2jax.results.stats import PairTest
+from rl2jax.runs.stages import train_recipe
+from rl2jax.settings import require
+from rl2jax.training.recipes import RECIPES, TEACHERS, takes_most_likely
 
 NUM_TASKS = 100_000
 EVALUATION_SEED = 2  # the tasks of seed 1 are those of the tables
@@ -152,5 +153,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    host.prepare()
+    xla.prepare()
     main()

@@ -1,4 +1,4 @@
-"""What tests/test_devices.py lets a process with eight devices do, in one go; writes what it saw to a folder.
+"""What tests/ground/test_devices.py lets a process with eight devices do, in one go; writes what it saw to a folder.
 
     python tests/eight_devices.py FOLDER
 
@@ -16,13 +16,13 @@ import jax
 import numpy as np
 from helpers import SMALL_ENV, SMALL_PPO, SMALL_TRPO, continue_to, host_leaves, train_arguments
 
-from rl2jax import networks
-from rl2jax.cli import main
+from rl2jax.cli.main import main
 from rl2jax.devices import make_mesh
-from rl2jax.runs import open_run
-from rl2jax.seeds import SeedLearner, train_seeds
-from rl2jax.sweeps import train_sweep
-from rl2jax.train import Learner, train_chunk
+from rl2jax.networks import base as networks
+from rl2jax.runs.run import open_run
+from rl2jax.training.learner import Learner, train_chunk
+from rl2jax.training.seeds import SeedLearner, train_seeds
+from rl2jax.training.sweeps import train_sweep
 
 COLLECTIVE = re.compile(r" (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(-start)?\(")
 

@@ -5,9 +5,9 @@ import hashlib
 import jax
 import numpy as np
 
-from rl2jax.config import TrainConfig
 from rl2jax.envs import BernoulliBandit
 from rl2jax.files import sealed, unsealed
+from rl2jax.training.config import TrainConfig
 
 
 def random_params(networks, seed, scale=0.6):
@@ -17,8 +17,8 @@ def random_params(networks, seed, scale=0.6):
     return jax.tree.map(lambda x: rng.normal(0, scale, x.shape).astype(np.float32), shapes)
 
 
-# A tiny training that several processes of tests/test_devices.py run: 48 trials of 7 and of 4 steps; with 9 trials in
-# a minibatch of PPO, which eight devices cannot share evenly.
+# A tiny training that several processes of tests/ground/test_devices.py run: 48 trials of 7 and of 4 steps; with 9
+# trials in a minibatch of PPO, which eight devices cannot share evenly.
 SMALL_ENV = BernoulliBandit(num_arms=3)
 SMALL_TRPO = TrainConfig(
     algorithm="trpo",

@@ -13,8 +13,8 @@ import jax
 import matplotlib.figure
 
 import rl2jax
-from rl2jax.figures import LIGHT
 from rl2jax.files import write_atomically
+from rl2jax.results.pages.figures import LIGHT
 
 FOLDER = Path(__file__).parent
 SEED = 0

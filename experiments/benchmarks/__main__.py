@@ -18,15 +18,16 @@ from experiments.benchmarks.parts import DEFAULT, FIRST_ORDER, ITERATIONS, NATUR
 from experiments.benchmarks.reports import TOLERANCE, Regression, Row, against_bars, regressions, roofline, to_markdown
 from experiments.benchmarks.timing import Sample, note, run_child
 from experiments.documents import put_table
-from rl2jax.config import TrainConfig
-from rl2jax.cost import phase_costs, total
-from rl2jax.envs.base import require
+from rl2jax.envs.names import parse_task
 from rl2jax.files import git_commit, write_atomically
-from rl2jax.host import ONE_THREAD
-from rl2jax.report import read_rows, write_rows
-from rl2jax.sgd import num_minibatches
-from rl2jax.tasks import parse_task
-from rl2jax.train import Learner
+from rl2jax.results.rows import read_rows, write_rows
+from rl2jax.settings import require
+from rl2jax.slow_rl.sgd import num_minibatches
+from rl2jax.training.config import TrainConfig
+from rl2jax.training.cost import phase_costs, total
+from rl2jax.training.learner import Learner
+from rl2jax.training.presets import preset_for
+from rl2jax.xla import ONE_THREAD
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "experiments" / "results" / "benchmarks"
@@ -123,7 +124,7 @@ def choose_threads(learner: Learner) -> dict[int, float]:
 def torch_rows(case: Case, changes: dict[str, Any], ours: Row) -> list[Row]:
     """The iteration of one of our rows in PyTorch, with each number of `THREADS`; where it is long, with the better."""
     task = parse_task(case.task)
-    learner = Learner(task.env, task.preset("paper").replace(**changes, **ITERATIONS[ours["part"]]))
+    learner = Learner(task.env, preset_for(task, "paper").replace(**changes, **ITERATIONS[ours["part"]]))
     kind = "natural-gradient" if learner.config.algorithm == "trpo" else "first-order"
     steps = learner.num_trials * learner.trial.num_steps
     cost = total(list(phase_costs(learner).values()))
@@ -147,7 +148,7 @@ def torch_rows(case: Case, changes: dict[str, Any], ours: Row) -> list[Row]:
 def python_row(case: Case, changes: dict[str, Any], ours: Row, network: str) -> Row:
     """Rollouts one step at a time, with the network in NumPy or in PyTorch."""
     task = parse_task(case.task)
-    units = task.preset("paper").replace(**changes).gru_units
+    units = preset_for(task, "paper").replace(**changes).gru_units
     settings = {"num_arms": task.env.action_space(None).n, "num_pulls": task.num_episodes, "units": units}
     variables = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     row = run_child("python_loop", settings | {"network": network}, variables)

@@ -1,4 +1,4 @@
-"""How many trials are best unrolled side by side, the others after them in lanes (`rl2jax.unroll`)."""
+"""How many trials are best unrolled side by side, the others after them in lanes (`rl2jax.networks.unroll`)."""
 
 import argparse
 from collections.abc import Callable
@@ -11,14 +11,15 @@ import jax
 from experiments.benchmarks.parts import FISHER_PRODUCTS, against_floor, fisher_products, policy_batch, policy_gradient
 from experiments.benchmarks.timing import interleave
 from experiments.messages import in_one_line
-from rl2jax import host
-from rl2jax.config import preset
-from rl2jax.cost import fisher_cost, measure_peak, phase_costs
-from rl2jax.envs.base import require
-from rl2jax.learner import make_collect, values_over_trials
-from rl2jax.networks import PolicyAndBaseline
-from rl2jax.tasks import parse_task
-from rl2jax.train import Learner
+from rl2jax import xla
+from rl2jax.envs.names import parse_task
+from rl2jax.networks.base import PolicyAndBaseline
+from rl2jax.settings import require
+from rl2jax.training.cost import fisher_cost, measure_peak, phase_costs
+from rl2jax.training.learner import Learner
+from rl2jax.training.presets import preset
+from rl2jax.training.update import values_over_trials
+from rl2jax.trials.collect import make_collect
 
 PARTS = ("values", "gradient", f"{FISHER_PRODUCTS} Fisher products")
 
@@ -102,5 +103,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    host.prepare()
+    xla.prepare()
     main()

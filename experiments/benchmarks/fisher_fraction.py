@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rl2jax import host
-from rl2jax.learner import make_collect, make_update
-from rl2jax.tasks import parse_task
-from rl2jax.train import Learner, train_chunk
+from rl2jax import xla
+from rl2jax.envs.names import parse_task
+from rl2jax.training.learner import Learner, train_chunk
+from rl2jax.training.presets import preset_for
+from rl2jax.training.update import make_update
+from rl2jax.trials.collect import make_collect
 from rl2jax.types import PyTree
 
 FRACTIONS = (1.0, 0.5, 0.2, 0.1, 0.05)
@@ -31,7 +33,7 @@ def steps_by_fraction(task_name: str, iterations: int, batches: int, **changes) 
       **changes: to the paper's preset.
     """
     task = parse_task(task_name)
-    config = task.preset("paper").replace(iterations=iterations, **changes)
+    config = preset_for(task, "paper").replace(iterations=iterations, **changes)
     learner = Learner(task.env, config)
     state, _ = train_chunk(learner, learner.init(jax.random.key(0)), iterations)
     collect = jax.jit(make_collect(learner.trial, learner.agent_of, learner.num_trials))
@@ -69,5 +71,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    host.prepare()
+    xla.prepare()
     main()

@@ -27,9 +27,9 @@ from experiments.benchmarks.__main__ import (
 from experiments.benchmarks.parts import FIRST_ORDER, ITERATIONS, NATURAL, against_floor, paper_learner
 from experiments.benchmarks.timing import Contestant, Sample, note
 from experiments.messages import in_one_line
-from rl2jax.cost import Cost, phase_costs, total
-from rl2jax.envs.base import require
-from rl2jax.report import write_rows
+from rl2jax.results.rows import write_rows
+from rl2jax.settings import require
+from rl2jax.training.cost import Cost, phase_costs, total
 
 Row = dict[str, Any]
 

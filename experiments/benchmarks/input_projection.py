@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rl2jax import host
-from rl2jax.products import product
-from rl2jax.recurrent import CellWeights, gru_step
+from rl2jax import xla
+from rl2jax.networks.cells import CellWeights, gru_step
+from rl2jax.networks.products import product
 
 EXTRA = 3  # inputs that are no index: observation, reward and termination
 Projection = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -130,5 +130,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    host.prepare()
+    xla.prepare()
     main()

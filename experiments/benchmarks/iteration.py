@@ -7,8 +7,8 @@ import jax
 
 from experiments.benchmarks.parts import paper_learner
 from experiments.benchmarks.timing import answer_parent, take_turns
-from rl2jax import host
-from rl2jax.cost import measure_peak
+from rl2jax import xla
+from rl2jax.training.cost import measure_peak
 
 
 def main(settings: dict[str, Any]) -> None:
@@ -17,7 +17,7 @@ def main(settings: dict[str, Any]) -> None:
     Args:
       settings: "task", "changes" to the paper's config, "devices" that share the trials.
     """
-    host.prepare()
+    xla.prepare()
     learner = paper_learner(settings["task"], settings["changes"], settings["devices"])
     state = learner.init(jax.random.key(0))
     step = jax.jit(learner.train_step).lower(state).compile()

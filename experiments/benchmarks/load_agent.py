@@ -17,9 +17,9 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
     import jax
 
     import rl2jax
-    from rl2jax.evaluate import evaluate, evaluation_key
-    from rl2jax.tasks import parse_task
-    from rl2jax.trial import Trial
+    from rl2jax.envs.names import parse_task
+    from rl2jax.trials.evaluate import evaluate, evaluation_key
+    from rl2jax.trials.trial import Trial
 
     agent = rl2jax.load_agent(settings["name"], settings["recipe"])
     task = parse_task(settings["task"])

@@ -13,9 +13,9 @@ from experiments.benchmarks.__main__ import RESULTS, machine, write_report
 from experiments.benchmarks.reports import Row
 from experiments.benchmarks.timing import note, run_child
 from experiments.messages import in_one_line
-from rl2jax.envs.base import require
-from rl2jax.report import write_rows
-from rl2jax.shipped import RECIPES, ShippedAgent, list_agents
+from rl2jax.results.rows import write_rows
+from rl2jax.runs.shipped import RECIPES, ShippedAgent, list_agents
+from rl2jax.settings import require
 
 NUM_TRIALS = 1000
 UNCACHED = {"JAX_ENABLE_COMPILATION_CACHE": "false"}

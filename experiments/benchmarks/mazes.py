@@ -22,18 +22,19 @@ from experiments.benchmarks.__main__ import RESULTS, machine
 from experiments.benchmarks.reports import Row
 from experiments.benchmarks.timing import note
 from experiments.messages import in_one_line
-from rl2jax import host
+from rl2jax import xla
 from rl2jax.agents.random import random_agent
-from rl2jax.cost import matmul_peak
-from rl2jax.envs.base import require
+from rl2jax.engines.vizdoom.mazes import VizdoomMazes
+from rl2jax.envs.names import Task, parse_task
 from rl2jax.files import write_atomically
-from rl2jax.learner import make_collect
-from rl2jax.report import read_rows, write_rows
-from rl2jax.rollout import rollout
-from rl2jax.tasks import Task, parse_task
-from rl2jax.train import Learner
-from rl2jax.trial import Trial
-from rl2jax.vision.vizdoom import VizdoomMazes
+from rl2jax.results.rows import read_rows, write_rows
+from rl2jax.settings import require
+from rl2jax.training.cost import matmul_peak
+from rl2jax.training.learner import Learner
+from rl2jax.training.presets import preset_for
+from rl2jax.trials.collect import make_collect
+from rl2jax.trials.rollout import rollout
+from rl2jax.trials.trial import Trial
 
 TASK = "maze:size=5"
 NAME = "mazes"  # of the rows' file
@@ -247,12 +248,12 @@ def main(arguments: list[str] | None = None) -> None:
     with in_one_line():
         a = parse_arguments(arguments)
         load = os.getloadavg()[0]
-        host.prepare()
+        xla.prepare()
         task = parse_task(TASK)
         rows: list[dict[str, Any]] = random_rows(task, a.trials, a.games, a.rounds)
         write(a.results, described(rows, load))  # in case training fails
         if a.iterations:
-            learner = Learner(task.env, task.preset("cpu"))
+            learner = Learner(task.env, preset_for(task, "cpu"))
             rows.append({"task": task.name, **training_row(learner, "cpu", a.iterations)})
             write(a.results, described(rows, load))
         print((a.results / f"{NAME}.md").read_text(), end="")

@@ -11,22 +11,33 @@ import jax
 import jax.numpy as jnp
 
 from experiments.benchmarks.timing import Sample, answer_parent, interleave, note, peak_memory
-from rl2jax import host
-from rl2jax.advantages import standardise
+from rl2jax import xla
 from rl2jax.agents.random import random_agent
-from rl2jax.config import TrainConfig
-from rl2jax.cost import Cost, Peak, environment_cost, fisher_cost, floor_seconds, measure_peak, phase_costs, total
 from rl2jax.devices import TRIALS, choose_mesh
-from rl2jax.learner import BaselineBatch, fit_baseline, make_collect, make_optimisers, values_over_trials
-from rl2jax.moments import masked_mean
-from rl2jax.networks import Networks
-from rl2jax.policy_step import PolicyBatch, surrogate_loss
-from rl2jax.rollout import rollout
-from rl2jax.tasks import parse_task
-from rl2jax.train import Learner
-from rl2jax.trpo import conjugate_gradient, fisher_vector_product
+from rl2jax.envs.names import parse_task
+from rl2jax.networks.base import Networks
+from rl2jax.networks.unroll import unroll_trials
+from rl2jax.slow_rl.advantages import standardise
+from rl2jax.slow_rl.moments import masked_mean
+from rl2jax.slow_rl.trpo import conjugate_gradient, fisher_vector_product
+from rl2jax.training.config import TrainConfig
+from rl2jax.training.cost import (
+    Cost,
+    Peak,
+    environment_cost,
+    fisher_cost,
+    floor_seconds,
+    measure_peak,
+    phase_costs,
+    total,
+)
+from rl2jax.training.learner import Learner
+from rl2jax.training.policy_step import PolicyBatch, surrogate_loss
+from rl2jax.training.presets import preset_for
+from rl2jax.training.update import BaselineBatch, fit_baseline, make_optimisers, values_over_trials
+from rl2jax.trials.collect import make_collect
+from rl2jax.trials.rollout import rollout
 from rl2jax.types import TRIALS_AXIS, PyTree, Trajectory
-from rl2jax.unroll import unroll_trials
 
 FISHER_PRODUCTS = 2  # in the timed part; an iteration has `cg_iters`
 DEFAULT = TrainConfig().matmul_precision  # rows of another one say so
@@ -224,7 +235,7 @@ def measure_parts(learner: Learner) -> list[Row]:
 def paper_learner(name: str, changes: dict[str, Any], devices: int = 1) -> Learner:
     """The learner of a task by the paper's settings, with changes, its trials shared by as many devices."""
     task = parse_task(name)
-    config = task.preset("paper").replace(**changes)
+    config = preset_for(task, "paper").replace(**changes)
     learner = Learner(task.env, config)
     mesh = choose_mesh(learner.num_trials, TRIALS, devices)
     return learner if mesh is None else Learner(task.env, config, mesh=mesh)
@@ -252,7 +263,7 @@ def main(settings: dict[str, Any]) -> list[Row]:
         "devices" that share the trials: of several, iteration and rollout are measured, not the other parts;
         "long_samples" of an iteration that takes long.
     """
-    host.prepare()
+    xla.prepare()
     learner = paper_learner(settings["task"], settings["changes"], settings["devices"])
     config, mesh = learner.config, learner.mesh
     name_of_task = parse_task(settings["task"]).name

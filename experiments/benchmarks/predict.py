@@ -6,10 +6,11 @@ And what the model says of an iteration that was measured.
 import argparse
 
 from experiments.benchmarks.parts import ITERATIONS, Row
-from rl2jax.cost import Peak, iteration_seconds, phase_costs, sequential_steps, total
-from rl2jax.published import TABLES
-from rl2jax.tasks import parse_task
-from rl2jax.train import Learner
+from rl2jax.envs.names import parse_task
+from rl2jax.results.published import TABLES
+from rl2jax.training.cost import Peak, iteration_seconds, phase_costs, sequential_steps, total
+from rl2jax.training.learner import Learner
+from rl2jax.training.presets import preset_for
 
 
 def prediction(number: int, preset: str, peak: Peak, devices: int, step_seconds: float) -> str:
@@ -18,7 +19,7 @@ def prediction(number: int, preset: str, peak: Peak, devices: int, step_seconds:
     minutes = []
     for name in TABLES[number].scores:
         task = parse_task(name)
-        learner = Learner(task.env, task.preset(preset))
+        learner = Learner(task.env, preset_for(task, preset))
         seconds = iteration_seconds(learner, peak, devices, step_seconds)
         iterations = learner.config.iterations
         minutes.append(seconds * iterations / 60)
@@ -38,7 +39,7 @@ def predicted_seconds(row: Row) -> float:
     """
     task = parse_task(row["task"])
     sizes = {name: row[name] for name in ("batch_size", "gru_units")}
-    config = task.preset("paper").replace(**sizes, **ITERATIONS[row["part"]])
+    config = preset_for(task, "paper").replace(**sizes, **ITERATIONS[row["part"]])
     peak = Peak(row["peak_operations_per_second"], row["peak_bytes_per_second"])
     return iteration_seconds(Learner(task.env, config), peak)
 

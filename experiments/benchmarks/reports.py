@@ -7,8 +7,8 @@ import matplotlib.figure
 
 from experiments.benchmarks.parts import ITERATIONS
 from experiments.benchmarks.predict import predicted_seconds
-from rl2jax.published import PAPERS_BATCH
-from rl2jax.tables import readable_tasks
+from rl2jax.results.pages.tables import readable_tasks
+from rl2jax.results.published import PAPERS_BATCH
 
 Row = dict[str, Any]
 

@@ -202,7 +202,7 @@ class Loop:
 
 
 def peak(rounded: bool, size: int = 1024, megabytes: int = 128) -> tuple[float, float]:
-    """(FLOP/s in a matrix product, byte/s in a copy) of PyTorch, as `rl2jax.cost.measure_peak` measures JAX's."""
+    """(FLOP/s in a matrix product, byte/s in a copy) of PyTorch, as `cost.measure_peak` measures JAX's."""
     a = torch.ones(size, size, dtype=torch.bfloat16 if rounded else torch.float32)
     x = torch.ones(megabytes * 250_000)
 

@@ -13,14 +13,14 @@ from experiments.candidates.reports import read_results, to_markdown
 from experiments.candidates.study import Study, find_row, make_row, plan
 from experiments.documents import put_table
 from experiments.messages import in_one_line
-from rl2jax import host
-from rl2jax.config import parse_overrides
-from rl2jax.cost import iteration_seconds, measure_peak
-from rl2jax.envs.base import require
+from rl2jax import xla
+from rl2jax.envs.names import parse_task
 from rl2jax.files import write_atomically
-from rl2jax.reproduce import duration
-from rl2jax.tasks import parse_task
-from rl2jax.train import Learner
+from rl2jax.results.reproduction.tables import duration
+from rl2jax.settings import require
+from rl2jax.training.config import parse_overrides
+from rl2jax.training.cost import iteration_seconds, measure_peak
+from rl2jax.training.learner import Learner
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "experiments" / "results" / "candidates"
@@ -129,5 +129,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    host.prepare()
+    xla.prepare()
     main()

@@ -6,10 +6,11 @@ The base is the preset `cpu` of the task. A candidate is added here and nowhere 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from rl2jax.config import TrainConfig
-from rl2jax.envs.base import require
-from rl2jax.recipes import TEACHERS, Stage
-from rl2jax.tasks import Task
+from rl2jax.envs.names import Task
+from rl2jax.settings import require
+from rl2jax.training.config import TrainConfig
+from rl2jax.training.presets import preset_for
+from rl2jax.training.recipes import TEACHERS, Stage
 
 PRESET = "cpu"
 _NONE: Mapping[str, Any] = {}
@@ -63,7 +64,7 @@ class Part(NamedTuple):
 
 def base_config(task: Task, overrides: Mapping[str, Any]) -> TrainConfig:
     """The base: the preset, with fields that are to differ for all candidates."""
-    return task.preset(PRESET).replace(**overrides)
+    return preset_for(task, PRESET).replace(**overrides)
 
 
 def parts_of(candidate: Candidate, task: Task, overrides: Mapping[str, Any] = _NONE) -> list[Part]:

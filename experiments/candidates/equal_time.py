@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import jax
 
-from rl2jax.config import TrainConfig
-from rl2jax.envs.base import require
-from rl2jax.train import Learner, train_chunk
+from rl2jax.settings import require
+from rl2jax.training.config import TrainConfig
+from rl2jax.training.learner import Learner, train_chunk
 
 ROUNDS = 5
 # Settings that enter the program of an iteration as numbers only, or not at all: it takes as long whatever they are.

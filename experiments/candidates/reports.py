@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.stats
 
-from rl2jax.config import TrainConfig
-from rl2jax.envs.base import require
-from rl2jax.report import read_rows
-from rl2jax.stats import SIGNIFICANCE, holm
+from rl2jax.results.rows import read_rows
+from rl2jax.results.stats import SIGNIFICANCE, holm
+from rl2jax.settings import require
+from rl2jax.training.config import TrainConfig
 
 Row = dict[str, Any]
 

@@ -10,19 +10,21 @@ from rich.console import Console
 from experiments.candidates.catalogue import PRESET, TEACHING, Candidate, Part, base_config, differences, parts_of
 from experiments.candidates.equal_time import iterations_for, median, takes_as_long, time_ratios
 from experiments.candidates.reports import NUM_BLOCKS, Row, block_means, require_alike, row_files
-from rl2jax.compare import run_contender
-from rl2jax.config import TrainConfig
-from rl2jax.envs.base import require
-from rl2jax.evaluate import evaluate, evaluation_key
-from rl2jax.experiment import progress_bar, train_stage
+from rl2jax.envs.names import Task, slug
 from rl2jax.files import git_commit
-from rl2jax.recipes import Stage
-from rl2jax.report import evaluation_row, read_rows, write_rows
-from rl2jax.runs import Run
-from rl2jax.sessions import read_metrics
-from rl2jax.tasks import Task, slug
-from rl2jax.train import Learner, NonFiniteError
-from rl2jax.tuning import teacher_of
+from rl2jax.results.compare import run_contender
+from rl2jax.results.rows import evaluation_row, read_rows, write_rows
+from rl2jax.runs.progress import progress_bar
+from rl2jax.runs.run import Run
+from rl2jax.runs.session import read_metrics
+from rl2jax.runs.stages import train_stage
+from rl2jax.settings import require
+from rl2jax.training.config import TrainConfig
+from rl2jax.training.learner import Learner
+from rl2jax.training.loop import NonFiniteError
+from rl2jax.training.recipes import Stage
+from rl2jax.training.teacher import teacher_of
+from rl2jax.trials.evaluate import evaluate, evaluation_key
 
 
 class Planned(NamedTuple):

@@ -16,12 +16,12 @@ from experiments.extrapolation.study import (
     trained_agents,
 )
 from experiments.messages import in_one_line
-from rl2jax import host
-from rl2jax.envs.base import require
-from rl2jax.experiment import progress_bar
+from rl2jax import xla
 from rl2jax.files import write_atomically
-from rl2jax.shipped import RECIPES
-from rl2jax.tables import read_results
+from rl2jax.results.pages.tables import read_results
+from rl2jax.runs.progress import progress_bar
+from rl2jax.runs.shipped import RECIPES
+from rl2jax.settings import require
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "extrapolation"
 FEWEST_STEPS = 100
@@ -86,5 +86,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    host.prepare()
+    xla.prepare()
     main()

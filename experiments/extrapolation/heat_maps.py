@@ -12,8 +12,8 @@ from matplotlib.patheffects import withStroke
 
 from experiments.extrapolation.shares import Row, Share, best_reference, by_task, shares
 from rl2jax.envs import BernoulliBandit
-from rl2jax.tables import Cell, score_text
-from rl2jax.tasks import Task, parse_task
+from rl2jax.envs.names import Task, parse_task
+from rl2jax.results.pages.tables import Cell, score_text
 
 TITLES = {"bandit": "Bandits", "arms": "Bandits, other numbers of arms", "mdp": "Tabular MDPs"}
 _COLOURS = "cividis"  # its lightness grows throughout: the same order in shades of grey

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.extrapolation.shares import Row, best_reference, name_of
-from rl2jax.compare import (
+from rl2jax.envs import BernoulliBandit, TabularMDP, TaskDistribution
+from rl2jax.envs.names import Task, parse_task, slug
+from rl2jax.results.compare import (
     Comparison,
     Contender,
     compare,
@@ -16,13 +18,11 @@ from rl2jax.compare import (
     run_contender,
     shipped_contender,
 )
-from rl2jax.envs import BernoulliBandit, TabularMDP, TaskDistribution
-from rl2jax.envs.base import require
-from rl2jax.report import read_rows, write_rows
-from rl2jax.runs import Run, open_run
-from rl2jax.shipped import UnfitError, list_agents
-from rl2jax.tasks import Task, parse_task, slug
-from rl2jax.tuning import tuned_or_tune
+from rl2jax.results.rows import read_rows, write_rows
+from rl2jax.runs.run import Run, open_run
+from rl2jax.runs.shipped import UnfitError, list_agents
+from rl2jax.settings import require
+from rl2jax.trials.tuning import tuned_or_tune
 
 BANDIT_EPISODES = (5, 10, 20, 50, 100, 200, 500, 1000)
 PAPER_EPISODES = (10, 100, 500)  # for which reference agents are tuned

@@ -9,11 +9,11 @@ from rich.console import Console
 from experiments.messages import in_one_line
 from experiments.wang import bandits, dependent, harlow, informative, navigation, restless, two_step
 from experiments.wang.study import PRESETS, Plan, Row, Study, is_complete, rows_of
-from rl2jax import host
-from rl2jax.figures import LIGHT
+from rl2jax import xla
 from rl2jax.files import write_atomically
-from rl2jax.page import PAGE, document, figure_element, provenance, svg
-from rl2jax.report import read_rows
+from rl2jax.results.pages.figures import LIGHT
+from rl2jax.results.pages.page import PAGE, document, figure_element, provenance, svg
+from rl2jax.results.rows import read_rows
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "wang"
 EVALUATION_SEED = 1
@@ -68,5 +68,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    host.prepare()
+    xla.prepare()
     main()

@@ -6,10 +6,10 @@ import matplotlib.figure
 
 from experiments.wang.draw import TRAINED, display, lines
 from experiments.wang.study import Claim, Reference, Row, Study, interval, mean_and_error, pooled, rows_with
-from rl2jax.analyses.regret import cumulative_regret
-from rl2jax.evaluate import Played
-from rl2jax.figures import Theme
-from rl2jax.tasks import Task
+from rl2jax.envs.names import Task
+from rl2jax.results.pages.figures import Theme
+from rl2jax.trials.behaviour.regret import cumulative_regret
+from rl2jax.trials.evaluate import Played
 
 TASK = "bandit:k=2,n=100"
 

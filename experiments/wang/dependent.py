@@ -7,7 +7,7 @@ from experiments.wang.bandits import TASK as INDEPENDENT
 from experiments.wang.bandits import measure_regret
 from experiments.wang.draw import TRAINED, display, matrix
 from experiments.wang.study import Claim, Reference, Row, Study, interval, rows_with
-from rl2jax.figures import Theme
+from rl2jax.results.pages.figures import Theme
 
 NAMES = {
     INDEPENDENT: "independent",

@@ -3,7 +3,7 @@
 import matplotlib.figure
 import numpy as np
 
-from rl2jax.figures import Theme, add_legend, new_figure
+from rl2jax.results.pages.figures import Theme, add_legend, new_figure
 
 TRAINED = "rl2"
 _MARKED = 10  # points, at most, that are worth a mark each

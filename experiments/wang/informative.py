@@ -6,10 +6,10 @@ import matplotlib.figure
 
 from experiments.wang.draw import TRAINED, lines
 from experiments.wang.study import Claim, Reference, Row, Study, mean_and_error, rows_with
-from rl2jax.analyses.regret import informative_pulls
-from rl2jax.evaluate import Played
-from rl2jax.figures import Theme
-from rl2jax.tasks import Task
+from rl2jax.envs.names import Task
+from rl2jax.results.pages.figures import Theme
+from rl2jax.trials.behaviour.regret import informative_pulls
+from rl2jax.trials.evaluate import Played
 
 TASK = "informative:k=10,t=5"
 

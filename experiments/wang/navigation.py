@@ -7,10 +7,10 @@ import numpy as np
 
 from experiments.wang.draw import TRAINED, lines
 from experiments.wang.study import Claim, Reference, Row, Study, mean_and_error, rows_with
-from rl2jax.analyses.learning import steps_to_goal
-from rl2jax.evaluate import Played
-from rl2jax.figures import Theme
-from rl2jax.tasks import Task
+from rl2jax.envs.names import Task
+from rl2jax.results.pages.figures import Theme
+from rl2jax.trials.behaviour.learning import steps_to_goal
+from rl2jax.trials.evaluate import Played
 
 MAZE, FIELD = "grid:size=7,t=200", "grid:open=1,size=7,t=200"
 _VISITS = 6

@@ -7,11 +7,11 @@ import numpy as np
 
 from experiments.wang.draw import TRAINED, bars
 from experiments.wang.study import Claim, Reference, Row, Study, mean_and_error, rows_with
-from rl2jax.analyses.regret import cumulative_regret
-from rl2jax.analyses.rescorla_wagner import fit_rescorla_wagner
-from rl2jax.evaluate import Played
-from rl2jax.figures import Theme
-from rl2jax.tasks import Task
+from rl2jax.envs.names import Task
+from rl2jax.results.pages.figures import Theme
+from rl2jax.trials.behaviour.regret import cumulative_regret
+from rl2jax.trials.behaviour.rescorla_wagner import fit_rescorla_wagner
+from rl2jax.trials.evaluate import Played
 
 TASK = "restless:t=100,low=2,high=20"
 _BLOCK_TRIALS = 100  # that one learner is fitted to

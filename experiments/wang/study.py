@@ -12,16 +12,16 @@ from rich.console import Console
 
 from experiments.wang.draw import TRAINED
 from rl2jax.agents import ReferenceAgent
-from rl2jax.compare import known_agents
-from rl2jax.evaluate import Played, evaluation_key, play_tasks
-from rl2jax.experiment import train_cell
-from rl2jax.figures import Theme
+from rl2jax.envs.names import Task, parse_task, slug
 from rl2jax.files import git_commit
-from rl2jax.report import read_rows, write_rows
-from rl2jax.runs import Run, trained_agent
-from rl2jax.tasks import Task, parse_task, slug
-from rl2jax.trial import Trial
-from rl2jax.tuning import tuned_or_tune
+from rl2jax.results.compare import known_agents
+from rl2jax.results.pages.figures import Theme
+from rl2jax.results.rows import read_rows, write_rows
+from rl2jax.runs.run import Run, trained_agent
+from rl2jax.runs.stages import train_cell
+from rl2jax.trials.evaluate import Played, evaluation_key, play_tasks
+from rl2jax.trials.trial import Trial
+from rl2jax.trials.tuning import tuned_or_tune
 
 Row = dict[str, Any]
 # Preset "cpu" is `wang` with what makes it learn in fewer steps, found by trying on two independent arms: the mean

@@ -7,10 +7,16 @@ import numpy as np
 
 from experiments.wang.draw import TRAINED, bars
 from experiments.wang.study import Claim, Reference, Row, Study, mean_and_error, rows_with
-from rl2jax.analyses.two_step import OUTCOMES, decisions_of, lagged_regression, stay_probabilities, stay_regression
-from rl2jax.evaluate import Played
-from rl2jax.figures import Theme
-from rl2jax.tasks import Task
+from rl2jax.envs.names import Task
+from rl2jax.results.pages.figures import Theme
+from rl2jax.trials.behaviour.two_step import (
+    OUTCOMES,
+    decisions_of,
+    lagged_regression,
+    stay_probabilities,
+    stay_regression,
+)
+from rl2jax.trials.evaluate import Played
 
 FIXED, SWITCHING = "two-step:trials=100,common=75,switch=0", "two-step:trials=100,common=80,switch=25"
 

@@ -32,7 +32,7 @@ def git_commit() -> str | None:
 
     try:
         return git("rev-parse", "--short=12", "HEAD") + (
-            "+" if git("status", "--porcelain", "--", ".", ":(exclude)trained") else ""
+            "+" if git("status", "--porcelain", "--", ".", ":(exclude)runs/trained") else ""
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -22,7 +22,7 @@ def main():
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(touched)
-    from rl2jax.cli import main as command
+    from rl2jax.cli.main import main as command
 
     try:
         command(sys.argv[3:])

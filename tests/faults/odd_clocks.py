@@ -30,9 +30,9 @@ if __name__ == "__main__":
     import rich.console
 
     rich.console.monotonic = monotonic  # before ours is made
-    import rl2jax.cli
-    import rl2jax.sessions
+    import rl2jax.cli.main
+    import rl2jax.runs.session
 
-    for module in (rl2jax.sessions, sys.modules["rl2jax.train"]):
+    for module in (rl2jax.runs.session, sys.modules["rl2jax.train"]):
         module.time = SimpleNamespace(monotonic=monotonic, perf_counter=perf_counter)
-    rl2jax.cli.main(sys.argv[2:])
+    rl2jax.cli.main.main(sys.argv[2:])

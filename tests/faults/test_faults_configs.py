@@ -19,11 +19,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from rl2jax.agents import Agent
-from rl2jax.config import TrainConfig, field_names
-from rl2jax.learner import init_train_state
-from rl2jax.tasks import parse_task
-from rl2jax.train import Learner, train
-from rl2jax.tuning import teacher_of
+from rl2jax.envs.names import parse_task
+from rl2jax.training.config import TrainConfig, field_names
+from rl2jax.training.learner import Learner
+from rl2jax.training.loop import train
+from rl2jax.training.teacher import teacher_of
+from rl2jax.training.update import init_train_state
 
 NUMBER = 500
 FIELDS = {field.name: type(field.default) for field in dataclasses.fields(TrainConfig)}

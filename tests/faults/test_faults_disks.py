@@ -11,11 +11,12 @@ from test_cli import TRAIN, mounted, refused, run  # noqa: F401
 from test_faults_sessions import outcome
 from test_shipped import CONFIG, ROW, TASK, untrained_run
 
-from rl2jax import checkpoint, runs
-from rl2jax.checkpoint import CheckpointError, iterations_on_disk
-from rl2jax.runs import RunError, create_run, load_state, open_run
-from rl2jax.sessions import read_metrics, train_run
-from rl2jax.shipped import describe, ship
+from rl2jax.runs import checkpoint
+from rl2jax.runs import run as runs
+from rl2jax.runs.checkpoint import CheckpointError, iterations_on_disk
+from rl2jax.runs.run import RunError, create_run, load_state, open_run
+from rl2jax.runs.session import read_metrics, train_run
+from rl2jax.runs.shipped import describe, ship
 
 pytestmark = pytest.mark.faults
 NO_SPACE = "No space left on device"

@@ -15,12 +15,13 @@ from test_cli import refused
 from test_shipped import CONFIG, ROW, TASK, untrained_run
 
 import rl2jax
-from rl2jax import checkpoint, sessions, shipped
+from rl2jax.envs.names import parse_task
 from rl2jax.files import read_regular, sealed, unsealed
-from rl2jax.runs import RunError, create_run, load_state, open_run
-from rl2jax.sessions import Recorder, read_metrics
-from rl2jax.shipped import ShippedAgentError, load_agent, ship
-from rl2jax.tasks import parse_task
+from rl2jax.runs import checkpoint, shipped
+from rl2jax.runs import session as sessions
+from rl2jax.runs.run import RunError, create_run, load_state, open_run
+from rl2jax.runs.session import Recorder, read_metrics
+from rl2jax.runs.shipped import ShippedAgentError, load_agent, ship
 
 OURS = (ShippedAgentError, checkpoint.CheckpointError, RunError)
 HERE = Path(__file__).parents[2]

@@ -9,14 +9,14 @@ import numpy as np
 import optax
 import pytest
 
-from rl2jax import learner as learners
-from rl2jax.checkpoint import iterations_on_disk
-from rl2jax.config import TrainConfig
 from rl2jax.envs import BernoulliBandit, spaces
-from rl2jax.runs import create_run, load_state
-from rl2jax.sessions import read_metrics, train_run
-from rl2jax.tasks import Task
-from rl2jax.train import NonFiniteError
+from rl2jax.envs.names import Task
+from rl2jax.runs.checkpoint import iterations_on_disk
+from rl2jax.runs.run import create_run, load_state
+from rl2jax.runs.session import read_metrics, train_run
+from rl2jax.training import update as learners
+from rl2jax.training.config import TrainConfig
+from rl2jax.training.loop import NonFiniteError
 
 EPISODES, TRIALS = 4, 10
 CONFIG = TrainConfig(

@@ -14,10 +14,12 @@ import pytest
 from test_cli import TRAIN, refused, run, wait_for_rows
 from test_shipped import CONFIG, TASK
 
-from rl2jax import checkpoint, runs, sessions
-from rl2jax.checkpoint import CheckpointError, iterations_on_disk
-from rl2jax.runs import RunError, create_run, load_state, open_run, parameters_digest
-from rl2jax.sessions import train_run
+from rl2jax.runs import checkpoint
+from rl2jax.runs import run as runs
+from rl2jax.runs import session as sessions
+from rl2jax.runs.checkpoint import CheckpointError, iterations_on_disk
+from rl2jax.runs.run import RunError, create_run, load_state, open_run, parameters_digest
+from rl2jax.runs.session import train_run
 from rl2jax.types import Metrics
 
 HERE = Path(__file__).parent
@@ -26,9 +28,9 @@ ITERATIONS = 9
 SHORT = [*map(str, TRAIN), "--set", "iterations_per_chunk=2", "--iterations", str(ITERATIONS)]
 SHORT += ["--checkpoint-minutes", "0"]
 # The same, slower at each chunk, so that a kill from outside lands anywhere.
-SLOWED = "import time, rl2jax.sessions as r; rows = r.metric_rows\n"
+SLOWED = "import time, rl2jax.runs.session as r; rows = r.metric_rows\n"
 SLOWED += "r.metric_rows = lambda report: (time.sleep(0.2), rows(report))[1]\n"
-SLOW = [sys.executable, "-c", SLOWED + "from rl2jax.cli import main; main()"]
+SLOW = [sys.executable, "-c", SLOWED + "from rl2jax.cli.main import main; main()"]
 
 
 def outcome(folder):
@@ -96,7 +98,7 @@ def test_killed_at_a_moment(tmp_path, whole, number):
     assert go_on(folder) == expected
 
 
-COMPILES = "import pathlib; from rl2jax.train import Learner as L; compile = L.compile\n"
+COMPILES = "import pathlib; from rl2jax.training.loop import Learner as L; compile = L.compile\n"
 COMPILES += "L.compile = lambda *a: (pathlib.Path({marker!r}).touch(), compile(*a))[1]\n"
 
 
@@ -105,7 +107,7 @@ def test_told_to_stop_while_compiling(tmp_path, whole, monkeypatch):
     """It ends when that program is compiled, says that there was nothing to save, and can be resumed."""
     expected, _ = whole
     folder, marker = tmp_path / "run", tmp_path / "compiles"
-    program = COMPILES.format(marker=str(marker)) + "from rl2jax.cli import main; main()"
+    program = COMPILES.format(marker=str(marker)) + "from rl2jax.cli.main import main; main()"
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cold"))
     process = subprocess.Popen(
         [sys.executable, "-c", program, *SHORT, "--out", str(folder)], stderr=subprocess.PIPE, text=True

@@ -40,8 +40,8 @@ _AGENTS: dict[type, dict[str, ReferenceAgent]] = {
 def reference_agents(env: Any) -> dict[str, ReferenceAgent]:
     """The agents that play a task distribution without training, by name; for one's own, the random agent."""
     # Here, not above: the maze's planners are agents, so importing them first would go round in a circle.
-    from rl2jax.vision import MazeNavigation
-    from rl2jax.vision.planners import MAZE_AGENTS
+    from rl2jax.agents.maze import MAZE_AGENTS
+    from rl2jax.envs.maze import MazeNavigation
 
     for kind, agents in {**_AGENTS, MazeNavigation: MAZE_AGENTS}.items():
         if isinstance(env, kind):

@@ -29,7 +29,7 @@ from rl2jax.agents.indices import (
 )
 from rl2jax.agents.random import RANDOM
 from rl2jax.envs.bandit import BernoulliBandit
-from rl2jax.envs.base import require
+from rl2jax.settings import require
 from rl2jax.types import TrialObservation
 
 TIE_BREAKING = ("lowest", "random")

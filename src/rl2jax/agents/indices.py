@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rl2jax.envs.base import require
 from rl2jax.files import cache_folder
+from rl2jax.settings import require
 
 _VERSION = 1  # of what is kept on disk: change it with anything that changes a table
 MOST_PULLS_FINITE_HORIZON = 600  # its table has n^3 / 6 entries

@@ -28,8 +28,8 @@ from rl2jax.agents.posteriors import (
     sample_normal,
 )
 from rl2jax.agents.random import RANDOM
-from rl2jax.envs.base import require
 from rl2jax.envs.tabular_mdp import TabularMDP
+from rl2jax.settings import require
 
 CONVENTIONS = ("paper", "true_prior")
 _UCRL2_FAILURE_PROBABILITY = 0.05

@@ -15,8 +15,8 @@ import scipy.special
 
 from rl2jax.agents.base import Agent, ReferenceAgent
 from rl2jax.agents.random import RANDOM, softmax_choice
-from rl2jax.envs.base import require
 from rl2jax.envs.restless import RestlessBandit
+from rl2jax.settings import require
 from rl2jax.types import PyTree, TrialObservation
 
 NUM_ARMS = 2

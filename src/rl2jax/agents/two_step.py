@@ -10,8 +10,8 @@ import numpy as np
 
 from rl2jax.agents.base import Agent, ReferenceAgent
 from rl2jax.agents.random import RANDOM, softmax_choice
-from rl2jax.envs.base import require
 from rl2jax.envs.two_step import CUE, FIRST, FIXATE, LEFT, SECOND_A, SECOND_B, TwoStep
+from rl2jax.settings import require
 from rl2jax.types import PyTree, TrialObservation
 
 

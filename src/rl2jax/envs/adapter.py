@@ -8,7 +8,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from rl2jax.envs.base import Environment, EnvParams, EnvState, TaskDistribution, require
+from rl2jax.envs.base import Environment, EnvParams, EnvState, TaskDistribution
+from rl2jax.settings import require
 
 
 @dataclass(frozen=True)

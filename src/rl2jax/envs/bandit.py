@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rl2jax.envs.base import EnvParams, EnvState, TaskDistribution, require, spaces
+from rl2jax.envs.base import EnvParams, EnvState, TaskDistribution, spaces
+from rl2jax.settings import require
 
 
 @struct.dataclass

@@ -6,7 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from rl2jax.imports import put_off
+from rl2jax.envs.late_imports import put_off
 from rl2jax.types import PyTree
 
 # The first import of gymnax: what its environments draw with takes three times as long to load as the rest of it.
@@ -17,7 +17,7 @@ with put_off("seaborn", "matplotlib.pyplot"):
 TaskState = TypeVar("TaskState", bound=EnvState)
 TaskParams = TypeVar("TaskParams", bound=EnvParams)
 
-__all__ = ["EnvParams", "EnvState", "Environment", "TaskDistribution", "TaskParams", "TaskState", "require", "spaces"]
+__all__ = ["EnvParams", "EnvState", "Environment", "TaskDistribution", "TaskParams", "TaskState", "spaces"]
 
 
 class TaskDistribution(Environment[TaskState, TaskParams]):
@@ -85,9 +85,3 @@ class TaskDistribution(Environment[TaskState, TaskParams]):
     def default_params(self) -> EnvParams:
         """A task distribution has no default task: raises TypeError."""
         raise TypeError(f"{self.name} has no default task; draw one with sample_params(key)")
-
-
-def require(condition: bool, field: str, value: object, allowed: str) -> None:
-    """Raises ValueError naming the field, its value and what is allowed."""
-    if not condition:
-        raise ValueError(f"{field} must be {allowed}, got {value!r}")

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from rl2jax.envs.base import EnvParams, EnvState, TaskDistribution, require, spaces
+from rl2jax.envs.base import EnvParams, EnvState, TaskDistribution, spaces
+from rl2jax.settings import require
 
 LAYOUTS = ("i-maze", "open")
 GOAL_REWARD = 1.0

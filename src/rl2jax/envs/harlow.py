@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rl2jax.envs.base import EnvParams, EnvState, TaskDistribution, require, spaces
+from rl2jax.envs.base import EnvParams, EnvState, TaskDistribution, spaces
+from rl2jax.settings import require
 
 LEFT, RIGHT, FIXATE = 0, 1, 2
 FIXATION_REWARD, RIGHT_OBJECT_REWARD, WRONG_OBJECT_REWARD = 0.2, 1.0, -1.0

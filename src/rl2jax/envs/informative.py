@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rl2jax.envs.base import EnvParams, EnvState, TaskDistribution, require, spaces
+from rl2jax.envs.base import EnvParams, EnvState, TaskDistribution, spaces
+from rl2jax.settings import require
 
 TARGET_REWARD, OTHER_REWARD = 5.0, 1.0
 

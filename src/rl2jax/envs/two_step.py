@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rl2jax.envs.base import EnvParams, EnvState, TaskDistribution, require, spaces
+from rl2jax.envs.base import EnvParams, EnvState, TaskDistribution, spaces
+from rl2jax.settings import require
 
 # States, and with `fixation` a fourth that shows the cue; actions, and with `fixation` a third.
 FIRST, SECOND_A, SECOND_B, CUE = 0, 1, 2, 3

@@ -10,7 +10,7 @@ import numpy as np
 
 from rl2jax.agents.base import Agent
 from rl2jax.envs.bandit import BernoulliBandit
-from rl2jax.envs.base import require
+from rl2jax.settings import require
 from rl2jax.types import TrialObservation
 
 _MOST_PULLS = 15  # for any number of arms; fewer arms allow more, up to as many states

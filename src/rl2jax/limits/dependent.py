@@ -4,7 +4,7 @@ import numpy as np
 import scipy.special
 
 from rl2jax.envs.bandit import DependentBandit
-from rl2jax.envs.base import require
+from rl2jax.settings import require
 
 
 def dependent_value(env: DependentBandit, num_pulls: int) -> float:

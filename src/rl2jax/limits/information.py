@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rl2jax.envs.base import require
+from rl2jax.settings import require
 
 _MOST_PULLS = 1000
 _BATCH = 128  # scenarios at once; their tables stay in the processor's cache

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linprog
 
-from rl2jax.envs.base import require
+from rl2jax.settings import require
 
 _MOST_PULLS = 1000  # an evaluation costs n^3 operations, and a bound takes some of them
 

@@ -5,8 +5,8 @@ import jax
 import numpy as np
 
 from rl2jax.agents.planning import stationary, value_iteration
-from rl2jax.envs.base import require
 from rl2jax.envs.tabular_mdp import MDPParams, TabularMDP
+from rl2jax.settings import require
 
 _BATCH = 10_000
 

@@ -1,0 +1,348 @@
+"""The command line: train; what plays is in cli_scores.py, what only shows files in cli_results.py."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from rl2jax import xla
+from rl2jax.cli import play as cli_scores
+from rl2jax.cli import show as cli_results
+from rl2jax.cli.options import ENGINE_HELP, TASK_HELP, check_engine, check_seed, console
+from rl2jax.runs import processes
+from rl2jax.training.presets import preset_for
+
+app = typer.Typer(
+    help="Learning to reinforcement learn (RL^2) on JAX: train a recurrent policy over a distribution of tasks; "
+    "its activations become the learner.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def train(
+    task: Annotated[str, typer.Argument(help=TASK_HELP)],
+    out: Annotated[Path, typer.Option(help="Folder of the run; new or empty, or with --resume an earlier run's.")],
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="paper (default; the paper's numbers), paper-first-order, cpu (for a laptop), quick (minutes), "
+            "wang (A2C with an LSTM); or a recipe beyond the paper's, trained in stages in OUT: best-scratch, best."
+        ),
+    ] = None,
+    algorithm: Annotated[
+        str | None, typer.Option(help="trpo, ppo, a2c or imitation (with --set teacher=AGENT); default as preset.")
+    ] = None,
+    iterations: Annotated[int | None, typer.Option(help="Training iterations; default as the preset says.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Override any field of TrainConfig."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random (default 0).")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out to the same result.")] = False,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Run whose parameters the new one starts from; or RECIPE/NAME of a shipped agent."
+        ),
+    ] = None,
+    engine: Annotated[str, typer.Option(help=ENGINE_HELP + " A resumed run may change it.")] = "twin",
+    checkpoint_minutes: Annotated[float, typer.Option(help="Minutes between checkpoints.")] = 5.0,
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            help="Devices of this machine (of a processor, cores) that share the batch; default as many as divide it."
+        ),
+    ] = None,
+    num_seeds: Annotated[
+        int | None, typer.Option(help="Train this many seeds, from --seed on, at once; a run each in OUT/seed-S.")
+    ] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD=VALUE,VALUE",
+            help="Train with each value of a number at once; a run each in OUT/FIELD=VALUE.",
+        ),
+    ] = None,
+    coordinator: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Train with other processes; where process 0 listens.")
+    ] = None,
+    num_processes: Annotated[int | None, typer.Option(help="With --coordinator: how many processes.")] = None,
+    process_id: Annotated[int | None, typer.Option(help="With --coordinator: which this is, from 0.")] = None,
+    distributed: Annotated[
+        bool, typer.Option("--distributed", help="Train with the processes that SLURM or Open MPI started.")
+    ] = False,
+) -> None:
+    """Train an agent; Ctrl-C saves and exits, --resume continues to the same bits."""
+    check_seed(seed)
+    if not checkpoint_minutes >= 0:
+        raise ValueError(f"--checkpoint-minutes must be >= 0 (0: after every chunk), got {checkpoint_minutes:g}")
+    several = distributed or not (coordinator is num_processes is process_id is None)
+    _check_together(num_seeds, vary, seed, several)
+    xla.split_processor(devices)
+    processes.join(coordinator, num_processes, process_id, distributed)  # before imports that start JAX's backend
+    from rl2jax.devices import SEEDS, TRIALS, describe
+    from rl2jax.envs.names import parse_task
+    from rl2jax.runs.many import train_seeds_with_progress
+    from rl2jax.runs.progress import train_with_progress
+    from rl2jax.training.config import parse_overrides
+    from rl2jax.training.recipes import RECIPES
+    from rl2jax.training.sweeps import parse_settings
+
+    parsed = parse_task(task)
+    check_engine(engine, parsed.name, parsed.kind)
+    many = num_seeds is not None or bool(vary)
+    if engine != "twin" and (many or several):
+        raise ValueError(f"--engine {engine} trains one agent in one process")
+    if preset in RECIPES:
+        fixed: dict[str, Any] = {
+            "--algorithm": algorithm,
+            "--iterations": iterations,
+            "--set": set_,
+            "--devices": devices,
+        }
+        fixed |= {
+            "--engine": engine if engine != "twin" else None,
+            "--num-seeds": num_seeds,
+            "--vary": vary or None,
+            "--start": start,
+            "--coordinator": coordinator,
+            "--distributed": distributed or None,
+        }
+        _refuse_with_recipe(preset, fixed)
+        _train_recipe(task, out, preset, seed or 0, resume, checkpoint_minutes)
+        return
+    with processes.together("preparing the run"):
+        changes: dict[str, Any] = parse_overrides(set_ or [])
+        given: dict[str, Any] = {"algorithm": algorithm, "iterations": iterations}
+        for name, wanted in given.items():
+            if wanted is not None and changes.setdefault(name, wanted) != wanted:
+                raise ValueError(f"--{name} {wanted} and --set {name}={changes[name]} contradict each other; give one")
+        for name, off in (("lane_steps", 0), ("trials_per_task", 1)):
+            value = changes.get(name, off)
+            if engine != "twin" and value != off:  # before a folder is made; EngineLearner has the rule
+                raise ValueError(f"{name} must be {off} with --engine {engine}, got {value}")
+        if start is not None and (resume or many):
+            raise ValueError("--start is for one new run: it cannot be combined with --resume, --num-seeds or --vary")
+        settings = parse_settings(vary or [])
+        for name in (name for name in settings[0] if name in changes):
+            raise ValueError(f"--vary {name} and --set {name}={changes[name]} contradict each other; give one")
+        if resume:
+            runs, mesh = _earlier_runs(task, out, preset, changes, seed, devices, num_seeds, settings)
+        else:
+            runs, mesh = _new_runs(task, out, preset, changes, seed or 0, devices, num_seeds, settings, start)
+        learner, config = runs[0].learner, runs[0].config
+    shown = console if processes.is_first() else Console(quiet=True)
+    rows = "lanes" if config.lane_steps else TRIALS
+    kind = config.cell.upper() if config.network == "recurrent" else config.network
+    network = f"{kind}-{config.gru_units}"
+    seeds = f"seed {runs[0].seed}" if num_seeds is None else f"seeds {runs[0].seed} to {runs[-1].seed}"
+    varied = f"{len(settings)} settings of {', '.join(settings[0])}, " if vary else ""
+    shown.print(
+        f"{runs[0].task.name}  {config.algorithm}, {config.iterations} iterations of {learner.num_trials} {rows} "
+        f"x {learner.lane_steps} steps, {network}, {varied}{seeds}, in {out}"
+    )
+    shared = (len(runs), "trainings" if vary else SEEDS) if many else (learner.num_trials, rows)
+    used = describe(mesh, *shared)
+    if used:
+        shown.print(used)
+    options: Any = {"resume": resume, "checkpoint_minutes": checkpoint_minutes}
+    if many:
+        finished = train_seeds_with_progress(runs, mesh, shown, **options)
+    else:
+        finished = train_with_progress(runs[0]._replace(engine=engine), shown, **options)
+    if not finished:
+        shown.print(_stopped(runs[0]))
+        return
+    if vary:
+        shown.print(_last_returns(runs, settings))
+    shown.print(f"done; now `rl2jax evaluate {runs[0].folder} --num-tasks 10000`")
+
+
+def _last_returns(runs: list[Any], settings: list[dict[str, float]]) -> Any:
+    """A table of what each setting's trainings had at last: the mean over a tenth of the iterations, and over seeds."""
+    import numpy as np
+    from rich.table import Table
+
+    from rl2jax.runs.session import read_metrics
+
+    last = max(1, runs[0].config.iterations // 10)
+    num_seeds = len(runs) // len(settings)
+    table = Table(*settings[0], "mean return", title=f"in training, mean of the last {last} of the iterations")
+    if num_seeds > 1:
+        table.add_column("deviation of seeds")
+    for number, setting in enumerate(settings):
+        own = runs[number * num_seeds : (number + 1) * num_seeds]
+        means = [np.mean([row["mean_return"] for row in read_metrics(run.folder)[-last:]]) for run in own]
+        spread = [f"{np.std(means, ddof=1):.2f}"] if num_seeds > 1 else []
+        table.add_row(*(f"{value:g}" for value in setting.values()), f"{np.mean(means):.2f}", *spread)
+    return table
+
+
+def _stopped(run: Any) -> str:
+    """What is told of a session that a signal ended."""
+    from rl2jax.runs.run import last_iteration
+
+    if last_iteration(run) == 0:
+        return "stopped before the first iteration was done, there was nothing to save; start again with --resume"
+    return "stopped and saved; continue with --resume"
+
+
+def _refuse_with_recipe(recipe: str, options: dict[str, Any]) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ValueError(f"{given[0]} cannot be combined with --preset {recipe}, whose stages have their own settings")
+
+
+def _train_recipe(task: str, out: Path, recipe: str, seed: int, resume: bool, checkpoint_minutes: float) -> None:
+    """All stages, each a run of its own in `out`; what is done already is not done again."""
+    from rl2jax.runs.stages import Interrupted, has_stages, train_recipe
+
+    if resume and not has_stages(out, task, recipe):
+        raise ValueError(f"--out {out} holds no training by recipe {recipe}; leave --resume out to start one")
+    if out.exists() and not resume and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"--out {out} is not empty; continue what it holds with --resume, or choose another")
+    try:
+        options: Any = {"training_seed": seed, "console": console, "checkpoint_minutes": checkpoint_minutes}
+        run = train_recipe(out, task, recipe, **options)
+    except Interrupted:
+        console.print("stopped and saved; continue with --resume")
+        return
+    console.print(f"done; now `rl2jax evaluate {run.folder} --num-tasks 10000`")
+
+
+def _new_runs(task, out, preset, changes, seed, devices, num_seeds, settings, start) -> tuple[list[Any], Any]:
+    """The run in `out`, or one for each seed and setting; and the devices that share its trials, or the runs."""
+    from rl2jax.devices import SEEDS, TRIALS, choose_mesh
+    from rl2jax.envs.names import parse_task
+    from rl2jax.runs.many import create_seed_runs
+    from rl2jax.runs.run import Run, create_run
+
+    parsed = parse_task(task)
+    config = preset_for(parsed, preset or "paper").replace(**changes)
+    if config.num_episodes != parsed.num_episodes:
+        raise ValueError(f"set the number of episodes in the task: n={config.num_episodes} in {task!r}")
+    if num_seeds is not None or settings[0]:
+        mesh = choose_mesh((num_seeds or 1) * len(settings), SEEDS, devices)
+        return create_seed_runs(out, parsed, config, seed, num_seeds, mesh, settings), mesh
+    mesh = choose_mesh(Run(out, parsed, config, seed).learner.num_trials, TRIALS, devices)
+    started_from = None if start is None else _start(start)
+    return [create_run(out, parsed, config, seed, mesh, started_from)], mesh
+
+
+def _start(text: str) -> Any:
+    """The parameters of a run's folder, or else those of a shipped agent."""
+    from rl2jax.runs.run import open_run, start_of
+    from rl2jax.runs.shipped import RECIPES, start_of_agent
+
+    recipe, _, name = text.partition("/")
+    if name and recipe in RECIPES and not Path(text).exists():
+        return start_of_agent(name, recipe)
+    return start_of(open_run(Path(text)))
+
+
+def _earlier_runs(task, out, preset, changes, seed, devices, num_seeds, settings) -> tuple[list[Any], Any]:
+    """The same of runs that exist; refuses settings that differ from theirs."""
+    from rl2jax.devices import SEEDS, TRIALS, choose_mesh
+    from rl2jax.envs.names import parse_task
+    from rl2jax.runs.many import open_seed_runs
+    from rl2jax.runs.run import open_run
+
+    parsed = parse_task(task)
+    many = num_seeds is not None or bool(settings[0])
+    runs = open_seed_runs(out, seed, num_seeds, settings) if many else [open_run(out)]
+    for number, run in enumerate(runs):
+        setting, offset = settings[number // (num_seeds or 1)], number % (num_seeds or 1)
+        wanted = (run.config if preset is None else preset_for(parsed, preset)).replace(**changes, **setting)
+        _refuse_differences(run, parsed.name, wanted, run.seed if seed is None else seed + offset)
+    if many:
+        return runs, choose_mesh(len(runs), SEEDS, devices)
+    mesh = choose_mesh(runs[0].learner.num_trials, TRIALS, devices)
+    return [runs[0]._replace(mesh=mesh)], mesh
+
+
+def _check_together(num_seeds: int | None, vary: list[str] | None, seed: int | None, several_processes: bool) -> None:
+    """Refuses what many trainings in one program cannot do."""
+    if num_seeds is not None:
+        if num_seeds < 1:
+            raise ValueError(f"--num-seeds must be >= 1, got {num_seeds}")
+        check_seed((seed or 0) + num_seeds - 1)
+    if several_processes and (num_seeds is not None or vary):
+        raise ValueError(
+            f"{'--vary' if vary else '--num-seeds'} trains in one process: leave out --coordinator and --distributed, "
+            "and give each process seeds of its own (--seed) and an --out of its own"
+        )
+
+
+def _refuse_differences(run: Any, task: str, wanted: Any, seed: int) -> None:
+    """A resumed run keeps its settings: raises ValueError naming the first that differs."""
+    was = {"task": run.task.name, "seed": run.seed, **dataclasses.asdict(run.config)}
+    now = {"task": task, "seed": seed, **dataclasses.asdict(wanted)}
+    for name, value in was.items():
+        if now[name] != value:
+            raise ValueError(
+                f"--resume: {name} is {value!r} in {run.folder}, the command says {now[name]!r}; "
+                "leave it out, or start a new run with another --out"
+            )
+
+
+for plays in (cli_scores.evaluate, cli_scores.ship, cli_scores.compare, cli_scores.limits):
+    app.command()(plays)
+app.command("twin-check")(cli_scores.twin_check)
+for reads_rows in (cli_results.agents, cli_results.table, cli_results.figure, cli_results.report):
+    app.command()(reads_rows)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("rl2jax"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Common options."""
+    del version
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: what the user can mend is one line on standard error and exit code 2, never a traceback."""
+    xla.prepare()
+    try:
+        app(args=arguments)
+    except (ValueError, RuntimeError, OSError, ImportError) as error:
+        if not is_for_the_user(error):
+            raise
+        typer.echo(f"rl2jax: error: {' '.join(str(error).split())}", err=True)
+        sys.exit(2)
+
+
+def is_for_the_user(error: Exception) -> bool:
+    """Errors whose text was written for users: ours, and the operating system's."""
+    from rl2jax.engines.vizdoom.engine import VizdoomMissingError
+    from rl2jax.engines.vizdoom.workers import EngineError
+    from rl2jax.runs.checkpoint import CheckpointError
+    from rl2jax.runs.run import RunError
+    from rl2jax.runs.shipped import ShippedAgentError
+    from rl2jax.training.loop import NonFiniteError
+
+    ours = (CheckpointError, processes.ProcessError, RunError, ShippedAgentError, NonFiniteError, EngineError)
+    if isinstance(error, (*ours, VizdoomMissingError, OSError)):
+        return True
+    # A ValueError of ours comes from a module of ours; one from inside JAX is a bug and keeps its traceback.
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    module = traceback.tb_frame.f_globals.get("__name__", "") if traceback else ""
+    return isinstance(error, ValueError) and module.startswith("rl2jax")

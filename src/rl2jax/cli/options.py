@@ -1,0 +1,58 @@
+"""What several commands share: where they write progress, what a task is called, checks of options."""
+
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+console = Console(stderr=True, highlight=False)
+
+TASK_HELP = (
+    "bandit:k=5,n=10, mdp:n=10, maze:size=5, dependent, informative, restless, two-step, harlow, grid (docs have their "
+    "settings), or package.module:object for your own."
+)
+ENGINE_HELP = "Of mazes: twin, on the device, or vizdoom, the real engine."
+
+
+def check_file(option: str, path: Path | None) -> None:
+    """Refuses a file that cannot be written before the work that would fill it."""
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        raise ValueError(f"{option}: the folder {path.parent} does not exist")
+    if path.is_dir():
+        raise ValueError(f"{option} must be a file, {path} is a folder")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"{option}: {path} cannot be written: {error.strerror or error}") from None
+
+
+def check_num_tasks(num_tasks: int, least: int = 1) -> None:
+    """Refuses a number of tasks that no evaluation would come to the end of, or learn anything from."""
+    if not least <= num_tasks < 2**31:
+        raise ValueError(f"--num-tasks must be from {least} to {2**31 - 1}, got {num_tasks}")
+
+
+def check_seed(seed: int | None) -> None:
+    """Refuses a seed that JAX would not take."""
+    if seed is not None and not 0 <= seed < 2**32:
+        raise ValueError(f"--seed must be an integer from 0 to {2**32 - 1}, got {seed}")
+
+
+def names(text: str) -> list[str]:
+    """Of "gittins, ucb1", both."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def check_engine(engine: str, task: str, kind: str) -> None:
+    """Refuses an engine that there is not, or that cannot play a task, or that is not installed."""
+    if engine not in ("twin", "vizdoom"):
+        raise ValueError(f"--engine must be twin or vizdoom, got {engine!r}")
+    if engine == "vizdoom":
+        if kind != "maze":
+            raise ValueError(f"--engine vizdoom plays mazes only, such as maze:size=5, got {task}")
+        from rl2jax.engines.vizdoom.engine import import_vizdoom
+
+        import_vizdoom()

@@ -1,0 +1,1 @@
+"""Trials that are played on the host, by engines that are no part of JAX."""

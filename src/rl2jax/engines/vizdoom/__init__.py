@@ -1,0 +1,1 @@
+"""Mazes in the real ViZDoom."""

@@ -1,0 +1,1 @@
+"""The slow reinforcement learning algorithms, and the mathematics under them."""

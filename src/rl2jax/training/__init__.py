@@ -1,0 +1,1 @@
+"""What is trained, by which settings, and the loop that trains it."""

@@ -1,0 +1,178 @@
+"""Many settings in one program: trainings that differ in numbers of their config, each what it is by itself."""
+
+import copy
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from rl2jax.devices import SEEDS, put, vmap_seeds
+from rl2jax.envs.base import TaskDistribution
+from rl2jax.settings import require
+from rl2jax.training.config import TrainConfig, parse_overrides
+from rl2jax.training.learner import Learner
+from rl2jax.training.seeds import SeedLearner
+from rl2jax.training.update import TrainState
+from rl2jax.types import Metrics
+
+SWEPT = (
+    "discount",
+    "gae_lambda",
+    "policy_learning_rate",
+    "baseline_learning_rate",
+    "gradient_clip",
+    "clip_range",
+    "max_kl",
+    "cg_damping",
+    "entropy_coefficient",
+    "task_inference_coefficient",
+)
+"""Fields of `TrainConfig` that are only numbers in the program; others choose the program or its shapes."""
+
+
+def grid(**values: Sequence[float]) -> dict[str, np.ndarray]:
+    """Every combination of values of each field, the last field's changing fastest; float32 [combinations] each."""
+    combinations = np.array(list(itertools.product(*values.values())), np.float32)
+    return dict(zip(values, combinations.T, strict=True))
+
+
+def parse_settings(assignments: Sequence[str]) -> list[dict[str, float]]:
+    """["gae_lambda=0.3,0.9", ...] as the settings of a sweep's members: every combination; [{}] of nothing.
+
+    Raises:
+      ValueError: naming the field, the value and what is allowed.
+    """
+    values: dict[str, list[float]] = {}
+    for assignment in assignments:
+        name, equals, texts = assignment.partition("=")
+        require(bool(equals and texts), "--vary", assignment, "of the form field=value,value,...")
+        require(name in SWEPT, "--vary field", name, f"one of {', '.join(SWEPT)}")
+        require(name not in values, "--vary", assignment, f"one list of values for {name}")
+        values[name] = [parse_overrides([f"{name}={text}"])[name] for text in texts.split(",")]
+        require(len({*values[name]}) == len(values[name]), "--vary", assignment, "without a value twice")
+    return [dict(zip(values, members, strict=True)) for members in itertools.product(*values.values())]
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepLearner(SeedLearner):
+    """A `SeedLearner` whose members differ in numbers of their config too.
+
+    Attributes:
+      values: (field, one number for each member), ...; fields in `SWEPT`.
+
+    Raises:
+      ValueError: at construction, as `train_sweep`.
+    """
+
+    values: tuple[tuple[str, tuple[float, ...]], ...] = ()
+
+    def __post_init__(self):
+        super().__post_init__()
+        _require_sweepable(self.config, dict(self.values), self.num_seeds)
+
+    def train_chunk(self, states: TrainState, length: int) -> tuple[TrainState, Metrics]:
+        """`length` iterations of every member; metrics have leaves [num_seeds, length]."""
+        return _train_members(self, states, {name: jnp.array(numbers) for name, numbers in self.values}, length)
+
+
+def learner_of(learners: Sequence[Learner], mesh: Mesh | None) -> SeedLearner:
+    """All of these in one program: learners of one task, whose configs are the same but for fields in `SWEPT`.
+
+    Raises:
+      ValueError: if they differ in more, or cannot be shared evenly by the mesh.
+    """
+    configs = [dataclasses.asdict(learner.config) for learner in learners]
+    differ = [name for name, value in configs[0].items() if any(config[name] != value for config in configs)]
+    if not differ:
+        return SeedLearner(learners[0], len(learners), mesh)
+    values = tuple((name, tuple(config[name] for config in configs)) for name in differ)
+    return SweepLearner(learners[0], len(learners), mesh, values)
+
+
+def train_sweep(
+    env: TaskDistribution,
+    config: TrainConfig,
+    keys: chex.PRNGKey,
+    values: Mapping[str, chex.Array],
+    *,
+    states: TrainState | None = None,
+    mesh: Mesh | None = None,
+) -> tuple[TrainState, Metrics]:
+    """Trains one agent for each member of a sweep, all in one program; each as `train` would with its settings.
+
+    Args:
+      env: the task distribution.
+      config: all other settings, the same for all.
+      keys: the trainings' randomness, [num_members]; one key repeated compares settings on the same tasks and draws.
+      values: of fields in `SWEPT`; float32 [num_members] each, as from `grid`.
+      states: continue from these, [num_members], all at the same iteration, to `config.iterations`.
+      mesh: devices that share the members, from `devices.make_mesh(devices, "seeds")`.
+
+    Returns:
+      (states, metrics) with leaves [num_members, ...] and [num_members, iterations done]; a member whose update was
+      not finite stays where it was, see `metrics.finite`.
+
+    Raises:
+      ValueError: for a field that cannot be swept, a value that the config does not allow, or members that the devices
+        cannot share evenly.
+    """
+    num_members = keys.shape[0]
+    if mesh is not None:
+        even = f"a multiple of the number of devices ({mesh.size})"
+        require(num_members % mesh.size == 0, "number of keys", num_members, even)
+    _require_sweepable(config, values, num_members)
+    learner = SeedLearner(Learner(env, config), num_members, mesh)
+    start = learner.init(keys) if states is None else learner.place(states)
+    done = 0 if states is None else int(states.iteration[0])
+    numbers = {name: jnp.asarray(of_members, jnp.float32) for name, of_members in sorted(values.items())}
+    return _train(learner, start, put(numbers, mesh, PartitionSpec(SEEDS)), config.iterations - done)
+
+
+def _require_sweepable(config: TrainConfig, values: Mapping[str, chex.Array], num_members: int) -> None:
+    for name, of_members in values.items():
+        require(name in SWEPT, "swept field", name, f"one of {', '.join(SWEPT)}")
+        require(np.shape(of_members) == (num_members,), name, np.shape(of_members), f"of shape ({num_members},)")
+    # An auxiliary head, and a check of the KL, are in the program or not.
+    if "task_inference_coefficient" in values:
+        coefficient = config.task_inference_coefficient
+        require(coefficient > 0, "task_inference_coefficient of the config", coefficient, "> 0 where it is swept")
+    for limit in (config.max_kl, *np.asarray(values.get("max_kl", ()))):
+        require("max_kl" not in values or np.isfinite(limit), "max_kl", limit, "finite where it is swept")
+    for member in range(num_members):
+        config.replace(**{name: float(of_members[member]) for name, of_members in values.items()})
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def _train(
+    learner: SeedLearner, states: TrainState, numbers: dict[str, jax.Array], length: int
+) -> tuple[TrainState, Metrics]:
+    return _train_members(learner, states, numbers, length)
+
+
+def _train_members(
+    learner: SeedLearner, states: TrainState, numbers: dict[str, jax.Array], length: int
+) -> tuple[TrainState, Metrics]:
+    def member(state, values):
+        return _with_values(learner.learner, values).train_chunk(state, length)
+
+    return vmap_seeds(member, learner.mesh)(states, numbers)
+
+
+def _with_values(learner: Learner, values: dict[str, jax.Array]) -> Learner:
+    """The learner with traced numbers in its config: for use inside one trace, as it cannot be checked or hashed.
+
+    Task and networks are those of the config that was checked.
+    """
+    _ = learner.trial, learner.networks, learner.num_trials  # made, kept in the learner, and copied with it
+    config = copy.copy(learner.config)
+    for name, value in values.items():
+        object.__setattr__(config, name, value)
+    traced = copy.copy(learner)
+    object.__setattr__(traced, "config", config)
+    return traced

@@ -1,0 +1,37 @@
+"""Who is imitated."""
+
+from functools import cache
+
+from rl2jax.agents import Agent, reference_agents
+from rl2jax.envs.names import Task
+from rl2jax.settings import require
+from rl2jax.training.config import TrainConfig
+from rl2jax.trials.tuning import tuned_or_tune
+
+
+def teacher_of(task: Task, config: TrainConfig) -> Agent | None:
+    """The reference agent that a config imitates, with its tuned hyperparameters; None if it imitates none.
+
+    Raises:
+      ValueError: if there is no such agent.
+    """
+    if config.algorithm != "imitation":
+        return None
+    agents = reference_agents(task.env)
+    require(config.teacher in agents, "teacher", config.teacher, f"one of {', '.join(agents)}")
+    values = config.teacher_temperature > 0
+    require(
+        not values or bool(agents[config.teacher].teaching),
+        "teacher_temperature",
+        config.teacher_temperature,
+        f"0 with teacher {config.teacher}, which gives no values to actions",
+    )
+    return _tuned_agent(task, config.teacher, values)
+
+
+@cache  # equal learners need the same teacher to share compiled code
+def _tuned_agent(task: Task, name: str, reveals_values: bool) -> Agent:
+    spec = reference_agents(task.env)[name]
+    settings = tuned_or_tune(task, name, spec).hyperparameters
+    teaching = spec.teaching if reveals_values else {}
+    return spec.make(task.env, task.num_episodes, **{**spec.fixed, **settings, **teaching})

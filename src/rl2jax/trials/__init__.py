@@ -1,0 +1,1 @@
+"""What one trial is, how it is played, and what is measured of it."""

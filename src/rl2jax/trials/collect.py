@@ -1,0 +1,63 @@
+"""A batch of trials on freshly drawn tasks, played on the device."""
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from rl2jax.agents.base import AgentOf
+from rl2jax.devices import vmap_trials
+from rl2jax.trials.rollout import rollout, rollout_lane, steps_apart
+from rl2jax.trials.trial import Trial
+from rl2jax.types import TRIALS_AXIS, PyTree, Trajectory
+
+Collect = Callable[[chex.PRNGKey, PyTree], Trajectory]
+
+
+def make_collect(
+    trial: Trial,
+    agent_of: AgentOf,
+    num_trials: int,
+    mesh: Mesh | None = None,
+    lane_steps: int = 0,
+    trials_per_task: int = 1,
+) -> Collect:
+    """Returns collect(key, params) -> a batch of trials on freshly drawn tasks, by default one task a trial.
+
+    Each device of a mesh plays its share of the trials, the same ones as one device would.
+
+    Args:
+      trial: what is played.
+      agent_of: from the params of a train state to who plays.
+      num_trials: in a batch; or lanes.
+      mesh: devices that share them.
+      lane_steps: as `TrainConfig.lane_steps`.
+      trials_per_task: as `TrainConfig.trials_per_task`; divides `num_trials`. Trials of one task are side by side.
+    """
+    if lane_steps:
+
+        def play_lane(key: chex.PRNGKey, params: PyTree) -> Trajectory:
+            return rollout_lane(key, agent_of(params), trial, lane_steps)
+
+        def collect_lanes(key: chex.PRNGKey, params: PyTree) -> Trajectory:
+            return vmap_trials(play_lane, mesh, (0, None), 1)(jax.random.split(key, num_trials), params)
+
+        return collect_lanes
+
+    apart = steps_apart(trial)
+
+    def play(key: chex.PRNGKey, task: PyTree, params: PyTree) -> Trajectory:
+        return rollout(key, agent_of(params), trial, task, apart=apart)
+
+    def collect(key: chex.PRNGKey, params: PyTree) -> Trajectory:
+        key_tasks, key_rollouts = jax.random.split(key)
+        draw_tasks = vmap_trials(trial.env.sample_params, mesh, (0,), 0)
+        tasks = draw_tasks(jax.random.split(key_tasks, num_trials // trials_per_task))
+        if trials_per_task > 1:
+            tasks = jax.tree.map(lambda x: jnp.repeat(x, trials_per_task, axis=0), tasks)
+        play_trials = vmap_trials(play, mesh, (0, 0, None), TRIALS_AXIS)
+        return play_trials(jax.random.split(key_rollouts, num_trials), tasks, params)
+
+    return collect

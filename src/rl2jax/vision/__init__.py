@@ -1,5 +1,0 @@
-"""Visual navigation (Duan et al. 2016, section 3.3): mazes, their exact JAX twin, and the real ViZDoom."""
-
-from rl2jax.vision.navigation import MazeNavigation
-
-__all__ = ["MazeNavigation"]

@@ -1,0 +1,1 @@
+"""Set-up, releases and versions of dependencies."""
