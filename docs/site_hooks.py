@@ -9,106 +9,22 @@ from typing import Any, get_args
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "rl2jax"
-# Page of the reference -> its modules, in order. tests/house/test_docs.py wants every module on one page.
+# Page of the reference -> the rooms whose modules it shows. tests/house/test_docs.py wants every module on one page.
 ROOMS: dict[str, tuple[str, ...]] = {
-    "Training": ("train", "config", "seeds", "sweeps", "learner", "recipes", "types"),
-    "Task distributions": (
-        "envs.base",
-        "envs.adapter",
-        "envs.bandit",
-        "envs.tabular_mdp",
-        "envs.classic_control",
-        "envs.informative",
-        "envs.restless",
-        "envs.two_step",
-        "envs.harlow",
-        "envs.grid",
-        "tasks",
-    ),
-    "Trials and rollouts": ("trial", "rollout", "unroll"),
-    "Evaluation": ("evaluate", "compare", "stats", "behaviour", "tuning"),
-    "Analyses": (
-        "analyses.regret",
-        "analyses.learning",
-        "analyses.two_step",
-        "analyses.rescorla_wagner",
-        "analyses.logistic",
-    ),
-    "Reference agents": (
-        "agents",
-        "agents.base",
-        "agents.random",
-        "agents.bandit",
-        "agents.mdp",
-        "agents.dependent",
-        "agents.restless",
-        "agents.two_step",
-        "agents.harlow",
-        "agents.grid",
-        "agents.indices",
-        "agents.planning",
-        "agents.posteriors",
-        "agents.gamma",
-    ),
-    "Limits": (
-        "limits",
-        "limits.bandit",
-        "limits.dependent",
-        "limits.lagrangian",
-        "limits.information",
-        "limits.mdp",
-        "limit_rows",
-    ),
-    "Networks": (
-        "networks",
-        "products",
-        "recurrent",
-        "families",
-        "shared_network",
-        "exchangeable_network",
-        "per_arm_network",
-        "per_pair_network",
-        "planning_network",
-        "vision_network",
-    ),
-    "Slow RL": ("advantages", "policy_step", "trpo", "ppo", "a2c", "imitation", "sgd", "moments"),
-    "Vision": (
-        "vision.navigation",
-        "vision.mazes",
-        "vision.kinematics",
-        "vision.raycast",
-        "vision.planners",
-        "vision.episodes",
-        "vision.wad",
-        "vision.engine",
-        "vision.workers",
-        "vision.games",
-        "vision.collection",
-        "vision.vizdoom",
-        "vision.engine_learner",
-        "vision.twin_check",
-        "vision.pictures",
-        "vision.table3",
-        "vision.reproduce",
-    ),
-    "Runs and trained agents": ("runs", "sessions", "checkpoint", "shipped", "seed_runs", "files", "imports"),
-    "Devices and processes": ("devices", "processes", "host", "compiler", "cost"),
-    "Tables and figures": (
-        "published",
-        "report",
-        "tables",
-        "deviations",
-        "figures",
-        "page",
-        "experiment",
-        "reproduce",
-        "report_page",
-        "recordings",
-        "markdown",
-    ),
+    "Ground": ("types", "settings", "files", "devices", "xla"),
+    "Task distributions": ("envs",),
+    "Reference agents": ("agents",),
+    "Limits": ("limits",),
+    "Trials": ("trials",),
+    "Engines": ("engines",),
+    "Networks": ("networks",),
+    "Slow RL": ("slow_rl",),
+    "Training": ("training",),
+    "Runs and trained agents": ("runs",),
+    "Results": ("results",),
 }
-# The command line has a page of its own; packages that only gather names are left out.
-ELSEWHERE = ("rl2jax", "cli", "cli_options", "cli_results", "cli_scores", "envs", "analyses", "vision")
+# The command line has a page of its own.
+ELSEWHERE = ("rl2jax", "__main__", "cli")
 _LINK = re.compile(r"(\]\()([^)#\s:]+)([)#])")
 _NAME = re.compile(r"(?<!\[)`(rl2jax(?:\.\w+)+)(?:\(\))?`")
 _OUTSIDE = "repository"
@@ -120,6 +36,12 @@ def module_names() -> list[str]:
     return [".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "rl2jax" for parts in paths]
 
 
+def modules_of(page: str) -> list[str]:
+    """The modules that a page of the reference shows: a room's in the order of their names."""
+    rooms = ROOMS[page]
+    return [name for room in rooms for name in module_names() if name == room or name.startswith(f"{room}.")]
+
+
 def slug(room: str) -> str:
     """File of a page of the reference."""
     return "api/" + room.lower().replace(" ", "-") + ".md"
@@ -127,7 +49,7 @@ def slug(room: str) -> str:
 
 def reference_page(room: str) -> str:
     """Markdown that mkdocstrings fills in."""
-    return f"# {room}\n\n" + "".join(f"::: rl2jax.{module}\n\n" for module in ROOMS[room])
+    return f"# {room}\n\n" + "".join(f"::: rl2jax.{module}\n\n" for module in modules_of(room))
 
 
 def command_page() -> str:

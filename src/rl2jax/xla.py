@@ -10,10 +10,10 @@ from importlib.metadata import version
 
 from rl2jax.files import cache_folder
 
-# jaxlib whose processor backend hands sums to a library that gets some of them wrong, without a word: of products of
-# two large arrays, each broadcast against the other, over one of several axes in common
-# (tests/ground/test_xla.py). Seen in 0.10.2; 0.11.0 has the same library, in which others met crashes (jax-ml/jax 39103, 39257). docs/troubleshooting.md
-# says what was looked at: nothing of the package's own was wrong, but whoever adds a network may write such a sum.
+# jaxlib whose CPU backend hands sums to a library that gets some of them wrong, silently: of products of two large
+# arrays, each broadcast against the other, over one of several common axes (tests/ground/test_xla.py). Seen in 0.10.2;
+# 0.11.0 has the same library, in which others met crashes (jax-ml/jax 39103, 39257). docs/troubleshooting.md says what
+# was checked: nothing of the package's own was wrong, but whoever adds a network may write such a sum.
 _AFFECTED = ("0.10.2", "0.11.0")
 _FUSIONS = "--xla_cpu_experimental_ynn_fusion_type"
 SUMS_BY_XLA = f"{_FUSIONS}=-reduce"
