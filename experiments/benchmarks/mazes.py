@@ -154,8 +154,8 @@ def training_row(learner: Learner, preset: str, rounds: int) -> Row:
         learner.trial,
         learner.agent_of,
         learner.num_trials,
-        lane_steps=learner.config.lane_steps,
-        trials_per_task=learner.config.trials_per_task,
+        lane_steps=learner.config.batch.lane_steps,
+        trials_per_task=learner.config.batch.trials_per_task,
     )
 
     @jax.jit
@@ -175,7 +175,7 @@ def training_row(learner: Learner, preset: str, rounds: int) -> Row:
     return {
         "part": f"training on the twin, {preset} preset, batches of {learner.steps_per_iteration}",
         "preset": preset,
-        "batch_size": learner.steps_per_iteration,
+        "batch.size": learner.steps_per_iteration,
         **summary(samples, peaks),
     }
 

@@ -39,7 +39,7 @@ def predicted_seconds(row: Row) -> float:
     """
     task = parse_task(row["task"])
     sizes = {name: row[name] for name in ("batch_size", "gru_units")}
-    config = preset_for(task, "paper").replace(**sizes, **ITERATIONS[row["part"]])
+    config = preset_for(task, "paper").replace({**sizes, **ITERATIONS[row["part"]]})
     peak = Peak(row["peak_operations_per_second"], row["peak_bytes_per_second"])
     return iteration_seconds(Learner(task.env, config), peak)
 

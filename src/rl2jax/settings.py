@@ -130,6 +130,11 @@ class Section:
         return dataclasses.replace(self, **changes)
 
 
+def is_traced(value: Any) -> bool:
+    """Whether a value is an array, or stands for one while a program is traced."""
+    return hasattr(value, "aval")
+
+
 def swept_fields(section: type) -> list[str]:
     """Names of a section's fields in which trainings in one program may differ."""
     return [field.name for field in dataclasses.fields(section) if getattr(field.metadata.get(_BOUNDS), "swept", False)]
@@ -144,9 +149,9 @@ _KINDS: dict[Any, type] = {"int": int, "float": float, "str": str, "bool": bool}
 _ARTICLES = {int: "an integer", float: "a number", str: "a name", bool: "true or false"}
 
 
-def kind_of(field: dataclasses.Field) -> type:
+def kind_of(field: dataclasses.Field) -> Any:
     """int, float, str or bool."""
-    return _KINDS.get(field.type, field.type)  # type: ignore[arg-type]
+    return _KINDS[field.type] if isinstance(field.type, str) else field.type
 
 
 def checked_value(name: str, kind: type, value: Any, bounds: Bounds) -> Any:
@@ -155,7 +160,7 @@ def checked_value(name: str, kind: type, value: Any, bounds: Bounds) -> Any:
     Raises:
       InputError: naming the field, the value and what is allowed.
     """
-    if hasattr(value, "aval"):  # traced
+    if is_traced(value):
         return value
     article = _ARTICLES[kind]
     is_int = isinstance(value, int) and not isinstance(value, bool)

@@ -13,7 +13,7 @@ from helpers import change_config, continue_to
 
 from rl2jax.cli.main import main
 
-TINY = ["--set", "gru_units=4", "--set", "batch_size=40", "--set", "policy_minibatch_trials=5"]
+TINY = ["--set", "network.units=4", "--set", "batch.size=40", "--set", "slow_rl.minibatch_trials=5"]
 TRAIN = ["train", "bandit:k=2,n=4", "--preset", "quick", *TINY]
 COMMAND = [sys.executable, "-c", "from rl2jax.cli.main import main; main()"]
 
@@ -89,11 +89,11 @@ def refused(capsys, arguments, *parts):
         ("bandit:k=99999999999", [], ["k must be at most 1000000", "99999999999"]),
         ("bandit:k=5,n=10", ["--set", "iterations=2", "--iterations", 3], ["--iterations 3", "iterations=2"]),
         ("bandit:k=5,n=10", ["--preset", "best", "--resume"], ["holds no training by recipe best", "--resume"]),
-        ("bandit:k=5,n=10", ["--set", "max_kl=-0.01"], ["max_kl", "-0.01", "> 0"]),
-        ("bandit:k=5,n=10", ["--set", "max_kl=nan"], ["max_kl", "nan"]),
+        ("bandit:k=5,n=10", ["--set", "slow_rl.max_kl=-0.01"], ["max_kl", "-0.01", "> 0"]),
+        ("bandit:k=5,n=10", ["--set", "slow_rl.max_kl=nan"], ["max_kl", "nan"]),
         ("bandit:k=5,n=10", ["--set", "colour=3"], ["colour", "gae_lambda"]),
-        ("bandit:k=5,n=10", ["--set", "gru_units=many"], ["gru_units", "integer", "many"]),
-        ("bandit:k=5,n=10", ["--set", "batch_size=9"], ["batch_size", "one trial", "10 steps", "9"]),
+        ("bandit:k=5,n=10", ["--set", "network.units=many"], ["gru_units", "integer", "many"]),
+        ("bandit:k=5,n=10", ["--set", "batch.size=9"], ["batch_size", "one trial", "10 steps", "9"]),
         ("bandit:k=5,n=10", ["--seed", 99999999999999999999], ["--seed", "99999999999999999999"]),
         ("bandit:k=5,n=10", ["--checkpoint-minutes", -3], ["--checkpoint-minutes", "-3"]),
         ("bandit:k=5,n=10", ["--preset", "huge"], ["preset", "huge", "paper"]),
@@ -122,7 +122,7 @@ def test_a_folder_with_other_files_is_refused(capsys, tmp_path):
 
 def test_resume_with_other_settings_is_refused(capsys, trained):
     resume = [*TRAIN, "--iterations", 4, "--resume", "--out", trained]
-    refused(capsys, [*resume, "--set", "discount=0.5"], "discount", "0.99", "0.5")
+    refused(capsys, [*resume, "--set", "objective.discount=0.5"], "discount", "0.99", "0.5")
     refused(capsys, [*resume, "--seed", 9], "seed")
     refused(capsys, ["train", "bandit:k=3,n=4", "--resume", "--out", trained], "task", "k=2", "k=3")
 
@@ -227,7 +227,7 @@ def wait_for_rows(folder, count, process):
 @pytest.mark.parametrize(("algorithm", "iterations"), [("ppo", 8), pytest.param("trpo", 9, marks=pytest.mark.slow)])
 def test_killed_and_resumed_equals_never_stopped(tmp_path, algorithm, iterations):
     """kill -9 in the middle, with a checkpoint after every chunk of 2; a last chunk of 1 is one more to compile."""
-    options = [*TRAIN, "--algorithm", algorithm, "--set", "max_kl=0.01", "--set", "iterations_per_chunk=2"]
+    options = [*TRAIN, "--algorithm", algorithm, "--set", "slow_rl.max_kl=0.01", "--set", "iterations_per_chunk=2"]
     options += ["--iterations", str(iterations)]
     assert run([*options, "--out", tmp_path / "whole"]) == 0
     killed = [*map(str, options), "--checkpoint-minutes", "0", "--out", str(tmp_path / "killed")]

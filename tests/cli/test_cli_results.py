@@ -97,7 +97,7 @@ def reproduced(tmp_path_factory):
     """One cell of table 1, made twice: a tiny network, three agents."""
     folder = tmp_path_factory.mktemp("table")
     plan = Plan(1, "quick", 0, 300, 1, folder / "runs", folder / "results" / "table1", ("bandit:k=5,n=10",))
-    tiny = config.PRESETS["quick"].replace(iterations=3, batch_size=200, gru_units=4)
+    tiny = config.PRESETS["quick"].replace({"iterations": 3, "batch.size": 200, "network.units": 4})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         patch.setitem(config.PRESETS, "quick", tiny)

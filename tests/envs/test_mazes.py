@@ -256,7 +256,7 @@ def test_task_features_are_the_target_seen_from_the_start():
 
 
 def test_no_network_reads_what_is_privileged():
-    config = parse_task("maze:t=10,n=1,map=1").preset("quick").replace(batch_size=100)
+    config = parse_task("maze:t=10,n=1,map=1").preset("quick").replace({"batch.size": 100})
     from rl2jax.training.learner import Learner
 
     learner = Learner(MazeNavigation(episode_length=10, observation="symbols"), config)

@@ -135,7 +135,7 @@ def test_rows_are_made_once(tmp_path):
     ]
     assert read_rows(tmp_path / "bandits.json") == rows
     assert rows[1]["hyperparameters"]["algorithm"] == "a2c"
-    assert rows[1]["hyperparameters"]["batch_size"] == 10_000
+    assert rows[1]["hyperparameters"]["batch.size"] == 10_000
     marked = [{**r, "commit": "kept"} for r in rows]
     write_rows(tmp_path / "bandits.json", marked)
     assert rows_of(study, plan) == marked

@@ -20,7 +20,7 @@ from rl2jax.runs.shipped import describe, ship
 
 pytestmark = pytest.mark.faults
 NO_SPACE = "No space left on device"
-LONG = CONFIG.replace(iterations=40, task_inference_coefficient=0.0)
+LONG = CONFIG.replace({"iterations": 40, "objective.task_inference_coefficient": 0.0})
 
 
 def fill(folder: Path) -> Path:

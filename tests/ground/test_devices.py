@@ -109,7 +109,7 @@ def test_eight_devices_learn_what_one_does(eight, expected):
 def test_rounded_products_are_shared_as_others_are(eight):
     """Sums in another order may be rounded otherwise, so that parameters agree less closely than unrounded ones."""
     folder, _ = eight
-    learner = Learner(SMALL_ENV, SMALL_TRPO.replace(matmul_precision="bfloat16"))
+    learner = Learner(SMALL_ENV, SMALL_TRPO.replace({"network.matmul_precision": "bfloat16"}))
     state, _ = train_chunk(learner, learner.init(jax.random.key(0)), 2)
     with np.load(folder / "rounded.npz") as saved:
         for a, b in zip(saved.values(), host_leaves(state.params), strict=True):
@@ -177,7 +177,9 @@ def test_members_of_a_sweep_are_trainings_alone(eight):
     run = open_run(folder / "one")
     with np.load(folder / "sweep.npz") as saved:
         for member, discount in enumerate((0.5, 0.9)):
-            alone, _ = train(run.learner.env, run.config.replace(discount=discount), jax.random.key(member))
+            alone, _ = train(
+                run.learner.env, run.config.replace({"objective.discount": discount}), jax.random.key(member)
+            )
             assert_close([leaves[member] for leaves in saved.values()], host_leaves(alone.params))
 
 
@@ -215,7 +217,7 @@ def open_config():
 
     words = train_arguments(5)
     return preset("quick", "bandit", 4).replace(
-        iterations=5, **parse_overrides([words[i + 1] for i, word in enumerate(words) if word == "--set"])
+        {"iterations": 5, **parse_overrides([words[i + 1] for i, word in enumerate(words) if word == "--set"])}
     )
 
 

@@ -63,7 +63,7 @@ def shortened(code):
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """A folder of its own, and a preset `quick` that is quicker still."""
-    tiny = presets.PRESETS["quick"].replace(iterations=2, batch_size=600, gru_units=4)
+    tiny = presets.PRESETS["quick"].replace({"iterations": 2, "batch.size": 600, "network.units": 4})
     monkeypatch.setitem(presets.PRESETS, "quick", tiny)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -140,10 +140,10 @@ def check_ours(words):
         assert set(given["agents"].split(",")) <= set(reference_agents(parsed.env))
     if words[0] == "train" and given["preset"] not in (*RECIPES, "RECIPE"):
         changes = parse_overrides(given["set_"] or [])
-        changes |= {"algorithm": given["algorithm"]} if given["algorithm"] else {}
-        config = preset_for(parsed, given["preset"] or "paper").replace(**changes)
-        if config.algorithm == "imitation":
-            assert config.teacher in reference_agents(parsed.env)
+        changes |= {"slow_rl": given["algorithm"]} if given["algorithm"] else {}
+        config = preset_for(parsed, given["preset"] or "paper").replace(changes)
+        if config.slow_rl.name == "imitation":
+            assert config.slow_rl.teacher in reference_agents(parsed.env)
         else:
             Learner(parsed.env, config)
 
@@ -236,7 +236,7 @@ def test_curves_are_drawn_from_their_rows():
         assert len(curves.draw(name).axes) == len(curves.PANELS)
         row = curves.read(name)
         assert row["changes"] == {**curves.HEALTHY, **curves.SICK[name][1]}
-        presets.preset("quick").replace(**row["changes"])
+        presets.preset("quick").replace(row["changes"])
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="pip install 'rl2jax[docs]'")

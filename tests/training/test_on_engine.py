@@ -17,14 +17,16 @@ from rl2jax.training.teacher import teacher_of
 from rl2jax.trials.collect import make_collect
 
 TASK = parse_task("maze:size=3,t=12,mazes=4,n=2")
-CONFIG = preset_for(TASK, "quick").replace(batch_size=96, gru_units=8, iterations=2, policy_minibatch_trials=2)
+CONFIG = preset_for(TASK, "quick").replace(
+    {"batch.size": 96, "network.units": 8, "iterations": 2, "slow_rl.minibatch_trials": 2}
+)
 
 
 @pytest.mark.parametrize("algorithm", [pytest.param("ppo", marks=pytest.mark.slow), "imitation"])
 def test_the_engine_plays_the_batch_that_the_device_would(algorithm):
     """Same keys, same mazes; as no frame differs in a way that matters to the policy, same trials."""
     pytest.importorskip("vizdoom")
-    config = CONFIG.replace(algorithm=algorithm, teacher="explorer" if algorithm == "imitation" else "")
+    config = CONFIG.replace({"slow_rl": algorithm, "imitation.teacher": "explorer" if algorithm == "imitation" else ""})
     learner = Learner(TASK.env, config, teacher_of(TASK, config))
     params = jax.jit(learner.networks.init)(jax.random.key(0))
     on_device = jax.jit(make_collect(learner.trial, learner.agent_of, learner.num_trials))
@@ -52,7 +54,7 @@ def test_training_on_the_engine_follows_training_on_the_device(tmp_path):
     pytest.importorskip("vizdoom")
     returns = []
     for engine in ("twin", "vizdoom"):
-        settings = ["--preset", "quick", "--set", "batch_size=96", "--set", "gru_units=8", "--iterations", "2"]
+        settings = ["--preset", "quick", "--set", "batch.size=96", "--set", "network.units=8", "--iterations", "2"]
         assert run(["train", TASK.name, *settings, "--engine", engine, "--out", tmp_path / engine]) == 0
         rows = (tmp_path / engine / "metrics.jsonl").read_text().splitlines()
         returns.append([json.loads(row)["mean_return"] for row in rows])

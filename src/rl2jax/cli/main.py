@@ -1,6 +1,5 @@
 """The command line: train; what plays is in cli_scores.py, what only shows files in cli_results.py."""
 
-import dataclasses
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from rl2jax.cli import play as cli_scores
 from rl2jax.cli import show as cli_results
 from rl2jax.cli.options import ENGINE_HELP, TASK_HELP, check_engine, check_seed, console
 from rl2jax.runs import processes
+from rl2jax.settings import InputError
 from rl2jax.training.presets import preset_for
 
 app = typer.Typer(
@@ -36,7 +36,8 @@ def train(
         ),
     ] = None,
     algorithm: Annotated[
-        str | None, typer.Option(help="trpo, ppo, a2c or imitation (with --set teacher=AGENT); default as preset.")
+        str | None,
+        typer.Option(help="trpo, ppo, a2c or imitation (with --set imitation.teacher=AGENT); default as preset."),
     ] = None,
     iterations: Annotated[int | None, typer.Option(help="Training iterations; default as the preset says.")] = None,
     set_: Annotated[
@@ -118,18 +119,24 @@ def train(
         _train_recipe(task, out, preset, seed or 0, resume, checkpoint_minutes)
         return
     with processes.together("preparing the run"):
-        changes: dict[str, Any] = parse_overrides(set_ or [])
+        base = _settings_before(out, parsed, preset, resume)
+        if algorithm is not None:
+            base = base.replace({"slow_rl": algorithm})
+        changes: dict[str, Any] = parse_overrides(set_ or [], base)
         given: dict[str, Any] = {"algorithm": algorithm, "iterations": iterations}
-        for name, wanted in given.items():
+        for option, wanted in given.items():
+            name = {"algorithm": "slow_rl"}.get(option, option)
             if wanted is not None and changes.setdefault(name, wanted) != wanted:
-                raise ValueError(f"--{name} {wanted} and --set {name}={changes[name]} contradict each other; give one")
-        for name, off in (("lane_steps", 0), ("trials_per_task", 1)):
+                raise InputError(
+                    f"--{option} {wanted} and --set {name}={changes[name]} contradict each other; give one"
+                )
+        for name, off in (("batch.lane_steps", 0), ("batch.trials_per_task", 1)):
             value = changes.get(name, off)
             if engine != "twin" and value != off:  # before a folder is made; EngineLearner has the rule
                 raise ValueError(f"{name} must be {off} with --engine {engine}, got {value}")
         if start is not None and (resume or many):
             raise ValueError("--start is for one new run: it cannot be combined with --resume, --num-seeds or --vary")
-        settings = parse_settings(vary or [])
+        settings = parse_settings(vary or [], base.replace(changes))
         for name in (name for name in settings[0] if name in changes):
             raise ValueError(f"--vary {name} and --set {name}={changes[name]} contradict each other; give one")
         if resume:
@@ -138,13 +145,13 @@ def train(
             runs, mesh = _new_runs(task, out, preset, changes, seed or 0, devices, num_seeds, settings, start)
         learner, config = runs[0].learner, runs[0].config
     shown = console if processes.is_first() else Console(quiet=True)
-    rows = "lanes" if config.lane_steps else TRIALS
-    kind = config.cell.upper() if config.network == "recurrent" else config.network
-    network = f"{kind}-{config.gru_units}"
+    rows = "lanes" if config.batch.lane_steps else TRIALS
+    kind = config.network.cell.upper() if config.network.name == "recurrent" else config.network.name
+    network = f"{kind}-{config.network.units}"
     seeds = f"seed {runs[0].seed}" if num_seeds is None else f"seeds {runs[0].seed} to {runs[-1].seed}"
     varied = f"{len(settings)} settings of {', '.join(settings[0])}, " if vary else ""
     shown.print(
-        f"{runs[0].task.name}  {config.algorithm}, {config.iterations} iterations of {learner.num_trials} {rows} "
+        f"{runs[0].task.name}  {config.slow_rl.name}, {config.iterations} iterations of {learner.num_trials} {rows} "
         f"x {learner.lane_steps} steps, {network}, {varied}{seeds}, in {out}"
     )
     shared = (len(runs), "trainings" if vary else SEEDS) if many else (learner.num_trials, rows)
@@ -162,6 +169,17 @@ def train(
     if vary:
         shown.print(_last_returns(runs, settings))
     shown.print(f"done; now `rl2jax evaluate {runs[0].folder} --num-tasks 10000`")
+
+
+def _settings_before(out: Path, task: Any, preset: str | None, resume: bool) -> Any:
+    """The settings that --set changes: the preset's, or of a resumed run its own."""
+    from rl2jax.runs.run import RUN_FILE, open_run
+    from rl2jax.training.presets import preset_for
+
+    folders = [path.parent for path in (out / RUN_FILE, *sorted(out.glob(f"**/{RUN_FILE}"))) if path.exists()]
+    if resume and preset is None and folders:
+        return open_run(folders[0]).config
+    return preset_for(task, preset or "paper")
 
 
 def _last_returns(runs: list[Any], settings: list[dict[str, float]]) -> Any:
@@ -224,9 +242,9 @@ def _new_runs(task, out, preset, changes, seed, devices, num_seeds, settings, st
     from rl2jax.runs.run import Run, create_run
 
     parsed = parse_task(task)
-    config = preset_for(parsed, preset or "paper").replace(**changes)
-    if config.num_episodes != parsed.num_episodes:
-        raise ValueError(f"set the number of episodes in the task: n={config.num_episodes} in {task!r}")
+    config = preset_for(parsed, preset or "paper").replace(changes)
+    if config.trial.num_episodes != parsed.num_episodes:
+        raise ValueError(f"set the number of episodes in the task: n={config.trial.num_episodes} in {task!r}")
     if num_seeds is not None or settings[0]:
         mesh = choose_mesh((num_seeds or 1) * len(settings), SEEDS, devices)
         return create_seed_runs(out, parsed, config, seed, num_seeds, mesh, settings), mesh
@@ -258,7 +276,7 @@ def _earlier_runs(task, out, preset, changes, seed, devices, num_seeds, settings
     runs = open_seed_runs(out, seed, num_seeds, settings) if many else [open_run(out)]
     for number, run in enumerate(runs):
         setting, offset = settings[number // (num_seeds or 1)], number % (num_seeds or 1)
-        wanted = (run.config if preset is None else preset_for(parsed, preset)).replace(**changes, **setting)
+        wanted = (run.config if preset is None else preset_for(parsed, preset)).replace({**changes, **setting})
         _refuse_differences(run, parsed.name, wanted, run.seed if seed is None else seed + offset)
     if many:
         return runs, choose_mesh(len(runs), SEEDS, devices)
@@ -281,12 +299,12 @@ def _check_together(num_seeds: int | None, vary: list[str] | None, seed: int | N
 
 def _refuse_differences(run: Any, task: str, wanted: Any, seed: int) -> None:
     """A resumed run keeps its settings: raises ValueError naming the first that differs."""
-    was = {"task": run.task.name, "seed": run.seed, **dataclasses.asdict(run.config)}
-    now = {"task": task, "seed": seed, **dataclasses.asdict(wanted)}
+    was = {"task": run.task.name, "seed": run.seed, **run.config.flat()}
+    now = {"task": task, "seed": seed, **wanted.flat()}
     for name, value in was.items():
-        if now[name] != value:
+        if now.get(name) != value:
             raise ValueError(
-                f"--resume: {name} is {value!r} in {run.folder}, the command says {now[name]!r}; "
+                f"--resume: {name} is {value!r} in {run.folder}, the command says {now.get(name)!r}; "
                 "leave it out, or start a new run with another --out"
             )
 

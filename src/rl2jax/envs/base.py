@@ -50,7 +50,7 @@ class TaskDistribution(Environment[TaskState, TaskParams]):
     def task_features(self, params: TaskParams) -> chex.Array:
         """What an agent would like to know of the task, and training may tell it; float32 [any], default empty.
 
-        `TrainConfig.task_inference_coefficient` trains the policy's hidden state to predict it.
+        `Objective.task_inference_coefficient` trains the policy's hidden state to predict it.
         """
         del params
         return jnp.zeros((0,), jnp.float32)
@@ -64,7 +64,7 @@ class TaskDistribution(Environment[TaskState, TaskParams]):
     def expected_reward(self, state: TaskState, action: chex.Array, params: TaskParams) -> chex.Array | None:
         """Mean reward of an action in a state, float32 []; None (default) where it is not known.
 
-        `TrainConfig.expected_rewards` learns from it in place of the reward; the agent sees rewards only.
+        `Objective.expected_rewards` learns from it in place of the reward; the agent sees rewards only.
         """
         del state, action, params
         return None

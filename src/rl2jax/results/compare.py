@@ -128,7 +128,7 @@ def run_contender(
         agent = networks.agent(params, deterministic)
     if run.task.name == task.name:  # another number of episodes has another scale
         context["learning_curve"] = learning_curve(run)
-    return Contender(name, agent, context, first_step_flag=run.config.first_step_flag)
+    return Contender(name, agent, context, first_step_flag=run.config.trial.first_step_flag)
 
 
 def run_contenders(runs: list[Run], task: Task) -> list[Contender]:
@@ -165,7 +165,7 @@ def shipped_contender(recipe: str, task: Task, trained_on: Task | None = None) -
         "action_selection": shipped.action_selection,
     }
     agent = load_agent(name, recipe, env=None if trained_on is None else task.env)
-    flag = shipped.config.first_step_flag
+    flag = shipped.config.trial.first_step_flag
     return Contender(f"rl2_{recipe.replace('-', '_')}", agent, context, first_step_flag=flag)
 
 

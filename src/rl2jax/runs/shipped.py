@@ -204,7 +204,7 @@ def require_shippable(run: Run, recipe: str, folder: Path | str | None = None) -
     """
     require(recipe in RECIPES, "recipe", recipe, f"one of {', '.join(RECIPES)}")
     require(run.task.kind in KINDS, f"{run.folder}: task", run.task.name, f"one of {', '.join(KINDS)} to be shipped")
-    flag = run.config.first_step_flag
+    flag = run.config.trial.first_step_flag
     require(flag == 0, f"{run.folder}: first_step_flag", flag, "0 to be shipped")
     wanted = (_folder(folder) / recipe).absolute()
     existing = next(path for path in (wanted, *wanted.parents) if path.exists())
@@ -272,7 +272,7 @@ def _stage(shipped_for: Task, recipe: str, description: dict[str, Any]) -> dict[
         known |= {f"{recipe}/{s.name}": (s.task.name, s.config) for s in recipes.stages(recipe, shipped_for)}
     return {
         "task": task.name,
-        "algorithm": config.algorithm,
+        "algorithm": config.slow_rl.name,
         "preset": next((name for name, trained in known.items() if trained == (task.name, config)), None),
         "iterations": description["iteration"],
         "environment_steps": description["iteration"] * steps_in_batch,

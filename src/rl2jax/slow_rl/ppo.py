@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rl2jax.settings import Section, bounded, choice
+from rl2jax.settings import Section, bounded, choice, is_traced
 from rl2jax.slow_rl.sgd import minibatch_epoch
 from rl2jax.types import PyTree
 
@@ -45,7 +45,7 @@ class PPO(Section):
 
     def check(self) -> None:
         """No limit has no schedule."""
-        limited = self.max_kl_schedule == "constant" or self.max_kl < math.inf
+        limited = self.max_kl_schedule == "constant" or is_traced(self.max_kl) or self.max_kl < math.inf
         self.require(limited, "max_kl_schedule", "constant with ppo.max_kl inf")
 
 

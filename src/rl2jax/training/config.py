@@ -12,6 +12,7 @@ from rl2jax.settings import (
     Section,
     bounded,
     field_names,
+    is_traced,
     parsed_value,
     require,
     require_known,
@@ -83,7 +84,12 @@ class TrainConfig(RunSettings):
         """Sections fit each other."""
         inference, recurrent = self.objective.task_inference_coefficient, isinstance(self.network, Recurrent)
         if isinstance(self.slow_rl, TRPO):
-            require(_is_zero(inference), "objective.task_inference_coefficient", inference, "0 with slow_rl trpo")
+            require(
+                is_traced(inference) or inference == 0,
+                "objective.task_inference_coefficient",
+                inference,
+                "0 with slow_rl trpo",
+            )
         if self.batch.lane_steps:
             require(not self.baseline.sees_task, "baseline.sees_task", True, "false with batch.lane_steps")
             require(recurrent, "network", self.network.name, "recurrent with batch.lane_steps")
@@ -141,34 +147,26 @@ class TrainConfig(RunSettings):
             values |= {f"{section.section}.{own}": getattr(section, own) for own in field_names(type(section))}
         return values
 
+    def get(self, name: str) -> Any:
+        """The value of a setting, by a name that `replace` takes."""
+        section, own = self._place(name, {}) if name not in _SECTIONS else (name, "")
+        if name in _CHOSEN:
+            return getattr(self, name).name
+        return getattr(getattr(self, section) if section else self, own)
+
     def swept(self) -> list[str]:
         """Names of the settings in which trainings in one program may differ."""
         sections = [getattr(self, name) for name in _SECTIONS]
         return [f"{section.section}.{own}" for section in sections for own in swept_fields(type(section))]
 
     def to_json(self) -> dict[str, Any]:
-        """Settings as JSON values, a section each; an infinity, which JSON lacks, becomes the text "inf"."""
-        described: dict[str, Any] = {name: getattr(self, name) for name in field_names(RunSettings)}
-        for name in _SECTIONS:
-            section = getattr(self, name)
-            values = {own: getattr(section, own) for own in field_names(type(section))}
-            shown = {own: "inf" if value == math.inf else value for own, value in values.items()}
-            described[name] = {"is": section.name, **shown} if name in _CHOSEN else shown
-        return described
+        """`flat` as JSON values: an infinity, which JSON lacks, becomes the text "inf"."""
+        return {name: "inf" if value == math.inf else value for name, value in self.flat().items()}
 
     @classmethod
-    def from_json(cls, settings: dict[str, Any]) -> "TrainConfig":
+    def from_json(cls, settings: Mapping[str, Any]) -> "TrainConfig":
         """The inverse of `to_json`; settings that are missing take their defaults."""
-        config, changes = cls(), {}
-        for name, value in settings.items():
-            if name not in _SECTIONS:
-                changes[name] = value
-                continue
-            section = dict(value)
-            if name in _CHOSEN:
-                config = config.replace({name: _class_of(name, section.pop("is"))()})
-            changes |= {f"{name}.{own}": math.inf if value == "inf" else value for own, value in section.items()}
-        return config.replace(changes)
+        return cls().replace({name: math.inf if value == "inf" else value for name, value in settings.items()})
 
 
 _SECTIONS: dict[str, type] = {
@@ -180,10 +178,6 @@ _SECTIONS: dict[str, type] = {
     "optimiser": OptimiserSettings,
     "baseline": BaselineSettings,
 }
-
-
-def _is_zero(number: Any) -> bool:
-    return not hasattr(number, "aval") and number == 0
 
 
 def _class_of(name: str, value: str) -> type[Section]:

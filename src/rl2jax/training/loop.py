@@ -93,7 +93,7 @@ def train(
       callback: called on the host after each chunk of `config.iterations_per_chunk` iterations; returning
         True ends training there.
       state: continue from here instead of from scratch. Not donated.
-      teacher: who is imitated, with `config.algorithm` "imitation"; `metrics.mean_return` is of those who act.
+      teacher: who is imitated, with `config.slow_rl.name` "imitation"; `metrics.mean_return` is of those who act.
       mesh: devices that share the trials of a batch, from `devices.make_mesh`; the result is one device's, but for
         the order of floating-point sums. Their number divides the number of trials.
 

@@ -35,9 +35,9 @@ class EngineLearner:
 
     def __post_init__(self):
         require(self.learner.mesh is None, "learner.mesh", self.learner.mesh, "None with games of an engine")
-        lane_steps = self.learner.config.lane_steps
+        lane_steps = self.learner.config.batch.lane_steps
         require(lane_steps == 0, "lane_steps", lane_steps, "0 with games of an engine, which play one trial each")
-        each = self.learner.config.trials_per_task
+        each = self.learner.config.batch.trials_per_task
         require(each == 1, "trials_per_task", each, "1 with games of an engine, which play a task each")
         require(self.games.env == self.learner.env, "games.env", self.games.env, f"the learner's, {self.learner.env}")
 

@@ -32,29 +32,29 @@ class Stage(NamedTuple):
 
 # Imitation needs neither a bonus for random actions nor help with what the trial tells of the task.
 _IMITATION = {
-    "algorithm": "imitation",
-    "policy_epochs": 2,
-    "entropy_coefficient": 0.0,
-    "task_inference_coefficient": 0.0,
+    "slow_rl": "imitation",
+    "slow_rl.epochs": 2,
+    "objective.entropy_coefficient": 0.0,
+    "objective.task_inference_coefficient": 0.0,
 }
 # A baseline that is told the arms' probabilities, and rewards without their noise, leave little variance.
 _PER_ARM = {
     "network": "per_arm",
-    "gru_units": 32,
+    "network.units": 32,
     "iterations": 100,
-    "baseline_epochs": 2,
-    "expected_rewards": True,
-    "baseline_sees_task": True,
+    "baseline.epochs": 2,
+    "objective.expected_rewards": True,
+    "baseline.sees_task": True,
 }
 _PER_PAIR = {
     "network": "per_pair",
-    "gru_units": 16,
-    "activation": "tanh",
-    "memory_horizon": 10,
-    "entropy_coefficient": 0.0,
-    "policy_epochs": 3,
-    "expected_rewards": True,
-    "baseline_sees_task": True,
+    "network.units": 16,
+    "network.activation": "tanh",
+    "network.memory_horizon": 10,
+    "objective.entropy_coefficient": 0.0,
+    "slow_rl.epochs": 3,
+    "objective.expected_rewards": True,
+    "baseline.sees_task": True,
 }
 _SURE = 50  # episodes up to which the most likely action is as good as a sampled one, or better
 _STEPS_OF_PAIRS, _STEPS_OF_PLANNERS, _FEWEST_TRIALS = 20_000, 40_000, 100  # in a batch
@@ -62,7 +62,7 @@ _EXPLORER_STEPS_PER_CELL = 2.4  # about twice what it needs in an episode
 _SHORT, _LONG, _FEW_ARMS, _MANY_ARMS = 20, 100, 5, 20  # pulls, pulls, arms, arms
 # The gradient of a rectified GRU explodes now and then, and Adam would take small steps for long; over hundreds of
 # steps the network itself does.
-_CLIPPED, _BOUNDED = {"gradient_clip": 0.1}, {"activation": "tanh"}
+_CLIPPED, _BOUNDED = {"optimiser.clip": 0.1}, {"network.activation": "tanh"}
 
 
 def stages(recipe: str, task: Task) -> tuple[Stage, ...]:
@@ -85,7 +85,7 @@ def takes_most_likely(recipe: str, task: Task) -> bool:
 
     Without a plan chance is needed in long trials.
     """
-    network = stages(recipe, task)[-1].config.network
+    network = stages(recipe, task)[-1].config.network.name
     return network == "planner" or (network == "per_pair" and task.num_episodes <= _SURE)
 
 
@@ -97,16 +97,16 @@ def _reinforced_bandit(task: Task) -> TrainConfig:
     config = preset_for(task, "cpu")
     arms = task.env.action_space(None).n
     if task.num_episodes <= _SHORT and arms <= _FEW_ARMS:  # the preset's 400 iterations come to 99.73% of the optimum
-        return config.replace(iterations=800, expected_rewards=True, baseline_sees_task=True)
+        return config.replace({"iterations": 800, "objective.expected_rewards": True, "baseline.sees_task": True})
     if task.num_episodes <= _SHORT or (task.num_episodes <= _LONG and arms <= _FEW_ARMS):
         return config
     # At 0.7 some cells unlearned what exploring is worth; many arms and few pulls did not, and did not try 0.97.
     many, long = arms > _MANY_ARMS, task.num_episodes > _LONG
-    config = config.replace(**_PER_ARM, gae_lambda=0.7 if many and not long else 0.97)
+    config = config.replace({**_PER_ARM, "objective.gae_lambda": 0.7 if many and not long else 0.97})
     if not long:
         return config
-    trials = {"policy_minibatch_trials": 10, "baseline_minibatch_trials": 20, "batch_size": 80 * task.num_episodes}
-    return config.replace(**_CLIPPED, **_BOUNDED, **trials, iterations=300)
+    trials = {"slow_rl.minibatch_trials": 10, "baseline.minibatch_trials": 20, "batch.size": 80 * task.num_episodes}
+    return config.replace({**_CLIPPED, **_BOUNDED, **trials, "iterations": 300})
 
 
 def _reinforced_mdp(task: Task) -> TrainConfig:
@@ -114,12 +114,14 @@ def _reinforced_mdp(task: Task) -> TrainConfig:
     short, steps = task.num_episodes <= _SHORT, task.num_episodes * task.env.episode_length
     trials = max(_FEWEST_TRIALS, _STEPS_OF_PAIRS // steps)
     return preset_for(task, "cpu").replace(
-        **_PER_PAIR,
-        gae_lambda=0.9 if short else 0.97,
-        iterations=100 if short else 80,
-        batch_size=trials * steps,
-        policy_minibatch_trials=trials // 10,
-        baseline_minibatch_trials=trials // 10,
+        {
+            **_PER_PAIR,
+            "objective.gae_lambda": 0.9 if short else 0.97,
+            "iterations": 100 if short else 80,
+            "batch.size": trials * steps,
+            "slow_rl.minibatch_trials": trials // 10,
+            "baseline.minibatch_trials": trials // 10,
+        }
     )
 
 
@@ -128,16 +130,18 @@ def _imitated_bandit(task: Task) -> tuple[Stage, ...]:
 
     The teacher is within 0.05% of the optimum where that is known. In short trials one GRU copies it more closely.
     """
-    config = preset_for(task, "cpu").replace(**_IMITATION, teacher=TEACHERS["bandit"], iterations=300)
+    config = preset_for(task, "cpu").replace({**_IMITATION, "imitation.teacher": TEACHERS["bandit"], "iterations": 300})
     if task.num_episodes > _SHORT:
         config = config.replace(
-            **_CLIPPED,
-            **_BOUNDED,
-            network="per_arm",
-            gru_units=_PER_ARM["gru_units"],
-            iterations=200 if task.num_episodes <= _LONG else 300,
-            learning_rate_schedule="cosine",
-            policy_minibatch_trials=10,
+            {
+                **_CLIPPED,
+                **_BOUNDED,
+                "network": "per_arm",
+                "network.units": _PER_ARM["network.units"],
+                "iterations": 200 if task.num_episodes <= _LONG else 300,
+                "optimiser.schedule": "cosine",
+                "slow_rl.minibatch_trials": 10,
+            }
         )
     return (Stage("1-imitation", task, config),)
 
@@ -151,19 +155,21 @@ def _planned_mdp(task: Task) -> tuple[Stage, ...]:
     short, steps = task.num_episodes <= _SHORT, task.num_episodes * task.env.episode_length
     trials = max(_FEWEST_TRIALS, _STEPS_OF_PLANNERS // steps)
     config = preset_for(task, "cpu").replace(
-        network="planner",
-        initial_bonus=0.5 + math.log10(task.num_episodes),
-        gru_units=32,
-        task_inference_coefficient=0.0,
-        entropy_coefficient=0.0,
-        expected_rewards=True,
-        batch_size=trials * steps,
-        gae_lambda=0.9 if short else 1.0,
-        iterations=60 if short else 10,
-        policy_epochs=3 if short else 2,
-        policy_learning_rate=2e-3 if short else 3e-4,
-        policy_minibatch_trials=trials // 10,
-        baseline_minibatch_trials=trials // 10,
+        {
+            "network": "planner",
+            "network.initial_bonus": 0.5 + math.log10(task.num_episodes),
+            "network.units": 32,
+            "objective.task_inference_coefficient": 0.0,
+            "objective.entropy_coefficient": 0.0,
+            "objective.expected_rewards": True,
+            "batch.size": trials * steps,
+            "objective.gae_lambda": 0.9 if short else 1.0,
+            "iterations": 60 if short else 10,
+            "slow_rl.epochs": 3 if short else 2,
+            "slow_rl.learning_rate": 2e-3 if short else 3e-4,
+            "slow_rl.minibatch_trials": trials // 10,
+            "baseline.minibatch_trials": trials // 10,
+        }
     )
     return (Stage("1-reinforcement", task, config),)
 
@@ -182,34 +188,40 @@ def _imitated_maze(task: Task) -> tuple[Stage, ...]:
         return number * of.num_episodes * of.env.episode_length
 
     short, longer = within(1.0), within(2.0)
-    memory = {"memory_horizon": trials(longer, 1)}
+    memory = {"network.memory_horizon": trials(longer, 1)}
     imitation = preset_for(short, "cpu").replace(
-        **_IMITATION | memory | {"task_inference_coefficient": 0.5},
-        teacher=TEACHERS["maze"],
-        student_share=0.2,
-        iterations=200,
-        batch_size=trials(short, 100),
-        policy_minibatch_trials=10,
-        policy_learning_rate=1e-3,
-        learning_rate_schedule="cosine",
+        {
+            **_IMITATION | memory | {"objective.task_inference_coefficient": 0.5},
+            "imitation.teacher": TEACHERS["maze"],
+            "imitation.student_share": 0.2,
+            "iterations": 200,
+            "batch.size": trials(short, 100),
+            "slow_rl.minibatch_trials": 10,
+            "slow_rl.learning_rate": 1e-3,
+            "optimiser.schedule": "cosine",
+        }
     )
     second = imitation.replace(
-        student_share=0.5,
-        iterations=100,
-        batch_size=trials(longer, 50),
-        policy_minibatch_trials=5,
-        policy_learning_rate=8e-4,
+        {
+            "imitation.student_share": 0.5,
+            "iterations": 100,
+            "batch.size": trials(longer, 50),
+            "slow_rl.minibatch_trials": 5,
+            "slow_rl.learning_rate": 8e-4,
+        }
     )
     # For reward trial follows trial, at the whole horizon: no step is played after a trial's end.
     reinforcement = preset_for(task, "cpu").replace(
-        **memory,
-        entropy_coefficient=0.0,
-        iterations=300,
-        policy_epochs=3,
-        lane_steps=trials(task, 1),
-        batch_size=trials(task, 60),
-        policy_minibatch_trials=10,
-        policy_learning_rate=3e-4,
+        {
+            **memory,
+            "objective.entropy_coefficient": 0.0,
+            "iterations": 300,
+            "slow_rl.epochs": 3,
+            "batch.lane_steps": trials(task, 1),
+            "batch.size": trials(task, 60),
+            "slow_rl.minibatch_trials": 10,
+            "slow_rl.learning_rate": 3e-4,
+        }
     )
     return (
         Stage("1-imitation", short, imitation),

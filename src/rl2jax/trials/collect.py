@@ -60,8 +60,8 @@ def make_collect(
       agent_of: from the params of a train state to who plays.
       num_trials: in a batch; or lanes.
       mesh: devices that share them.
-      lane_steps: as `TrainConfig.lane_steps`.
-      trials_per_task: as `TrainConfig.trials_per_task`; divides `num_trials`. Trials of one task are side by side.
+      lane_steps: as `BatchSettings.lane_steps`.
+      trials_per_task: as `BatchSettings.trials_per_task`; divides `num_trials`. Trials of one task are side by side.
     """
     if lane_steps:
 

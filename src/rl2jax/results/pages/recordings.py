@@ -78,7 +78,7 @@ def record(wanted: Wanted, seed: int = SEED, folder: Path | None = None) -> list
     if recorded is None:
         raise ValueError(f"trials of {shipped.task} cannot be shown; of Bernoulli bandits and mazes they can")
     agent = load_agent(wanted.agent, wanted.recipe, folder)
-    trial = Trial(task.env, task.num_episodes, shipped.config.first_step_flag)
+    trial = Trial(task.env, task.num_episodes, shipped.config.trial.first_step_flag)
     played = play_tasks(agent, trial, wanted.num_trials, evaluation_key(seed), agent_info=True)
     context = _context(shipped, seed)
     return [

@@ -140,7 +140,7 @@ def _names(plan: Plan, runs: list[Run]) -> list[str]:
     names: list[str] = []
     for run in runs:
         trainings = [*(stage["config"] for stage in ancestry(run)), run.config.to_json()]
-        imitated = any(config.get("algorithm") == "imitation" for config in trainings)
+        imitated = any(config.get("slow_rl") == "imitation" for config in trainings)
         kind = "rl2_best" if imitated else "rl2"
         if plan.recipe is not None and not plan.runs:
             kind = f"rl2_{plan.recipe.replace('-', '_')}"
@@ -157,7 +157,7 @@ def _of_run(run: Run, name: str, plan: Plan) -> Player:
     agent, context = trained_agent(run, plan.deterministic)
     if not plan.runs:
         context["preset"] = plan.recipe or plan.preset
-    return Player(name, agent, context, looks=True, first_step_flag=run.config.first_step_flag)
+    return Player(name, agent, context, looks=True, first_step_flag=run.config.trial.first_step_flag)
 
 
 def _trial(task: str, player: Player, engine: str) -> Trial:
