@@ -130,6 +130,12 @@ class Section:
         return dataclasses.replace(self, **changes)
 
 
+def name_of(section: Any) -> str:
+    """How a choice is written in settings: its registered name, or "package.module:object" of a user's own."""
+    name = getattr(section, "target", "") or section.name
+    return name or f"{type(section).__module__}:{type(section).__qualname__}"
+
+
 def is_traced(value: Any) -> bool:
     """Whether a value is an array, or stands for one while a program is traced."""
     return hasattr(value, "aval")

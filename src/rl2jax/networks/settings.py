@@ -84,4 +84,15 @@ class Planner(NetworkSettings):
     initial_bonus: float = bounded(1.5, at_least=0)
 
 
+@dataclass(frozen=True)
+class OwnNetwork(NetworkSettings):
+    """A user's own memory between the usual trunk and heads.
+
+    Attributes:
+      target: "package.module:object", of which `rl2jax.settings.load_object` is the model.
+    """
+
+    target: str = ""
+
+
 NETWORKS: dict[str, type[NetworkSettings]] = {family.name: family for family in (Recurrent, Planner, PerArm, PerPair)}

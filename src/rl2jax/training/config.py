@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rl2jax.networks.settings import NETWORKS, NetworkSettings, Recurrent
+from rl2jax.networks.settings import NETWORKS, NetworkSettings, OwnNetwork, Recurrent
 from rl2jax.settings import (
     InputError,
     Section,
     bounded,
     field_names,
     is_traced,
+    load_object,
+    name_of,
     parsed_value,
     require,
     require_known,
@@ -21,7 +23,7 @@ from rl2jax.settings import (
 from rl2jax.slow_rl.a2c import A2C
 from rl2jax.slow_rl.imitation import Imitation
 from rl2jax.slow_rl.ppo import PPO
-from rl2jax.slow_rl.settings import BaselineSettings, Objective, OptimiserSettings
+from rl2jax.slow_rl.settings import BaselineSettings, Objective, OptimiserSettings, OwnSlowRL
 from rl2jax.slow_rl.trpo import TRPO
 from rl2jax.trials.collect import BatchSettings
 from rl2jax.trials.trial import TrialSettings
@@ -29,6 +31,8 @@ from rl2jax.trials.trial import TrialSettings
 SLOW_RL: dict[str, type[Section]] = {algorithm.name: algorithm for algorithm in (TRPO, PPO, A2C, Imitation)}
 # Fields of the config whose section is of a class that is chosen by name.
 _CHOSEN: dict[str, dict[str, Any]] = {"slow_rl": SLOW_RL, "network": NETWORKS}
+# What stands for a user's own object, "package.module:object", that is no settings class itself.
+_OWN: dict[str, type[Section]] = {"slow_rl": OwnSlowRL, "network": OwnNetwork}
 
 
 @dataclass(frozen=True)
@@ -143,15 +147,16 @@ class TrainConfig(RunSettings):
         for name in _SECTIONS:
             section = getattr(self, name)
             if name in _CHOSEN:
-                values[name] = section.name
-            values |= {f"{section.section}.{own}": getattr(section, own) for own in field_names(type(section))}
+                values[name] = name_of(section)
+            shown = [own for own in field_names(type(section)) if own != "target"]
+            values |= {f"{section.section}.{own}": getattr(section, own) for own in shown}
         return values
 
     def get(self, name: str) -> Any:
         """The value of a setting, by a name that `replace` takes."""
         section, own = self._place(name, {}) if name not in _SECTIONS else (name, "")
         if name in _CHOSEN:
-            return getattr(self, name).name
+            return name_of(getattr(self, name))
         return getattr(getattr(self, section) if section else self, own)
 
     def swept(self) -> list[str]:
@@ -180,16 +185,17 @@ _SECTIONS: dict[str, type] = {
 }
 
 
-def _class_of(name: str, value: str) -> type[Section]:
-    require_known(value, _CHOSEN[name], name)
-    return _CHOSEN[name][value]
-
-
 def _chosen(name: str, value: str, before: Section) -> Section:
     """The settings of what is chosen, with the values that it shares with what was chosen before."""
-    kind = _class_of(name, value)
+    if ":" in value:
+        loaded = load_object(value, name)
+        is_settings = isinstance(loaded, type) and issubclass(loaded, Section)
+        kind, target = (loaded, {}) if is_settings else (_OWN[name], {"target": value})
+    else:
+        require_known(value, _CHOSEN[name], name)
+        kind, target = _CHOSEN[name][value], {}
     shared = {own: getattr(before, own) for own in field_names(kind) if own in field_names(type(before))}
-    return kind(**shared)
+    return kind(**shared | target)
 
 
 def setting_names(config: TrainConfig | None = None) -> list[str]:
