@@ -144,8 +144,8 @@ def compete(match: Match, changes: dict[str, Any], devices: tuple[int, ...], rou
     rows = rows_of(entries, cost, learner.num_trials * learner.trial.num_steps)
     context = {
         "task": match.task,
-        "batch.size": learner.config.batch.size,
-        "network.units": learner.config.network.units,
+        "batch_size": learner.config.batch.size,
+        "gru_units": learner.config.network.units,
     }
     return [{**context, "platform": "cpu", **row} for row in rows]
 

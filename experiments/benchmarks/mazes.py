@@ -175,7 +175,7 @@ def training_row(learner: Learner, preset: str, rounds: int) -> Row:
     return {
         "part": f"training on the twin, {preset} preset, batches of {learner.steps_per_iteration}",
         "preset": preset,
-        "batch.size": learner.steps_per_iteration,
+        "batch_size": learner.steps_per_iteration,
         **summary(samples, peaks),
     }
 

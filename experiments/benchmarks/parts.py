@@ -280,12 +280,10 @@ def main(settings: dict[str, Any]) -> list[Row]:
         rows = [measure_iteration(learner, "iteration", long_samples), *parts]
         rows += [measure_iteration(learners[name], name, long_samples) for name in names[1:]]
     device = jax.devices()[0]
-    context = {"task": name_of_task, "batch.size": config.batch.size, "network.units": config.network.units}
+    context = {"task": name_of_task, "batch_size": config.batch.size, "gru_units": config.network.units}
     context |= {"devices": settings["devices"]} if mesh is not None else {}
     context |= (
-        {"network.matmul_precision": config.network.matmul_precision}
-        if config.network.matmul_precision != DEFAULT
-        else {}
+        {"matmul_precision": config.network.matmul_precision} if config.network.matmul_precision != DEFAULT else {}
     )
     return [
         {**context, **row, "platform": device.platform, "device": device.device_kind, "jax": jax.__version__}

@@ -312,7 +312,7 @@ def _refuse_differences(run: Any, task: str, wanted: Any, seed: int) -> None:
 for plays in (cli_scores.evaluate, cli_scores.ship, cli_scores.compare, cli_scores.limits):
     app.command()(plays)
 app.command("twin-check")(cli_scores.twin_check)
-for reads_rows in (cli_results.agents, cli_results.table, cli_results.figure, cli_results.report):
+for reads_rows in (cli_results.agents, cli_results.settings, cli_results.table, cli_results.figure, cli_results.report):
     app.command()(reads_rows)
 
 

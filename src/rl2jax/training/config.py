@@ -18,6 +18,7 @@ from rl2jax.settings import (
     parsed_value,
     require,
     require_known,
+    shared_values,
     swept_fields,
 )
 from rl2jax.slow_rl.a2c import A2C
@@ -101,7 +102,8 @@ class TrainConfig(RunSettings):
     def replace(self, changes: Mapping[str, Any] | None = None, /, **top: Any) -> "TrainConfig":
         """A copy with some settings changed: `config.replace({"network.units": 64}, iterations=100)`; checked again.
 
-        `slow_rl` and `network` take a name, or settings. A name keeps the values of fields that both have.
+        `slow_rl` and `network` take a name, or settings. A name keeps the values of fields that both have, where they
+        are allowed.
 
         Raises:
           InputError: for a setting that there is not, that belongs to an algorithm or network which is not the chosen
@@ -194,8 +196,19 @@ def _chosen(name: str, value: str, before: Section) -> Section:
     else:
         require_known(value, _CHOSEN[name], name)
         kind, target = _CHOSEN[name][value], {}
-    shared = {own: getattr(before, own) for own in field_names(kind) if own in field_names(type(before))}
-    return kind(**shared | target)
+    return kind(**shared_values(before, kind) | target)
+
+
+def all_sections() -> dict[str, type[Section]]:
+    """Every section's class, by what its settings' names begin with; of what is chosen, each choice.
+
+    Families of networks share the beginning "network": "network (recurrent)", "network (planner)", ...
+    """
+    sections: dict[str, type[Section]] = {"training": RunSettings}
+    for name, kind in _SECTIONS.items():
+        for choice, chosen in _CHOSEN.get(name, {"": kind}).items():
+            sections[f"{name} ({choice})" if chosen.section == name and choice else chosen.section] = chosen
+    return sections
 
 
 def setting_names(config: TrainConfig | None = None) -> list[str]:

@@ -68,7 +68,7 @@ class Learner:
         near = [str(shares * num_devices * steps) for shares in (share, share + 1) if shares]
         if self.num_trials % num_devices:
             raise ValueError(
-                f"batch_size must hold a multiple of {num_devices} {what} ({steps} steps each) on {num_devices} "
+                f"batch.size must hold a multiple of {num_devices} {what} ({steps} steps each) on {num_devices} "
                 f"devices, such as {' or '.join(near)}, got {self.config.batch.size} ({self.num_trials} {what})"
             )
 

@@ -70,11 +70,11 @@ def num_trials_in_batch(trial: Trial, config: TrainConfig) -> int:
     """
     if config.batch.lane_steps:
         allowed = f"at least one lane (lane_steps, {config.batch.lane_steps})"
-        require(config.batch.size >= config.batch.lane_steps, "batch_size", config.batch.size, allowed)
+        require(config.batch.size >= config.batch.lane_steps, "batch.size", config.batch.size, allowed)
         return config.batch.size // config.batch.lane_steps
     if config.batch.size < trial.num_steps:
         raise ValueError(
-            f"batch_size must be at least one trial ({trial.num_steps} steps: {trial.num_episodes} episodes of "
+            f"batch.size must be at least one trial ({trial.num_steps} steps: {trial.num_episodes} episodes of "
             f"up to {trial.env.episode_length}), got {config.batch.size}"
         )
     num_trials, each = config.batch.size // trial.num_steps, config.batch.trials_per_task
