@@ -3,14 +3,15 @@
 import json
 
 import pytest
+from command import refused, run
 from rich.console import Console
-from test_cli import refused, run
 
-from rl2jax.results import limit_rows, reproduce
+from rl2jax.results import limit_rows
 from rl2jax.results.compare import select_agents
+from rl2jax.results.reproduction import tables as reproduce
 from rl2jax.results.reproduction.tables import Plan
 from rl2jax.results.rows import read_rows
-from rl2jax.training import config
+from rl2jax.training import presets
 
 TASK = "bandit:k=3,n=4"
 
@@ -97,10 +98,10 @@ def reproduced(tmp_path_factory):
     """One cell of table 1, made twice: a tiny network, three agents."""
     folder = tmp_path_factory.mktemp("table")
     plan = Plan(1, "quick", 0, 300, 1, folder / "runs", folder / "results" / "table1", ("bandit:k=5,n=10",))
-    tiny = config.PRESETS["quick"].replace({"iterations": 3, "batch.size": 200, "network.units": 4})
+    tiny = presets.PRESETS["quick"].replace({"iterations": 3, "batch.size": 200, "network.units": 4})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        patch.setitem(config.PRESETS, "quick", tiny)
+        patch.setitem(presets.PRESETS, "quick", tiny)
         patch.setattr(reproduce, "select_agents", lambda task, _: select_agents(task, ["random", "gittins", "greedy"]))
         console = Console(record=True, width=200)
         reproduce.reproduce(plan, console)

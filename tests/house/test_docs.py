@@ -78,8 +78,8 @@ def only_traced(monkeypatch):
         _, metrics = jax.eval_shape(lambda state: learner.train_chunk(state, length), state)
         return state, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), metrics)
 
-    for module in ("rl2jax.train", "rl2jax.training.seeds"):
-        monkeypatch.setattr(sys.modules[module], "_whole_training", trained)
+    for module in ("rl2jax.training.loop", "rl2jax.training.seeds"):
+        monkeypatch.setattr(sys.modules[module], "whole_training", trained)
 
 
 def run_page(page, folder):

@@ -6,7 +6,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from test_cli import refused, run
+from command import refused, run
 
 from rl2jax.engines.vizdoom.mazes import VizdoomMazes
 from rl2jax.envs.names import parse_task

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command import refused, run
 from flax import struct
 from helpers import host_leaves, random_params
-from test_cli import refused, run
 
 from rl2jax.agents.base import Agent
 from rl2jax.envs import BernoulliBandit, EnvParams, EnvState, TaskDistribution, spaces
