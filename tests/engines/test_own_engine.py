@@ -17,6 +17,8 @@ from rl2jax.engines.base import DEVICE, HostEngine, find_engine
 from rl2jax.engines.collection import collect, make_collect
 from rl2jax.engines.evaluation import evaluator
 from rl2jax.envs import BernoulliBandit, EnvParams, EnvState, TaskDistribution, spaces
+from rl2jax.training.loop import train
+from rl2jax.training.presets import preset
 from rl2jax.trials import collect as on_device
 from rl2jax.trials.evaluate import evaluation_key
 from rl2jax.trials.trial import Trial
@@ -186,6 +188,24 @@ def test_an_observation_of_another_shape_is_named():
             jax.random.split(jax.random.key(0), 4),
             on_device.draw_tasks(env, jax.random.key(1), 4),
         )
+
+
+class Hollow(Line):
+    """What it is stands in the class; who plays it is another's business."""
+
+    reset_env, step_env = TaskDistribution.reset_env, TaskDistribution.step_env
+    is_terminated = TaskDistribution.is_terminated
+
+
+def test_a_task_distribution_without_steps_is_trained_on():
+    """As with steps."""
+    config = preset("quick", num_episodes=2).replace(iterations=1, batch_size=240, gru_units=4)
+    key, trained = jax.random.key(0), []
+    for env in (Line(), Hollow()):
+        trained.append(train(env, config, key, engine=Walkers))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), trained[0][1], trained[1][1])
+    with pytest.raises(ValueError, match=r"--engine must be one that plays Hollow.*, got 'device'"):
+        find_engine(DEVICE, Hollow())
 
 
 def test_the_same_evaluation():

@@ -93,29 +93,35 @@ class HostEngine(Protocol):
         self.close()
 
 
+EngineOf = Callable[["TaskDistribution"], HostEngine]  # from a task distribution to what plays it
+
+
 def find_engine(
-    name: str, env: "TaskDistribution", *, lane_steps: int = 0, alone: bool = True
-) -> "Callable[[TaskDistribution], HostEngine] | None":
-    """The engine of that name, to be made of the task distribution. This is where engines refuse what they cannot do.
+    engine: "str | EngineOf", env: "TaskDistribution", *, lane_steps: int = 0, alone: bool = True
+) -> "EngineOf | None":
+    """What makes the engine of that name. This is where engines, and the device, refuse what they cannot do.
 
     Args:
-      name: `DEVICE`, one of `ENGINES`, or "package.module:object": a `HostEngine`'s class, or what makes one of a task
-        distribution.
+      engine: `DEVICE`, one of `ENGINES`, or "package.module:object": a `HostEngine`'s class, or a function that makes
+        one of a task distribution; or that class or function itself.
       env: what it is to play.
       lane_steps: of a training (`TrainConfig.lane_steps`).
       alone: whether one agent plays, in one process.
 
     Returns:
-      What makes the engine; None for the device, which plays everything.
+      What makes it; None for the device.
 
     Raises:
       ValueError: if there is no such engine, or it refuses; saying why.
     """
-    if name == DEVICE:
+    if engine == DEVICE:
+        what = f"one that plays {type(env).__name__}, which has no step_env of its own"
+        require(env.plays_on_device, "--engine", DEVICE, what)
         return None
-    named = ", ".join((DEVICE, *ENGINES))
-    require(name in ENGINES or ":" in name, "--engine", name, f"{named} or package.module:object")
-    make = load_object(ENGINES.get(name, name), "--engine")
+    name = engine if isinstance(engine, str) else getattr(engine, "__name__", str(engine))
+    known = not isinstance(engine, str) or engine in ENGINES or ":" in engine
+    require(known, "--engine", name, f"{', '.join((DEVICE, *ENGINES))} or package.module:object")
+    make = load_object(ENGINES.get(engine, engine), "--engine") if isinstance(engine, str) else engine
     require(callable(make), f"--engine {name}", make, "a HostEngine's class, or a function that makes one")
     if not alone:
         raise ValueError(f"--engine {name} trains one agent in one process")

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from rl2jax.agents.base import Agent
-from rl2jax.engines.base import HostEngine, find_engine
+from rl2jax.engines.base import EngineOf, HostEngine, find_engine
 from rl2jax.engines.collection import collect
 from rl2jax.envs.base import TaskDistribution
 from rl2jax.trials.evaluate import Evaluation, Played, evaluate, held_out, nothing, task_keys
@@ -21,19 +21,19 @@ _OBSERVATION_BYTES = 2**30  # at most, of the trials that are in memory at once
 
 
 @contextlib.contextmanager
-def evaluator(name: str, env: TaskDistribution) -> Iterator[Callable[..., Evaluation]]:
-    """What evaluates agents in the tasks that `env` holds out: `evaluate`, or `evaluate_on` the engine of that name.
+def evaluator(engine: str | EngineOf, env: TaskDistribution) -> Iterator[Callable[..., Evaluation]]:
+    """What evaluates agents in the tasks that `env` holds out: `evaluate`, or `evaluate_on` an engine.
 
     Raises:
       ValueError: as `find_engine`.
     """
     env = env.held_out()
-    make = find_engine(name, env)
+    make = find_engine(engine, env)
     if make is None:
         yield evaluate
         return
-    with make(env) as engine:
-        yield partial(evaluate_on, engine)
+    with make(env) as opened:
+        yield partial(evaluate_on, opened)
 
 
 def evaluate_on(

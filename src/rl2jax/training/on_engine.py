@@ -10,7 +10,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from rl2jax.engines.base import HostEngine, find_engine
+from rl2jax.engines.base import EngineOf, HostEngine, find_engine
 from rl2jax.engines.collection import make_collect
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.learner import Iterations, Learner
@@ -73,19 +73,19 @@ class EngineLearner:
 
 
 @contextlib.contextmanager
-def playing_on(name: str, learner: Learner) -> Iterator[Learner | EngineLearner]:
-    """A learner whose trials are played by the engine of that name, which runs as long as the context.
+def playing_on(engine: str | EngineOf, learner: Learner) -> Iterator[Learner | EngineLearner]:
+    """A learner whose trials are played by an engine, as `find_engine` takes it, which runs as long as the context.
 
     Raises:
       ValueError: as `find_engine`.
     """
     alone = jax.process_count() == 1
-    make = find_engine(name, learner.env, lane_steps=learner.config.lane_steps, alone=alone)
+    make = find_engine(engine, learner.env, lane_steps=learner.config.lane_steps, alone=alone)
     if make is None:
         yield learner
         return
-    with make(learner.env) as engine:
-        yield EngineLearner(dataclasses.replace(learner, mesh=None), engine)
+    with make(learner.env) as opened:
+        yield EngineLearner(dataclasses.replace(learner, mesh=None), opened)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
