@@ -2,7 +2,6 @@
 
 import math
 from functools import partial
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +19,6 @@ from rl2jax.slow_rl.trpo import TRPOConfig, trpo_update
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.families import make_networks
 from rl2jax.training.learner import Learner
-from rl2jax.training.on_engine import EngineLearner
 from rl2jax.training.policy_step import POLICY_STEPS, PolicyBatch, kl_limit_at
 from rl2jax.training.update import make_optimisers, trial_returns
 from rl2jax.trials.collect import make_collect
@@ -385,15 +383,4 @@ def test_trials_of_one_task_are_side_by_side():
 )
 def test_trials_that_do_not_divide_into_tasks_are_refused(changes, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
-        Learner(
-            BernoulliBandit(3), TrainConfig().replace({"trial.num_episodes": 5, "batch.size": 60}).replace(**changes)
-        )
-
-
-def test_games_of_an_engine_play_a_task_each():
-    learner = Learner(
-        BernoulliBandit(3),
-        TrainConfig().replace({"trial.num_episodes": 5, "batch.size": 60, "batch.trials_per_task": 2}),
-    )
-    with pytest.raises(ValueError, match=r"trials_per_task must be 1 with games of an engine, .*, got 2"):
-        EngineLearner(learner, SimpleNamespace(env=learner.env))
+        Learner(BernoulliBandit(3), TrainConfig().replace({"trial.num_episodes": 5, "batch.size": 60}).replace(changes))

@@ -10,7 +10,8 @@ from rich.console import Console
 from rl2jax import xla
 from rl2jax.cli import play as cli_scores
 from rl2jax.cli import show as cli_results
-from rl2jax.cli.options import ENGINE_HELP, TASK_HELP, check_engine, check_seed, console
+from rl2jax.cli.options import ENGINE_HELP, TASK_HELP, check_seed, console
+from rl2jax.engines.base import DEVICE, EngineError, find_engine
 from rl2jax.runs import processes
 from rl2jax.settings import InputError
 from rl2jax.training.presets import preset_for
@@ -52,7 +53,7 @@ def train(
             metavar="DIR", help="Run whose parameters the new one starts from; or RECIPE/NAME of a shipped agent."
         ),
     ] = None,
-    engine: Annotated[str, typer.Option(help=ENGINE_HELP + " A resumed run may change it.")] = "twin",
+    engine: Annotated[str, typer.Option(help=ENGINE_HELP + " A resumed run may change it.")] = DEVICE,
     checkpoint_minutes: Annotated[float, typer.Option(help="Minutes between checkpoints.")] = 5.0,
     devices: Annotated[
         int | None,
@@ -96,10 +97,7 @@ def train(
     from rl2jax.training.sweeps import parse_settings
 
     parsed = parse_task(task)
-    check_engine(engine, parsed.name, parsed.kind)
     many = num_seeds is not None or bool(vary)
-    if engine != "twin" and (many or several):
-        raise ValueError(f"--engine {engine} trains one agent in one process")
     if preset in RECIPES:
         fixed: dict[str, Any] = {
             "--algorithm": algorithm,
@@ -108,7 +106,7 @@ def train(
             "--devices": devices,
         }
         fixed |= {
-            "--engine": engine if engine != "twin" else None,
+            "--engine": engine if engine != DEVICE else None,
             "--num-seeds": num_seeds,
             "--vary": vary or None,
             "--start": start,
@@ -130,10 +128,9 @@ def train(
                 raise InputError(
                     f"--{option} {wanted} and --set {name}={changes[name]} contradict each other; give one"
                 )
-        for name, off in (("batch.lane_steps", 0), ("batch.trials_per_task", 1)):
-            value = changes.get(name, off)
-            if engine != "twin" and value != off:  # before a folder is made; EngineLearner has the rule
-                raise ValueError(f"{name} must be {off} with --engine {engine}, got {value}")
+        # Before a folder is made.
+        lane_steps = base.replace(changes).batch.lane_steps
+        find_engine(engine, parsed.env, lane_steps=lane_steps, alone=not (many or several))
         if start is not None and (resume or many):
             raise ValueError("--start is for one new run: it cannot be combined with --resume, --num-seeds or --vary")
         settings = parse_settings(vary or [], base.replace(changes))
@@ -348,15 +345,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 def is_for_the_user(error: Exception) -> bool:
     """Errors whose text was written for users: ours, and the operating system's."""
-    from rl2jax.engines.vizdoom.engine import VizdoomMissingError
-    from rl2jax.engines.vizdoom.workers import EngineError
     from rl2jax.runs.checkpoint import CheckpointError
     from rl2jax.runs.run import RunError
     from rl2jax.runs.shipped import ShippedAgentError
     from rl2jax.training.loop import NonFiniteError
 
     ours = (CheckpointError, processes.ProcessError, RunError, ShippedAgentError, NonFiniteError, EngineError)
-    if isinstance(error, (*ours, VizdoomMissingError, OSError)):
+    if isinstance(error, (*ours, OSError)):
         return True
     # A ValueError of ours comes from a module of ours; one from inside JAX is a bug and keeps its traceback.
     traceback = error.__traceback__

@@ -11,7 +11,9 @@ TASK_HELP = (
     "bandit:k=5,n=10, mdp:n=10, maze:size=5, dependent, informative, restless, two-step, harlow, grid (docs have their "
     "settings), or package.module:object for your own."
 )
-ENGINE_HELP = "Of mazes: twin, on the device, or vizdoom, the real engine."
+ENGINE_HELP = (
+    "Who plays the trials: device; vizdoom, which plays mazes; or package.module:object for a simulator of your own."
+)
 
 
 def check_file(option: str, path: Path | None) -> None:
@@ -44,15 +46,3 @@ def check_seed(seed: int | None) -> None:
 def names(text: str) -> list[str]:
     """Of "gittins, ucb1", both."""
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def check_engine(engine: str, task: str, kind: str) -> None:
-    """Refuses an engine that there is not, or that cannot play a task, or that is not installed."""
-    if engine not in ("twin", "vizdoom"):
-        raise ValueError(f"--engine must be twin or vizdoom, got {engine!r}")
-    if engine == "vizdoom":
-        if kind != "maze":
-            raise ValueError(f"--engine vizdoom plays mazes only, such as maze:size=5, got {task}")
-        from rl2jax.engines.vizdoom.engine import import_vizdoom
-
-        import_vizdoom()

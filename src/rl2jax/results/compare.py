@@ -10,6 +10,8 @@ import jax
 import numpy as np
 
 from rl2jax.agents import Agent, ReferenceAgent, reference_agents
+from rl2jax.engines.base import DEVICE
+from rl2jax.engines.evaluation import evaluator
 from rl2jax.envs import BernoulliBandit
 from rl2jax.envs.names import Task
 from rl2jax.limits import bayes_optimal_agent, is_exact
@@ -20,7 +22,7 @@ from rl2jax.runs.session import read_metrics
 from rl2jax.runs.shipped import agent_name, describe, load_agent, networks_elsewhere
 from rl2jax.settings import require
 from rl2jax.trials.behaviour.pulls import pull_shares
-from rl2jax.trials.evaluate import Evaluation, evaluate, evaluation_key, nothing
+from rl2jax.trials.evaluate import Evaluation, evaluation_key, nothing
 from rl2jax.trials.trial import Trial
 from rl2jax.trials.tuning import Tuned, affordable_tasks, draws_per_step
 
@@ -187,6 +189,7 @@ def compare(
     seed: int,
     *,
     protocol: str = "large",
+    engine: str = DEVICE,
     on_progress: Callable[[str, int, int], object] | None = None,
 ) -> Comparison:
     """Plays all contenders on the same tasks.
@@ -198,13 +201,14 @@ def compare(
         fewer, and are compared with the others on those.
       seed: of the tasks.
       protocol: "large" tests in pairs; "paper" does as the paper did, with unpaired tests.
+      engine: who plays the trials, as `engines.base.find_engine` names them.
       on_progress: called with (name, tasks done, tasks to do) after each device batch; from several threads.
 
     Returns:
       rows in the order of the contenders, and tests of all pairs.
 
     Raises:
-      ValueError: for less than one task, or names that repeat.
+      ValueError: for less than one task, or names that repeat; if the engine refuses.
     """
     require(num_tasks >= 1, "num_tasks", num_tasks, ">= 1")
     names = [contender.name for contender in contenders]
@@ -226,12 +230,12 @@ def compare(
             if on_progress is not None:
                 on_progress(contender.name, done, count)
 
-        return evaluate(contender.agent, trial, count, key, statistic=statistic, progress=progress)
+        return play_tasks(contender.agent, trial, count, key, statistic=statistic, progress=progress)
 
-    # Small batches of cheap steps leave a CPU's cores idle: one agent a core, the longest first.
-    workers = (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
+    # Small batches of cheap steps leave a CPU's cores idle: one agent a core, the longest first. Engines play one.
+    workers = (os.cpu_count() or 1) if jax.default_backend() == "cpu" and engine == DEVICE else 1
     longest_first = sorted(contenders, key=lambda contender: -contender.draws_per_step)
-    with ThreadPoolExecutor(workers) as pool:
+    with evaluator(engine, task.env) as play_tasks, ThreadPoolExecutor(workers) as pool:
         try:
             evaluations = dict(zip((c.name for c in longest_first), pool.map(play, longest_first), strict=True))
         except BaseException:
@@ -255,6 +259,8 @@ def compare(
         row |= {"protocol": protocol, "not_below_best": contender.name in bold}
         from_a_run = "trained_on" in contender.context and "recipe" not in contender.context
         row["command"] = command + (" --run DIR" if from_a_run else "")
+        if engine != DEVICE:
+            row |= {"engine": engine, "command": f"{row['command']} --engine {engine}"}
         row["significantly_better"] = better.get(contender.name, [])
         if is_bandit:
             row["pull_frequencies"] = np.round(evaluation.statistic, 5).tolist()

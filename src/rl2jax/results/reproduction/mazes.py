@@ -17,7 +17,7 @@ from rl2jax.agents.maze import MAZE_AGENTS
 from rl2jax.envs.maze import MazeNavigation
 from rl2jax.envs.names import parse_task, slug
 from rl2jax.files import write_atomically
-from rl2jax.results.mazes import episodes_of, maze_row, play, play_twin, shortest_lengths, without_looking
+from rl2jax.results.mazes import ENGINES, episodes_of, maze_row, play, play_twin, shortest_lengths, without_looking
 from rl2jax.results.pages import maze_pictures as pictures
 from rl2jax.results.pages.table3 import agent_title, build_page, pictured, to_markdown
 from rl2jax.results.pages.tables import read_results, readable_tasks
@@ -41,7 +41,7 @@ class Plan(NamedTuple):
 
     Attributes:
       tasks: of `published.MAZES`.
-      engine: "vizdoom" or "twin".
+      engine: one of `results.mazes.ENGINES`.
       num_mazes: test mazes, the first of the set.
       seed: of the agents' random numbers in evaluation.
       runs: folders of trained runs; empty: train with the preset.
@@ -184,7 +184,7 @@ def _play(plan: Plan, task: str, player: Player, console: Console) -> bool:
             trial,
             mazes,
             evaluation_key(plan.seed),
-            plan.engine,
+            ENGINES[plan.engine],
             progress=lambda share: progress.update(bar, completed=round(share * plan.num_mazes)),
         )
     row = maze_row(
