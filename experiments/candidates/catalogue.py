@@ -6,11 +6,13 @@ The base is the preset `cpu` of the task. A candidate is added here and nowhere 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from rl2jax.envs.bandit import BANDIT
 from rl2jax.envs.names import Task
+from rl2jax.envs.tabular_mdp import MDP
 from rl2jax.settings import require
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.presets import preset_for
-from rl2jax.training.recipes import TEACHERS, Stage
+from rl2jax.training.recipes import Stage
 
 PRESET = "cpu"
 _NONE: Mapping[str, Any] = {}
@@ -89,21 +91,15 @@ def parts_of(candidate: Candidate, task: Task, overrides: Mapping[str, Any] = _N
 def _part(name: str, share: float, changes: Changes, task: Task, overrides: Mapping[str, Any]) -> Part:
     require(0.0 < share <= 1.0, "share of the time", share, "in (0, 1]")
     if changes.episodes != 1.0:
-        task = with_episodes(task, max(1, round(changes.episodes * task.num_episodes)))
+        task = task.with_settings(n=max(1, round(changes.episodes * task.num_episodes)))
     base = base_config(task, overrides)
     scaled = {field: _scaled(getattr(base, field), factor) for field, factor in changes.factors.items()}
-    fields = {**scaled, **changes.fields, **changes.by_kind.get(task.kind, {})}
+    fields = {**scaled, **changes.fields, **changes.by_kind.get(task.kind.name, {})}
     return Part(share, Stage(name, task, base.replace(**fields)))
 
 
 def _scaled(value: float, factor: float) -> float:
     return max(1, round(value * factor)) if isinstance(value, int) else value * factor
-
-
-def with_episodes(task: Task, num_episodes: int) -> Task:
-    """The same task distribution in trials of so many episodes."""
-    head, _, _ = task.name.rpartition("n=")
-    return task._replace(name=f"{head}n={num_episodes}", num_episodes=num_episodes)
 
 
 def differences(config: TrainConfig, base: TrainConfig) -> dict[str, Any]:
@@ -116,8 +112,8 @@ def differences(config: TrainConfig, base: TrainConfig) -> dict[str, Any]:
 _NATURAL = {"algorithm": "trpo", "task_inference_coefficient": 0.0, "entropy_coefficient": 0.0, "max_kl": 0.01}
 # An MDP's teacher has many ties, which it breaks at random: its action values are imitated, not its actions.
 TEACHING: dict[str, dict[str, Any]] = {
-    "bandit": {"teacher": TEACHERS["bandit"]},
-    "mdp": {"teacher": TEACHERS["mdp"], "teacher_temperature": 0.1},
+    "bandit": {"teacher": BANDIT.teacher},
+    "mdp": {"teacher": MDP.teacher, "teacher_temperature": 0.1},
 }
 _IMITATION = Changes({"algorithm": "imitation", "entropy_coefficient": 0.0}, by_kind=TEACHING)
 # Of a policy that plays well before rewards have taught it anything.

@@ -326,7 +326,7 @@ def test_task_names(text, name, env, num_episodes):
     if callable(env):
         env = env(int(re.search(r"t=(\d+)", text)[1]))
     task = parse_task(text)
-    assert task == (name, text.split(":")[0], env, num_episodes)
+    assert (task.name, task.kind.name, task.env, task.num_episodes) == (name, text.split(":")[0], env, num_episodes)
     assert parse_task(task.name) == task
 
 
@@ -400,5 +400,5 @@ def users_module(tmp_path, monkeypatch):
 def test_a_task_of_the_users_own(users_module, rest, env, n):
     """An instance, or a function that makes one, from a module in the current directory."""
     task = parse_task(f"{users_module}:{rest}")
-    assert task == (f"{users_module}:{rest.split(',')[0]},n={n}", "custom", env, n)
+    assert (task.name, task.env, task.num_episodes) == (f"{users_module}:{rest.split(',')[0]},n={n}", env, n)
     assert parse_task(task.name) == task

@@ -13,7 +13,6 @@ from rl2jax.cli import play as cli_scores
 from rl2jax.cli import show as cli_results
 from rl2jax.cli.options import ENGINE_HELP, TASK_HELP, check_engine, check_seed, console
 from rl2jax.runs import processes
-from rl2jax.training.presets import preset_for
 
 app = typer.Typer(
     help="Learning to reinforcement learn (RL^2) on JAX: train a recurrent policy over a distribution of tasks; "
@@ -95,7 +94,7 @@ def train(
     from rl2jax.training.sweeps import parse_settings
 
     parsed = parse_task(task)
-    check_engine(engine, parsed.name, parsed.kind)
+    check_engine(engine, parsed)
     many = num_seeds is not None or bool(vary)
     if engine != "twin" and (many or several):
         raise ValueError(f"--engine {engine} trains one agent in one process")
@@ -222,6 +221,7 @@ def _new_runs(task, out, preset, changes, seed, devices, num_seeds, settings, st
     from rl2jax.envs.names import parse_task
     from rl2jax.runs.many import create_seed_runs
     from rl2jax.runs.run import Run, create_run
+    from rl2jax.training.presets import preset_for
 
     parsed = parse_task(task)
     config = preset_for(parsed, preset or "paper").replace(**changes)
@@ -252,6 +252,7 @@ def _earlier_runs(task, out, preset, changes, seed, devices, num_seeds, settings
     from rl2jax.envs.names import parse_task
     from rl2jax.runs.many import open_seed_runs
     from rl2jax.runs.run import open_run
+    from rl2jax.training.presets import preset_for
 
     parsed = parse_task(task)
     many = num_seeds is not None or bool(settings[0])

@@ -30,7 +30,7 @@ def evaluate(
     engine: Annotated[str, typer.Option(help=ENGINE_HELP)] = "twin",
 ) -> None:
     """Evaluate a trained agent on fresh tasks; in mazes, on those of the test set."""
-    from rl2jax.results.evaluations import evaluate_in_mazes, evaluate_run
+    from rl2jax.kinds import load
     from rl2jax.results.rows import format_score, write_rows
     from rl2jax.runs.run import open_run
 
@@ -38,12 +38,9 @@ def evaluate(
     check_num_tasks(num_tasks)
     run = open_run(run_folder)
     check_file("--json", json_file)
-    check_engine(engine, run.task.name, run.task.kind)
-    settings: dict[str, Any] = {"num_tasks": num_tasks, "seed": seed, "deterministic": deterministic}
-    if run.task.kind == "maze":
-        row = evaluate_in_mazes(run, console, engine=engine, **settings)
-    else:
-        row = evaluate_run(run, console, **settings)
+    check_engine(engine, run.task)
+    settings: dict[str, Any] = {"num_tasks": num_tasks, "seed": seed, "deterministic": deterministic, "engine": engine}
+    row = load(run.task.kind.evaluation)(run, console, **settings)
     if json_file is not None:
         write_rows(json_file, [row])
     typer.echo(f"{row['task']}: mean total reward {format_score(row)}, {num_tasks} tasks, seed {seed}")
@@ -185,7 +182,7 @@ def twin_check(
 
     check_seed(seed)
     parsed = parse_task(task)
-    check_engine("vizdoom", parsed.name, parsed.kind)
+    check_engine("vizdoom", parsed)
     if steps < 1:
         raise ValueError(f"--steps must be >= 1, got {steps}")
     with progress_bar(console) as progress:

@@ -17,14 +17,16 @@ from rl2jax.results.rows import evaluation_row, read_rows, write_rows
 from rl2jax.runs.progress import progress_bar
 from rl2jax.runs.run import Run, trained_agent
 from rl2jax.runs.stages import train_cell
+from rl2jax.settings import require
 from rl2jax.trials.evaluate import evaluate, evaluation_key
 from rl2jax.trials.tuning import find_tuned, tuned_or_tune
 
 
 def evaluate_run(
-    run: Run, console: Console, *, num_tasks: int, seed: int, deterministic: bool = False
+    run: Run, console: Console, *, num_tasks: int, seed: int, deterministic: bool = False, engine: str = "twin"
 ) -> dict[str, Any]:
     """Evaluates a run's newest checkpoint under a progress bar; returns its row."""
+    require(engine == "twin", "engine", engine, f"twin for {run.task.name}")
     agent, context = trained_agent(run, deterministic)
     with progress_bar(console) as progress:
         bar = progress.add_task("evaluating", total=num_tasks, note="")
