@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,9 +167,15 @@ def test_what_a_kind_refers_to_is_there(name):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_documentation_lists_every_kind(name):
-    docs = Path(__file__).parents[2] / "docs" / "howto" / "tasks.md"
-    assert f"`{name}" in docs.read_text()
+def test_documentation_lists_every_kind_and_its_settings(name):
+    docs = Path(__file__).parents[2] / "docs"
+    (line,) = (
+        line
+        for line in (docs / "howto" / "tasks.md").read_text().splitlines()
+        if f"| `{name}:" in line.replace(", ", "| ")
+    )
+    text = line + ((docs / "vision.md").read_text() if name == "maze" else "")
+    assert [setting for setting in find_kind(name).settings if not re.search(rf"\b{setting}=", text)] == []
 
 
 def test_the_kind_of_a_distribution_is_that_of_its_class():

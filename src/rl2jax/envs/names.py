@@ -52,8 +52,8 @@ class Task:
 def parse_task(text: str) -> Task:
     """Parses "bandit:k=5,n=10", "mdp:n=10" (s=, a=, t= optional), "maze:size=5" or "package.module:object[,n=10]".
 
-    `kinds.KINDS` has all kinds. What their settings mean, say the task distributions whose arguments they are; docs/
-    howto/tasks.md lists them.
+    `kinds.KINDS` has all kinds; docs/howto/tasks.md lists their settings. What those mean, say the task distributions
+    whose arguments they are.
 
     The object is a `TaskDistribution`, or something that returns one when called without arguments; the
     current directory is searched too.
