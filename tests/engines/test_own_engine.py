@@ -259,7 +259,7 @@ not_callable = 3
         ("test_own_engine:Nobody", [], "module test_own_engine has no 'Nobody'"),
         ("test_own_engine:not_callable", [], "must be a HostEngine's class, or a function that makes one, got 3"),
         (NAME, ["--num-seeds", "2"], f"--engine {NAME} trains one agent in one process"),
-        (NAME, ["--set", "lane_steps=8"], f"lane_steps must be 0 with --engine {NAME}, got 8"),
+        (NAME, ["--set", "batch.lane_steps=8"], f"lane_steps must be 0 with --engine {NAME}, got 8"),
         ("vizdoom", [], "--engine vizdoom: it plays mazes only, such as maze:size=5, got Line"),
     ],
 )

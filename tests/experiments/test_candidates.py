@@ -34,7 +34,7 @@ BASE_SETTINGS = preset("cpu").replace(iterations=100).to_json()
 # --- The list.
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.kind)
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.kind.name)
 @pytest.mark.parametrize("candidate", CANDIDATES, ids=NAMES)
 def test_a_candidate_is_valid(candidate, task):
     parts = parts_of(candidate, task)

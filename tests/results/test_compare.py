@@ -9,6 +9,7 @@ import pytest
 from rl2jax.agents import Agent, ReferenceAgent
 from rl2jax.envs import BernoulliBandit
 from rl2jax.envs.names import Task, parse_task
+from rl2jax.kinds import Kind
 from rl2jax.results.compare import Contender, compare, run_contender, select_agents
 from rl2jax.runs.run import create_run
 from rl2jax.runs.session import train_run
@@ -30,7 +31,7 @@ class Ladder(BernoulliBandit):
 
 
 ENV = Ladder(4)
-TASK = Task("ladder", "custom", ENV, 3)
+TASK = Task("ladder", Kind("custom"), ENV, 3)
 TRIAL = Trial(ENV, 3)
 
 

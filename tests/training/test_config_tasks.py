@@ -357,7 +357,7 @@ def test_unknown_presets_are_named():
 
 
 @pytest.mark.parametrize(
-    ("text", "name", "env", "trial.num_episodes"),
+    ("text", "name", "env", "num_episodes"),
     [
         ("bandit:k=5,n=10", "bandit:k=5,n=10", BernoulliBandit(5), 10),
         ("bandit:n=100,k=50", "bandit:k=50,n=100", BernoulliBandit(50), 100),
@@ -373,7 +373,7 @@ def test_task_names(text, name, env, num_episodes):
     if callable(env):
         env = env(int(re.search(r"t=(\d+)", text)[1]))
     task = parse_task(text)
-    assert task == (name, text.split(":")[0], env, num_episodes)
+    assert (task.name, task.kind.name, task.env, task.num_episodes) == (name, text.split(":")[0], env, num_episodes)
     assert parse_task(task.name) == task
 
 
@@ -447,5 +447,5 @@ def users_module(tmp_path, monkeypatch):
 def test_a_task_of_the_users_own(users_module, rest, env, n):
     """An instance, or a function that makes one, from a module in the current directory."""
     task = parse_task(f"{users_module}:{rest}")
-    assert task == (f"{users_module}:{rest.split(',')[0]},n={n}", "custom", env, n)
+    assert (task.name, task.env, task.num_episodes) == (f"{users_module}:{rest.split(',')[0]},n={n}", env, n)
     assert parse_task(task.name) == task

@@ -57,7 +57,7 @@ def test_a_learned_initial_state_starts_at_zero():
     jax.tree.map(np.testing.assert_array_equal, after, before)
 
 
-@pytest.mark.parametrize("network.episodic_units", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("episodic_units", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize(("cell", "learned"), [("gru", True), ("gru", False), ("lstm", True)])
 def test_networks_start_where_they_should(cell, learned, episodic_units):
     """Step by step in Python: from the learned state (of an LSTM h, then c), and in part back to it at each flag."""

@@ -14,7 +14,6 @@ from rl2jax.cli.options import ENGINE_HELP, TASK_HELP, check_seed, console
 from rl2jax.engines.base import DEVICE, EngineError, find_engine
 from rl2jax.runs import processes
 from rl2jax.settings import InputError
-from rl2jax.training.presets import preset_for
 
 app = typer.Typer(
     help="Learning to reinforcement learn (RL^2) on JAX: train a recurrent policy over a distribution of tasks; "
@@ -237,6 +236,7 @@ def _new_runs(task, out, preset, changes, seed, devices, num_seeds, settings, st
     from rl2jax.envs.names import parse_task
     from rl2jax.runs.many import create_seed_runs
     from rl2jax.runs.run import Run, create_run
+    from rl2jax.training.presets import preset_for
 
     parsed = parse_task(task)
     config = preset_for(parsed, preset or "paper").replace(changes)
@@ -267,6 +267,7 @@ def _earlier_runs(task, out, preset, changes, seed, devices, num_seeds, settings
     from rl2jax.envs.names import parse_task
     from rl2jax.runs.many import open_seed_runs
     from rl2jax.runs.run import open_run
+    from rl2jax.training.presets import preset_for
 
     parsed = parse_task(task)
     many = num_seeds is not None or bool(settings[0])

@@ -2,15 +2,19 @@
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from rl2jax.kinds import EXAMPLES, KINDS
+
+if TYPE_CHECKING:
+    pass
+
 console = Console(stderr=True, highlight=False)
 
-TASK_HELP = (
-    "bandit:k=5,n=10, mdp:n=10, maze:size=5, dependent, informative, restless, two-step, harlow, grid (docs have their "
-    "settings), or package.module:object for your own."
-)
+_OTHERS = [name for name in KINDS if not any(example.startswith(f"{name}:") for example in EXAMPLES)]
+TASK_HELP = f"{', '.join([*EXAMPLES, *_OTHERS])} (docs have their settings), or package.module:object for your own."
 ENGINE_HELP = (
     "Who plays the trials: device; vizdoom, which plays mazes; or package.module:object for a simulator of your own."
 )

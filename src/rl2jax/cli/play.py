@@ -1,7 +1,7 @@
 """Commands that play: evaluate, ship, compare, limits, twin-check."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,7 +30,7 @@ def evaluate(
     engine: Annotated[str, typer.Option(help=ENGINE_HELP)] = DEVICE,
 ) -> None:
     """Evaluate a trained agent on fresh tasks; in mazes, on those of the test set."""
-    from rl2jax.results.evaluations import evaluate_in_mazes, evaluate_run
+    from rl2jax.kinds import load
     from rl2jax.results.rows import format_score, write_rows
     from rl2jax.runs.run import open_run
 
@@ -38,8 +38,8 @@ def evaluate(
     check_num_tasks(num_tasks)
     run = open_run(run_folder)
     check_file("--json", json_file)
-    play = evaluate_in_mazes if run.task.kind == "maze" else evaluate_run
-    row = play(run, console, num_tasks=num_tasks, seed=seed, deterministic=deterministic, engine=engine)
+    settings: dict[str, Any] = {"num_tasks": num_tasks, "seed": seed, "deterministic": deterministic, "engine": engine}
+    row = load(run.task.kind.evaluation)(run, console, **settings)
     if json_file is not None:
         write_rows(json_file, [row])
     typer.echo(f"{row['task']}: mean total reward {format_score(row)}, {num_tasks} tasks, seed {seed}")

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from rl2jax.agents.base import Agent
 from rl2jax.agents.maze import MAZE_AGENTS
-from rl2jax.envs.maze import MazeNavigation
 from rl2jax.envs.names import parse_task, slug
 from rl2jax.files import write_atomically
 from rl2jax.results.mazes import ENGINES, episodes_of, maze_row, play, play_twin, shortest_lengths, without_looking
@@ -116,7 +115,7 @@ def _fits(run: Run, task: str) -> bool:
     they were made to leave out the test mazes of a set like the table's (`MazeNavigation.num_more`).
     """
     env, trained = parse_task(task).env, run.task.env
-    if not isinstance(trained, MazeNavigation):
+    if type(trained) is not type(env):
         return False
     known = trained.split != "train" or trained.num_mazes > env.num_mazes
     known |= trained.num_more > 0 and trained.num_mazes != env.num_mazes
