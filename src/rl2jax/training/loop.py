@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -80,6 +80,7 @@ def train(
     state: TrainState | None = None,
     teacher: Agent | None = None,
     mesh: Mesh | None = None,
+    slow_rl: Any = None,
 ) -> tuple[TrainState, Metrics]:
     """Trains a recurrent policy on tasks drawn from `env`.
 
@@ -93,9 +94,11 @@ def train(
       callback: called on the host after each chunk of `config.iterations_per_chunk` iterations; returning
         True ends training there.
       state: continue from here instead of from scratch. Not donated.
-      teacher: who is imitated, with `config.slow_rl.name` "imitation"; `metrics.mean_return` is of those who act.
+      teacher: who is imitated, with slow_rl imitation; `metrics.mean_return` is of those who act.
       mesh: devices that share the trials of a batch, from `devices.make_mesh`; the result is one device's, but for
         the order of floating-point sums. Their number divides the number of trials.
+      slow_rl: in place of `config.slow_rl`: a name, settings, a settings class (`SlowRLSettings`), or a function
+        (settings, problem) -> `SlowRL`.
 
     Returns:
       (state, metrics); metrics have leaves [iterations done by this call].
@@ -104,6 +107,7 @@ def train(
       ValueError: if the config does not fit the environment or the mesh.
       NonFiniteError: with a callback, if an update was not finite. Without one, see `metrics.finite`.
     """
+    config = config if slow_rl is None else config.replace(slow_rl=slow_rl)
     learner = Learner(env, config, teacher, mesh)
     if callback is None:
         if state is None:
