@@ -370,7 +370,10 @@ def test_trials_of_one_task_are_side_by_side():
     [
         ({"batch.trials_per_task": 5}, "trials_per_task must be a divisor of the 12 trials of a batch, got 5"),
         ({"batch.trials_per_task": 24}, "trials_per_task must be a divisor of the 12 trials of a batch, got 24"),
-        ({"batch.trials_per_task": 2, "batch.lane_steps": 20}, "trials_per_task must be 1 with lane_steps, got 2"),
+        (
+            {"batch.trials_per_task": 2, "batch.lane_steps": 20},
+            "batch.trials_per_task must be 1 with batch.lane_steps, got 2",
+        ),
     ],
 )
 def test_trials_that_do_not_divide_into_tasks_are_refused(changes, message):

@@ -8,6 +8,7 @@ import pytest
 from rl2jax.agents import random_agent
 from rl2jax.envs import BernoulliBandit, TabularMDP, random_cartpole
 from rl2jax.slow_rl.baseline import baseline_optimiser
+from rl2jax.slow_rl.sgd import num_minibatches
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.families import make_networks, make_trial
 from rl2jax.training.learner import Learner
@@ -131,7 +132,7 @@ def test_a_baseline_that_sees_the_task_explains_more():
 
 
 def test_tasks_without_features_cannot_be_seen():
-    with pytest.raises(ValueError, match="baseline_sees_task must be false"):
+    with pytest.raises(ValueError, match=r"baseline\.sees_task must be false"):
         Learner(random_cartpole(20), CONFIG.replace({"baseline.sees_task": True}))
 
 
@@ -159,7 +160,7 @@ def test_a_policy_that_waits_ends_at_rate_0_all_the_same():
     ones = jax.tree.map(jnp.ones_like, state.params)
     problem = problem_of(learner.networks, config, learner.num_trials)
     assert state.slow_rl.iteration == 2
-    steps = 2 * config.slow_rl.epochs  # of minibatches in a batch
+    steps = config.slow_rl.epochs * num_minibatches(learner.num_trials, config.slow_rl.minibatch_trials)
     of_baseline = baseline_optimiser(config.baseline, config.optimiser, config.iterations, learner.num_trials)
     of_policy = problem.make_optimiser(config.slow_rl.learning_rate, steps)
     for optimiser, part, opt_state in (

@@ -145,20 +145,19 @@ def _within_limit(
 ) -> tuple[_Best, chex.Array]:
     """The best epoch within the limit; if none is, halves the way back from the last one: (parameters, halvings)."""
 
-    def midway(scale):
-        return jax.tree.map(lambda old, new: old + scale * (new - old), params, last)
+    def evaluate(scale):
+        midway = jax.tree.map(lambda old, new: old + scale * (new - old), params, last)
+        return *asked.evaluate_fn(midway), midway
 
     # Starts at the best epoch: where there is one the loop does not run.
     search, accepted = backtracking_search(
-        lambda scale: asked.evaluate_fn(midway(scale)),
+        evaluate,
         lambda search: search.kl <= max_kl,
-        Search(jnp.zeros(()), best.surrogate, best.kl),
+        Search(jnp.zeros(()), best.surrogate, best.kl, best.params),
         0.5,
     )
-    halved = search.backtracks > 0
-    found = jax.tree.map(lambda way, b: jnp.where(halved, way, b), midway(0.5**search.backtracks), best.params)
     unchanged = _Best(params, asked.surrogate, jnp.zeros(()))
-    candidate = _Best(found, search.surrogate, search.kl)
+    candidate = _Best(search.found, search.surrogate, search.kl)
     chosen = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), candidate, unchanged)
     return chosen, jnp.where(accepted, search.backtracks, -1.0)
 
