@@ -13,7 +13,7 @@ from rl2jax.agents import Agent, ReferenceAgent, reference_agents
 from rl2jax.envs import BernoulliBandit
 from rl2jax.envs.names import Task
 from rl2jax.limits import bayes_optimal_agent, is_exact
-from rl2jax.results.rows import evaluation_row
+from rl2jax.results.rows import EvaluationRow, scores
 from rl2jax.results.stats import PairTest, not_below_best, pairwise_tests, significantly_better
 from rl2jax.runs.run import Run, load_state, trained_agent
 from rl2jax.runs.session import read_metrics
@@ -52,7 +52,7 @@ class Contender(NamedTuple):
 class Comparison(NamedTuple):
     """What came of it: rows as on disk, and the tests between them."""
 
-    rows: list[dict[str, Any]]
+    rows: list[EvaluationRow]
     tests: list[PairTest]
 
 
@@ -250,13 +250,19 @@ def compare(
     command = command_line(task, num_tasks, seed, untrained, shipped, protocol)
     rows = []
     for contender, evaluation in zip(contenders, results, strict=True):
-        context = {"task": task.name, "agent": contender.name, **contender.context, "seed": seed}
-        row = evaluation_row(evaluation, **context)
-        row |= {"protocol": protocol, "not_below_best": contender.name in bold}
         from_a_run = "trained_on" in contender.context and "recipe" not in contender.context
-        row["command"] = command + (" --run DIR" if from_a_run else "")
-        row["significantly_better"] = better.get(contender.name, [])
-        if is_bandit:
-            row["pull_frequencies"] = np.round(evaluation.statistic, 5).tolist()
+        shares: Any = np.round(evaluation.statistic, 5).tolist() if is_bandit else None
+        row = EvaluationRow(
+            task=task.name,
+            agent=contender.name,
+            seed=seed,
+            **contender.context,
+            **scores(evaluation),
+            protocol=protocol,
+            not_below_best=contender.name in bold,
+            command=command + (" --run DIR" if from_a_run else ""),
+            significantly_better=better.get(contender.name, []),
+            pull_frequencies=shares,
+        )
         rows.append(row)
     return Comparison(rows, tests)
