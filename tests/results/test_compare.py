@@ -13,6 +13,7 @@ from rl2jax.results.compare import Contender, compare, run_contender, select_age
 from rl2jax.runs.run import create_run
 from rl2jax.runs.session import train_run
 from rl2jax.training.config import TrainConfig
+from rl2jax.training.teacher import teacher_of
 from rl2jax.trials import tuning
 from rl2jax.trials.behaviour.pulls import pull_shares
 from rl2jax.trials.evaluate import evaluate, evaluation_key
@@ -181,7 +182,7 @@ def test_ones_own_task_need_not_count_its_actions():
 def test_a_teacher_must_be_known():
     config = TrainConfig(algorithm="imitation", teacher="nobody")
     with pytest.raises(ValueError, match=r"teacher must be one of random.*, got 'nobody'"):
-        tuning.teacher_of(parse_task("bandit:k=3,n=4"), config)
+        teacher_of(parse_task("bandit:k=3,n=4"), config)
 
 
 # --- What is pulled.
