@@ -148,7 +148,9 @@ def main(arguments=None):
     config = rl2jax.preset("quick", kind="custom", num_episodes=GAMES, episode_length=env.episode_length)
     config = config.replace(iterations=a.iterations, iterations_per_chunk=10)
     if a.quick:
-        config = config.replace(iterations=20, batch_size=1200, gru_units=16, policy_minibatch_trials=25)
+        config = config.replace(
+            {"iterations": 20, "batch.size": 1200, "network.units": 16, "slow_rl.minibatch_trials": 25}
+        )
 
     def progress(report):
         print(f"iteration {report.iteration}: return {report.metrics.mean_return[-1]:.2f}", flush=True)

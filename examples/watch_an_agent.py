@@ -32,7 +32,7 @@ def play(name, recipe, seed):
     """One trial of a shipped agent: (task distribution, task, trajectory), the arrays numpy [num_steps, ...]."""
     shipped = describe(name, recipe)
     task = parse_task(shipped.task)
-    trial = Trial(task.env, task.num_episodes, shipped.config.first_step_flag)
+    trial = Trial(task.env, task.num_episodes, shipped.config.trial.first_step_flag)
     key_task, key_trial = jax.random.split(evaluation_key(seed))
     params = trial.env.sample_params(key_task)
     trajectory = jax.jit(rollout, static_argnums=(1, 2))(key_trial, rl2jax.load_agent(name, recipe), trial, params)

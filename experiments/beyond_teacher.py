@@ -45,20 +45,21 @@ def reinforcement(task: Task, imitated: TrainConfig, policy_learning_rate: float
     """
     trials = _STEPS // task.num_episodes
     return imitated.replace(
-        algorithm="ppo",
-        teacher="",
-        discount=1.0,
-        gae_lambda=1.0,
-        expected_rewards=True,
-        baseline_sees_task=True,
-        baseline_warmup_iterations=_WARMUP,
-        iterations=_WARMUP + _ITERATIONS,
-        batch_size=trials * task.num_episodes,
-        policy_epochs=1,
-        policy_minibatch_trials=trials // 4,
-        baseline_minibatch_trials=trials // 20,
-        policy_learning_rate=policy_learning_rate,
-        learning_rate_schedule="cosine",
+        {
+            "slow_rl": "ppo",
+            "objective.discount": 1.0,
+            "objective.gae_lambda": 1.0,
+            "objective.expected_rewards": True,
+            "baseline.sees_task": True,
+            "baseline.warmup_iterations": _WARMUP,
+            "iterations": _WARMUP + _ITERATIONS,
+            "batch.size": trials * task.num_episodes,
+            "slow_rl.epochs": 1,
+            "slow_rl.minibatch_trials": trials // 4,
+            "baseline.minibatch_trials": trials // 20,
+            "slow_rl.learning_rate": policy_learning_rate,
+            "optimiser.schedule": "cosine",
+        }
     )
 
 

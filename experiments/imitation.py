@@ -14,11 +14,12 @@ from rl2jax.results.evaluations import compare_with_progress
 from rl2jax.results.rows import format_score, write_comparison
 from rl2jax.runs.stages import train_cell
 from rl2jax.training.config import parse_overrides
+from rl2jax.training.presets import preset_for
 
 NUM_TASKS = 100_000
 EVALUATION_SEED = 1
 # The laptop preset's auxiliary loss sees the task; a student of actions alone does not.
-PURELY_SUPERVISED = {"task_inference_coefficient": 0.0, "entropy_coefficient": 0.0}
+PURELY_SUPERVISED = {"objective.task_inference_coefficient": 0.0, "objective.entropy_coefficient": 0.0}
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -36,9 +37,9 @@ def main() -> None:
     console = Console(highlight=False)
     task = parse_task(a.task)
     folder = a.out or Path(f"runs/imitation/{slug(task.name)}-seed{a.seed}")
-    settings = {"algorithm": "imitation", "teacher": a.teacher, "iterations": a.iterations} | PURELY_SUPERVISED
+    settings = {"slow_rl": "imitation", "imitation.teacher": a.teacher, "iterations": a.iterations} | PURELY_SUPERVISED
     with in_one_line():
-        settings |= parse_overrides(a.set)
+        settings |= parse_overrides(a.set, preset_for(task, "cpu").replace(settings))
         run = train_cell(folder, a.task, "cpu", training_seed=a.seed, console=console, **settings)
     student = run_contender(run, task)._replace(name="imitation")
     result = compare_with_progress(

@@ -20,7 +20,7 @@ from rl2jax.runs import shipped
 from rl2jax.runs.run import load_state, parameters_digest
 from rl2jax.runs.stages import train_recipe
 from rl2jax.settings import require
-from rl2jax.training.recipes import RECIPES, TEACHERS, takes_most_likely
+from rl2jax.training.recipes import RECIPES, takes_most_likely
 
 EVALUATION_SEED = 1
 CELLS = [task for table in SCORES.values() for task in table.scores]
@@ -43,7 +43,7 @@ def make_agent(
     digest = parameters_digest(load_state(run).params["policy"])
     if not holds(file, parameters_sha256=digest, num_tasks=num_tasks):
         contender = run_contender(run, task, name, takes_most_likely(recipe, task))
-        teacher = select_agents(task, [TEACHERS[task.kind]])
+        teacher = select_agents(task, [task.kind.teacher])
         result = compare_with_progress(task, teacher, [contender], num_tasks, EVALUATION_SEED, "large", console)
         command = command_line(task, num_tasks, EVALUATION_SEED, list(teacher), [recipe])
         rows = [replace(row, command=command) for row in result.rows]

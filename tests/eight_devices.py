@@ -58,7 +58,9 @@ def time_loops(learner, compiled):
 def rounded_in_lanes(folder):
     """Two iterations of TRPO with rounded products on all devices, on each its trials one after another."""
     usual, networks._UNITS_OF_CORE = networks._UNITS_OF_CORE, 1
-    learner = Learner(SMALL_ENV, SMALL_TRPO.replace(matmul_precision="bfloat16"), mesh=make_mesh(jax.devices()))
+    learner = Learner(
+        SMALL_ENV, SMALL_TRPO.replace({"network.matmul_precision": "bfloat16"}), mesh=make_mesh(jax.devices())
+    )
     state, _ = train_chunk(learner, learner.init(jax.random.key(0)), 2)
     np.savez(folder / "rounded.npz", *host_leaves(state.params))
     networks._UNITS_OF_CORE = usual
@@ -89,7 +91,7 @@ def first_order(folder):
     for _ in range(3):
         state, _ = compiled(state)
     np.savez(folder / "ppo.npz", *host_leaves(state.params))
-    counts = (SMALL_PPO.policy_epochs, SMALL_PPO.baseline_epochs, learner.num_trials // 16)
+    counts = (SMALL_PPO.slow_rl.epochs, SMALL_PPO.baseline.epochs, learner.num_trials // 16)
     bodies = [body for count in counts for body in loop_bodies(compiled.as_text(), count)]
     bodies += time_loops(learner, compiled)
     return {
@@ -108,7 +110,7 @@ def refusals():
         lambda: SeedLearner(learner, 3, make_mesh(jax.devices(), "seeds")),
         lambda: SeedLearner(Learner(SMALL_ENV, SMALL_TRPO, mesh=make_mesh(jax.devices())), 8),
         lambda: train_sweep(
-            SMALL_ENV, SMALL_TRPO, keys, {"discount": np.full(3, 0.9)}, mesh=make_mesh(jax.devices(), "seeds")
+            SMALL_ENV, SMALL_TRPO, keys, {"objective.discount": np.full(3, 0.9)}, mesh=make_mesh(jax.devices(), "seeds")
         ),
     ):
         try:
@@ -133,7 +135,9 @@ def many_seeds(folder):
         learner.env, learner.config, keys, mesh=mesh, callback=lambda report: shapes.append(report.metrics.kl.shape)
     )
     np.savez(folder / "seeds.npz", *host_leaves(states.params))
-    swept, _ = train_sweep(learner.env, learner.config, keys[:2], {"discount": np.array([0.5, 0.9])}, mesh=mesh)
+    swept, _ = train_sweep(
+        learner.env, learner.config, keys[:2], {"objective.discount": np.array([0.5, 0.9])}, mesh=mesh
+    )
     np.savez(folder / "sweep.npz", *host_leaves(swept.params))
     return seen | {"shapes": [shapes, metrics.kl.shape]}
 

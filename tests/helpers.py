@@ -20,19 +20,23 @@ def random_params(networks, seed, scale=0.6):
 # A tiny training that several processes of tests/ground/test_devices.py run: 48 trials of 7 and of 4 steps; with 9
 # trials in a minibatch of PPO, which eight devices cannot share evenly.
 SMALL_ENV = BernoulliBandit(num_arms=3)
-SMALL_TRPO = TrainConfig(
-    algorithm="trpo",
-    num_episodes=7,
-    batch_size=7 * 48,
-    iterations=5,
-    max_kl=0.05,
-    fisher_fraction=0.3,
-    cg_damping=0.1,  # with less, conjugate gradients magnify rounding
-    gru_units=8,
-    baseline_epochs=2,
-    baseline_minibatch_trials=16,
+SMALL_TRPO = TrainConfig().replace(
+    {
+        "slow_rl": "trpo",
+        "trial.num_episodes": 7,
+        "batch.size": 7 * 48,
+        "iterations": 5,
+        "slow_rl.max_kl": 0.05,
+        "trpo.fisher_fraction": 0.3,
+        "trpo.cg_damping": 0.1,
+        "network.units": 8,
+        "baseline.epochs": 2,
+        "baseline.minibatch_trials": 16,
+    }
 )
-SMALL_PPO = SMALL_TRPO.replace(algorithm="ppo", policy_epochs=4, policy_minibatch_trials=16, policy_learning_rate=1e-3)
+SMALL_PPO = SMALL_TRPO.replace(
+    {"slow_rl": "ppo", "slow_rl.epochs": 4, "slow_rl.minibatch_trials": 16, "slow_rl.learning_rate": 1e-3}
+)
 
 
 def train_arguments(iterations):
@@ -40,8 +44,8 @@ def train_arguments(iterations):
     task = ["train", "bandit:k=2,n=4"]
     if iterations is None:
         return task
-    settings = ["gru_units=4", "batch_size=192", "policy_minibatch_trials=10"]
-    settings += ["learning_rate_schedule=constant", "entropy_schedule=constant"]
+    settings = ["network.units=4", "batch.size=192", "slow_rl.minibatch_trials=10"]
+    settings += ["optimiser.schedule=constant", "objective.entropy_schedule=constant"]
     options = [word for setting in settings for word in ("--set", setting)]
     return [*task, "--preset", "quick", *options, "--iterations", iterations]
 

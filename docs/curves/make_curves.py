@@ -18,20 +18,23 @@ from rl2jax.results.pages.figures import LIGHT
 
 FOLDER = Path(__file__).parent
 SEED = 0
-HEALTHY: dict[str, Any] = {"iterations": 60, "batch_size": 5_000, "gru_units": 32, "iterations_per_chunk": 20}
+HEALTHY: dict[str, Any] = {"iterations": 60, "batch.size": 5_000, "network.units": 32, "iterations_per_chunk": 20}
 # Name -> (what the label says, changes of the healthy run). No sickness is subtle: all are to be seen at a glance.
 SICK: dict[str, tuple[str, dict[str, Any]]] = {
     "steps-too-large": (
-        "policy_learning_rate=0.1, clip_range=100",
-        {"policy_learning_rate": 0.1, "clip_range": 100.0},
+        "ppo.learning_rate=0.1, clip_range=100",
+        {"ppo.learning_rate": 0.1, "ppo.clip_range": 100.0},
     ),
-    "steps-too-small": ("policy_learning_rate=1e-5", {"policy_learning_rate": 1e-5}),
+    "steps-too-small": ("ppo.learning_rate=1e-5", {"ppo.learning_rate": 1e-5}),
     "collapse": (
-        "policy_learning_rate=0.1, entropy_coefficient=0",
-        {"policy_learning_rate": 0.1, "entropy_coefficient": 0.0},
+        "ppo.learning_rate=0.1, entropy_coefficient=0",
+        {"ppo.learning_rate": 0.1, "objective.entropy_coefficient": 0.0},
     ),
-    "too-random": ("entropy_coefficient=3", {"entropy_coefficient": 3.0, "entropy_schedule": "constant"}),
-    "blind-baseline": ("baseline_learning_rate=1e-6", {"baseline_learning_rate": 1e-6}),
+    "too-random": (
+        "objective.entropy_coefficient=3",
+        {"objective.entropy_coefficient": 3.0, "objective.entropy_schedule": "constant"},
+    ),
+    "blind-baseline": ("baseline.learning_rate=1e-6", {"baseline.learning_rate": 1e-6}),
 }
 PANELS = {
     "mean_return": "mean return",
@@ -46,7 +49,7 @@ LEAST_KL = 1e-8  # below, rounding
 def curves(changes: dict[str, Any]) -> dict[str, list[float]]:
     """Metrics of a short training on bandits of five arms and ten pulls."""
     env = rl2jax.envs.BernoulliBandit(num_arms=5)
-    config = rl2jax.preset("quick", num_episodes=10).replace(**HEALTHY, **changes)
+    config = rl2jax.preset("quick", num_episodes=10).replace({**HEALTHY, **changes})
     _, metrics = rl2jax.train(env, config, jax.random.key(SEED))
     return {name: [float(f"{x:.{DIGITS}g}") for x in getattr(metrics, name)] for name in PANELS}
 

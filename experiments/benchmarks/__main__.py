@@ -22,7 +22,9 @@ from rl2jax.envs.names import parse_task
 from rl2jax.files import git_commit, write_atomically
 from rl2jax.results.rows import read_objects, write_objects
 from rl2jax.settings import require
+from rl2jax.slow_rl.ppo import PPO
 from rl2jax.slow_rl.sgd import num_minibatches
+from rl2jax.slow_rl.trpo import TRPO
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.cost import phase_costs, total
 from rl2jax.training.learner import Learner
@@ -95,17 +97,26 @@ def jax_rows(
 def torch_settings(learner: Learner, threads: int) -> dict[str, Any]:
     """`torch_loop.Settings` of the iteration of one of `ITERATIONS` with PyTorch's GRU."""
     config: TrainConfig = learner.config
-    same = ["gru_units", "policy_epochs", "baseline_epochs", "discount", "gae_lambda", "clip_range", "gradient_clip"]
-    same += ["max_kl", "cg_iters", "cg_damping", "backtrack_ratio"]
+    update = config.slow_rl
+    # What the other kind of step alone asks for has its default.
+    first_order, natural = (update, TRPO()) if isinstance(update, PPO) else (PPO(), update)
     return {
-        **{name: getattr(config, name) for name in same},
-        "natural": config.algorithm == "trpo",
+        "gru_units": config.network.units,
+        "policy_epochs": first_order.epochs,
+        "baseline_epochs": config.baseline.epochs,
+        "discount": config.objective.discount,
+        "gae_lambda": config.objective.gae_lambda,
+        "clip_range": first_order.clip_range,
+        "gradient_clip": config.optimiser.clip,
+        "max_kl": update.max_kl,
+        **{name: getattr(natural, name) for name in ("cg_iters", "cg_damping", "backtrack_ratio")},
+        "natural": config.slow_rl.name == "trpo",
         "num_arms": learner.env.action_space(None).n,
         "num_steps": learner.trial.num_steps,
         "num_trials": learner.num_trials,
-        "num_minibatches": num_minibatches(learner.num_trials, config.policy_minibatch_trials),
-        "learning_rate": config.policy_learning_rate,
-        "rounded": config.matmul_precision == "bfloat16",
+        "num_minibatches": num_minibatches(learner.num_trials, first_order.minibatch_trials),
+        "learning_rate": first_order.learning_rate,
+        "rounded": config.network.matmul_precision == "bfloat16",
         "threads": threads,
     }
 
@@ -124,8 +135,8 @@ def choose_threads(learner: Learner) -> dict[int, float]:
 def torch_rows(case: Case, changes: dict[str, Any], ours: Row) -> list[Row]:
     """The iteration of one of our rows in PyTorch, with each number of `THREADS`; where it is long, with the better."""
     task = parse_task(case.task)
-    learner = Learner(task.env, preset_for(task, "paper").replace(**changes, **ITERATIONS[ours["part"]]))
-    kind = "natural-gradient" if learner.config.algorithm == "trpo" else "first-order"
+    learner = Learner(task.env, preset_for(task, "paper").replace({**changes, **ITERATIONS[ours["part"]]}))
+    kind = "natural-gradient" if learner.config.slow_rl.name == "trpo" else "first-order"
     steps = learner.num_trials * learner.trial.num_steps
     cost = total(list(phase_costs(learner).values()))
     numbers: tuple[int, ...] = THREADS
@@ -148,7 +159,7 @@ def torch_rows(case: Case, changes: dict[str, Any], ours: Row) -> list[Row]:
 def python_row(case: Case, changes: dict[str, Any], ours: Row, network: str) -> Row:
     """Rollouts one step at a time, with the network in NumPy or in PyTorch."""
     task = parse_task(case.task)
-    units = preset_for(task, "paper").replace(**changes).gru_units
+    units = preset_for(task, "paper").replace(changes).network.units
     settings = {"num_arms": task.env.action_space(None).n, "num_pulls": task.num_episodes, "units": units}
     variables = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     row = run_child("python_loop", settings | {"network": network}, variables)
@@ -160,7 +171,7 @@ def python_row(case: Case, changes: dict[str, Any], ours: Row, network: str) -> 
 def rows_of(case: Case, a: argparse.Namespace, with_torch: bool) -> list[Row]:
     """All rows of one task; ours alone, or planned memory alone, if the command line says so."""
     case = case._replace(beside=case.beside and not a.ours)
-    changes = {"batch_size": a.batch_size or case.batch_size, "gru_units": a.gru_units}
+    changes = {"batch.size": a.batch_size or case.batch_size, "network.units": a.gru_units}
     changes["matmul_precision"] = a.matmul_precision
     rows = jax_rows(case, changes, a.compile_only, a.devices, a.long_samples)
     by_part = {row["part"]: row for row in rows}
@@ -252,7 +263,7 @@ def main() -> None:
         require(task in known, "--tasks", task, f"of {' '.join(known)}")
     require(a.devices >= 1, "--devices", a.devices, ">= 1")
     require(a.long_samples >= 1, "--long-samples", a.long_samples, ">= 1")
-    TrainConfig(matmul_precision=a.matmul_precision)  # refuses another
+    TrainConfig().replace({"network.matmul_precision": a.matmul_precision})  # refuses another
     start, load = time.perf_counter(), os.getloadavg()[0]
     with_torch = importlib.util.find_spec("torch") is not None
     if not with_torch:

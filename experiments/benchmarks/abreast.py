@@ -39,7 +39,7 @@ class Asked(PolicyAndBaseline):
 def measure(task_name: str, batch_size: int, units: int, widths: list[int], rounds: int) -> list[dict[str, Any]]:
     """Rows of every width's parts, measured in turns: abreast, part, and what `against_floor` says."""
     task = parse_task(task_name)
-    config = preset("paper", task.kind, task.num_episodes).replace(batch_size=batch_size, gru_units=units)
+    config = preset("paper", task.kind, task.num_episodes).replace({"batch.size": batch_size, "network.units": units})
     learner = Learner(task.env, config)
     state = learner.init(jax.random.key(0))
     policy, baseline = state.params["policy"], state.params["baseline"]

@@ -33,7 +33,7 @@ def steps_by_fraction(task_name: str, iterations: int, batches: int, **changes) 
       **changes: to the paper's preset.
     """
     task = parse_task(task_name)
-    config = preset_for(task, "paper").replace(iterations=iterations, **changes)
+    config = preset_for(task, "paper").replace({"iterations": iterations, **changes})
     learner = Learner(task.env, config)
     state, _ = train_chunk(learner, learner.init(jax.random.key(0)), iterations)
     collect = jax.jit(make_collect(learner.trial, learner.agent_of, learner.num_trials))
@@ -45,7 +45,9 @@ def steps_by_fraction(task_name: str, iterations: int, batches: int, **changes) 
         "|---:|---:|---:|---:|---:|",
     ]
     for fraction in FRACTIONS:
-        update = jax.jit(make_update(learner.networks, config.replace(fisher_fraction=fraction), learner.num_trials))
+        update = jax.jit(
+            make_update(learner.networks, config.replace({"trpo.fisher_fraction": fraction}), learner.num_trials)
+        )
         measured = []
         for number, (key, trajectory) in enumerate(zip(keys, trajectories, strict=True)):
             new, metrics = update(state, trajectory, key)
@@ -67,7 +69,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=20_000)
     parser.add_argument("--gru-units", type=int, default=128)
     a = parser.parse_args()
-    print(steps_by_fraction(a.task, a.iterations, a.batches, batch_size=a.batch_size, gru_units=a.gru_units))
+    print(
+        steps_by_fraction(a.task, a.iterations, a.batches, **{"batch.size": a.batch_size, "network.units": a.gru_units})
+    )
 
 
 if __name__ == "__main__":

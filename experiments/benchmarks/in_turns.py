@@ -74,7 +74,7 @@ def enter(match: Match, changes: dict[str, Any], devices: tuple[int, ...]) -> li
         settings = {"task": match.task, "changes": changes, "devices": number}
         fields = {"part": match.part} | ({"devices": number} if number > 1 else {})
         entries.append(Entry(fields, Contestant("iteration", settings, environment_of(number)), []))
-    kind = "natural-gradient" if learner.config.algorithm == "trpo" else "first-order"
+    kind = "natural-gradient" if learner.config.slow_rl.name == "trpo" else "first-order"
     for threads in THREADS:
         part = f"{kind} iteration in PyTorch, {threads} thread{'s'[: threads - 1]}"
         settings = {**torch_settings(learner, threads), "once": False, "in_turns": True}
@@ -142,7 +142,11 @@ def compete(match: Match, changes: dict[str, Any], devices: tuple[int, ...], rou
             entry.contestant.close()
     cost = total(list(phase_costs(learner).values()))
     rows = rows_of(entries, cost, learner.num_trials * learner.trial.num_steps)
-    context = {"task": match.task, "batch_size": learner.config.batch_size, "gru_units": learner.config.gru_units}
+    context = {
+        "task": match.task,
+        "batch_size": learner.config.batch.size,
+        "gru_units": learner.config.network.units,
+    }
     return [{**context, "platform": "cpu", **row} for row in rows]
 
 
@@ -165,7 +169,7 @@ def main() -> None:
     a.results.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for match in MATCHES:
-        changes = {"batch_size": sizes[match.task], "gru_units": a.gru_units}
+        changes = {"batch.size": sizes[match.task], "network.units": a.gru_units}
         rows += compete(match, changes, tuple(dict.fromkeys(a.devices)), a.rounds)
         write_objects(a.results / f"{NAME}.json", [row | {"machine": described} for row in rows])
     print(write_report(a.results, NAME))

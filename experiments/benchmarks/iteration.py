@@ -21,7 +21,7 @@ def main(settings: dict[str, Any]) -> None:
     learner = paper_learner(settings["task"], settings["changes"], settings["devices"])
     state = learner.init(jax.random.key(0))
     step = jax.jit(learner.train_step).lower(state).compile()
-    probe = partial(measure_peak, learner.mesh, learner.config.matmul_precision)
+    probe = partial(measure_peak, learner.mesh, learner.config.network.matmul_precision)
     take_turns(lambda: jax.block_until_ready(step(state)), probe, {"jax": jax.__version__})
 
 

@@ -40,15 +40,15 @@ from rl2jax.trials.rollout import rollout
 from rl2jax.types import TRIALS_AXIS, PyTree, Trajectory
 
 FISHER_PRODUCTS = 2  # in the timed part; an iteration has `cg_iters`
-DEFAULT = TrainConfig().matmul_precision  # rows of another one say so
+DEFAULT = TrainConfig().network.matmul_precision  # rows of another one say so
 # The GRU that PyTorch has.
-TORCH_GRU = {"activation": "tanh", "weight_norm": False}
+TORCH_GRU = {"network.activation": "tanh", "network.weight_norm": False}
 FIRST_ORDER, NATURAL = "first-order iteration", "natural-gradient iteration, PyTorch's GRU"
 # Whole iterations, by the names of their rows: changes to the paper's settings. Those after the first are for
 # comparison with PyTorch; the first-order one is without KL checks.
 ITERATIONS: dict[str, dict[str, Any]] = {
     "iteration": {},
-    FIRST_ORDER: {**TORCH_GRU, "algorithm": "ppo", "max_kl": math.inf},
+    FIRST_ORDER: {**TORCH_GRU, "slow_rl": "ppo", "slow_rl.max_kl": math.inf},
     NATURAL: TORCH_GRU,
 }
 
@@ -110,7 +110,9 @@ def measure(
         output = None  # its memory serves the next call
         output = jax.block_until_ready(compiled(*arguments))
 
-    samples = interleave(call, partial(measure_peak, learner.mesh, learner.config.matmul_precision), long_samples)
+    samples = interleave(
+        call, partial(measure_peak, learner.mesh, learner.config.network.matmul_precision), long_samples
+    )
     row = {
         "part": part,
         **against_floor(samples, cost, learner.num_trials * learner.trial.num_steps),
@@ -168,7 +170,7 @@ def fisher_products(networks: Networks, config: TrainConfig) -> Callable[[PyTree
         def dist_kl(old, new):
             return masked_mean(networks.distribution(old).kl_divergence(networks.distribution(new)), batch.mask)
 
-        product = fisher_vector_product(dist_params_fn, dist_kl, params, config.cg_damping)
+        product = fisher_vector_product(dist_params_fn, dist_kl, params, config.slow_rl.cg_damping)
         return conjugate_gradient(product, gradient, FISHER_PRODUCTS)
 
     return solve
@@ -235,7 +237,7 @@ def measure_parts(learner: Learner) -> list[Row]:
 def paper_learner(name: str, changes: dict[str, Any], devices: int = 1) -> Learner:
     """The learner of a task by the paper's settings, with changes, its trials shared by as many devices."""
     task = parse_task(name)
-    config = preset_for(task, "paper").replace(**changes)
+    config = preset_for(task, "paper").replace(changes)
     learner = Learner(task.env, config)
     mesh = choose_mesh(learner.num_trials, TRIALS, devices)
     return learner if mesh is None else Learner(task.env, config, mesh=mesh)
@@ -269,7 +271,7 @@ def main(settings: dict[str, Any]) -> list[Row]:
     name_of_task = parse_task(settings["task"]).name
     note(f"{name_of_task}, {learner.num_trials} trials of {learner.trial.num_steps} steps")
     names = list(ITERATIONS) if settings["beside"] else ["iteration"]
-    learners = {name: Learner(learner.env, config.replace(**ITERATIONS[name]), mesh=mesh) for name in names}
+    learners = {name: Learner(learner.env, config.replace(ITERATIONS[name]), mesh=mesh) for name in names}
     if settings["compile_only"]:
         rows = [planned_bytes(learner, name) for name, learner in learners.items()]
     else:
@@ -278,9 +280,11 @@ def main(settings: dict[str, Any]) -> list[Row]:
         rows = [measure_iteration(learner, "iteration", long_samples), *parts]
         rows += [measure_iteration(learners[name], name, long_samples) for name in names[1:]]
     device = jax.devices()[0]
-    context = {"task": name_of_task, "batch_size": config.batch_size, "gru_units": config.gru_units}
+    context = {"task": name_of_task, "batch_size": config.batch.size, "gru_units": config.network.units}
     context |= {"devices": settings["devices"]} if mesh is not None else {}
-    context |= {"matmul_precision": config.matmul_precision} if config.matmul_precision != DEFAULT else {}
+    context |= (
+        {"matmul_precision": config.network.matmul_precision} if config.network.matmul_precision != DEFAULT else {}
+    )
     return [
         {**context, **row, "platform": device.platform, "device": device.device_kind, "jax": jax.__version__}
         for row in rows

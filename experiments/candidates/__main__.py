@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 from rich.console import Console
 
-from experiments.candidates.catalogue import BASE, CANDIDATES, Candidate, parts_of
+from experiments.candidates.catalogue import BASE, CANDIDATES, Candidate, base_config, parts_of
 from experiments.candidates.reports import read_results, to_markdown
 from experiments.candidates.study import Study, find_row, make_row, plan
 from experiments.documents import put_table
@@ -72,8 +72,9 @@ def studies(a: argparse.Namespace, candidates: list[Candidate]) -> list[Study]:
     Raises:
       ValueError: for settings that are not allowed, of the base or of a candidate.
     """
-    overrides, found = parse_overrides(a.set), []
+    found = []
     for name in a.tasks:
+        overrides = parse_overrides(a.set, base_config(parse_task(name), {}))
         for option, given in ("--iterations", a.iterations), ("--num-tasks", a.num_tasks):
             require(given is not None or name in BUDGETS, option, given, f"given with task {name}")
         usual = BUDGETS.get(name, Budget(0, 0))

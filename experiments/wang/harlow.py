@@ -64,11 +64,11 @@ STUDY = Study(
     # With weights normalised and gates that remember from the start it stayed at chance for 1500 iterations.
     changes=(
         ("iterations", 1500),
-        ("policy_learning_rate", 2e-3),
-        ("learning_rate_schedule", "constant"),
-        ("entropy_coefficient", 0.05),
-        ("weight_norm", False),
-        ("memory_horizon", 0),
-        ("normalise_returns", False),
+        ("slow_rl.learning_rate", 2e-3),
+        ("optimiser.schedule", "constant"),
+        ("objective.entropy_coefficient", 0.05),
+        ("network.weight_norm", False),
+        ("network.memory_horizon", 0),
+        ("objective.normalise_returns", False),
     ),
 )

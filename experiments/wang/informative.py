@@ -60,5 +60,5 @@ STUDY = Study(
     measure=_measure,
     draw=_draw,
     claims=_claims,
-    changes=(("iterations", 1500), ("batch_size", 2500), ("entropy_coefficient", 0.2)),
+    changes=(("iterations", 1500), ("batch.size", 2500), ("objective.entropy_coefficient", 0.2)),
 )

@@ -27,12 +27,12 @@ from rl2jax.trials.tuning import tuned_or_tune
 # return of the last 12 of 300 steps of a hundred trials (seed 0, standard error 0.5) was 63.5 with all of this, 62.5
 # without normalised weights and returns (at 7e-3 and a bonus of 0.05), 60.9 without gates that start with memory too.
 FAST = {
-    "normalise_advantages": True,
-    "policy_learning_rate": 5e-3,
-    "learning_rate_schedule": "linear",
-    "normalise_returns": True,
-    "entropy_coefficient": 0.1,
-    "weight_norm": True,
+    "objective.normalise_advantages": True,
+    "slow_rl.learning_rate": 5e-3,
+    "optimiser.schedule": "linear",
+    "objective.normalise_returns": True,
+    "objective.entropy_coefficient": 0.1,
+    "network.weight_norm": True,
     "iterations_per_chunk": 10,
 }
 _FAST_TRIALS = 100
@@ -141,7 +141,7 @@ def rows_of(study: Study, plan: Plan) -> list[MeasuredRow]:
             context = {"agent": TRAINED, **context, "preset": plan.preset}
             for task_name in (trained_on,) if study.own_task_only else study.tested_on:
                 task = parse_task(task_name)
-                rows.append(_measured(study, plan, task, agent, context, run.config.first_step_flag, kept))
+                rows.append(_measured(study, plan, task, agent, context, run.config.trial.first_step_flag, kept))
             write_rows(path, rows)
     write_rows(path, rows)
     return rows
@@ -165,7 +165,7 @@ def _trained(study: Study, plan: Plan, task_name: str, seed: int) -> Run:
     if plan.preset == "cpu":
         task = parse_task(task_name)
         length = task.num_episodes * task.env.episode_length
-        changes = {**FAST, "memory_horizon": length, "batch_size": _FAST_TRIALS * length, **dict(study.changes)}
+        changes = {**FAST, "network.memory_horizon": length, "batch.size": _FAST_TRIALS * length, **dict(study.changes)}
     if plan.iterations is not None:
         changes["iterations"] = plan.iterations
     folder = plan.out / study.name / f"{slug(task_name)}-seed{seed}"

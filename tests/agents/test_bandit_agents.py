@@ -83,7 +83,12 @@ def hand_scores(name, history, n):
 @pytest.mark.parametrize("history", HISTORIES)
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [("greedy", {}), ("ucb1", {"scaling": 0.3}), ("gittins", {"discount": 0.9}), ("gittins_finite_horizon", {})],
+    [
+        ("greedy", {}),
+        ("ucb1", {"scaling": 0.3}),
+        ("gittins", {"objective.discount": 0.9}),
+        ("gittins_finite_horizon", {}),
+    ],
 )
 def test_index_agents_play_the_highest_index(name, settings, history):
     agent = getattr(bandit, name)(BernoulliBandit(3), 12, **settings)
@@ -259,9 +264,9 @@ def test_the_placeholders_of_the_first_step_teach_nothing(name):
         ("eps_greedy", {"epsilon": 1.5}),
         ("ucb1", {"scaling": -1.0}),
         ("optimistic_thompson", {"num_samples": 0}),
-        ("gittins_whittle", {"discount": 1.0}),
-        ("gittins_brezzi_lai", {"discount": 0.0}),
-        ("gittins", {"discount": 1.0}),
+        ("gittins_whittle", {"objective.discount": 1.0}),
+        ("gittins_brezzi_lai", {"objective.discount": 0.0}),
+        ("gittins", {"objective.discount": 1.0}),
         *((name, {"tie_breaking": "highest"}) for name in sorted(set(AGENTS) - {"random"})),
     ],
 )

@@ -61,7 +61,7 @@ def test_the_table():
 def test_training_counts_the_steps_of_its_own_batch(monkeypatch):
     """Those before the end of a trial; the clock is ours, a second for each iteration."""
     task = parse_task("maze:size=5,t=60,map=1")
-    config = preset_for(task, "cpu").replace(batch_size=1200, gru_units=4)
+    config = preset_for(task, "cpu").replace({"batch.size": 1200, "network.units": 4})
     learner, times = Learner(task.env, config), iter(range(100))
     monkeypatch.setattr(mazes.time, "perf_counter", lambda: next(times))
     monkeypatch.setattr(mazes, "matmul_peak", lambda: 1e9)
@@ -77,10 +77,10 @@ def test_training_counts_the_steps_of_its_own_batch(monkeypatch):
         return play
 
     monkeypatch.setattr(mazes, "make_collect", watched)
-    monkeypatch.setattr(sys.modules["rl2jax.train"], "make_collect", watched)
+    monkeypatch.setattr(sys.modules["rl2jax.training.learner"], "make_collect", watched)
     row = mazes.training_row(learner, "cpu", 2)
     jax.effects_barrier()
-    assert learner.steps_per_iteration == row["batch_size"] == 1200
+    assert learner.steps_per_iteration == row["batch.size"] == 1200
     assert sorted(seen[1:]) == sorted(2 * row["samples"])
     assert 0 < min(row["samples"]) < 1200
 

@@ -47,7 +47,7 @@ MACHINE = {
     "date": "2026-01-01",
     "load": 0.0,
 }
-SAME = {"platform": "cpu", "task": "bandit:k=5,n=10", "batch_size": 1000, "gru_units": 8, "machine": MACHINE}
+SAME = {"platform": "cpu", "task": "bandit:k=5,n=10", "batch.size": 1000, "network.units": 8, "machine": MACHINE}
 PART = {
     **SAME,
     "part": "iteration",
@@ -160,7 +160,7 @@ def test_a_ratio_taken_in_turns_answers_a_bar_before_others():
 
 def test_a_program_waits_for_its_turn():
     """In a process of its own, which may end before it is ready."""
-    changes = {"batch_size": 30, "gru_units": 4, "cg_iters": 1, "baseline_epochs": 1}
+    changes = {"batch.size": 30, "network.units": 4, "trpo.cg_iters": 1, "baseline.epochs": 1}
     contestant = Contestant("iteration", {"task": "bandit:k=2,n=3", "changes": changes, "devices": 1})
     assert contestant.context == {"jax": jax.__version__}
     samples = [contestant.sample() for _ in range(2)]
@@ -229,7 +229,7 @@ def test_what_is_worse_is_measured_again(monkeypatch, second, lines):
 
 def test_nothing_to_compare_with_is_an_error():
     with pytest.raises(ValueError, match="no earlier row measures the same"):
-        regressions([{**PART, "batch_size": 10}], ROWS)
+        regressions([{**PART, "batch.size": 10}], ROWS)
     assert committed_rows("nonesuch.json") == []
 
 
@@ -259,7 +259,7 @@ def lines_of(bars, beginning):
 def test_a_bar_is_met_at_its_own_batch_or_not_known_to_be():
     asked = "floor / time of an iteration >= 0.6"
     assert "| 0.50, 1,000 steps | **no**; at 250,000 steps not measured |" in lines_of(against_bars(ROWS), asked)[0]
-    larger = {**PART, "batch_size": 250_000, "of_floor": 0.61}
+    larger = {**PART, "batch.size": 250_000, "of_floor": 0.61}
     assert "| 0.61, 250,000 steps | yes |" in lines_of(against_bars([larger, PART]), asked)[0]
     assert "| – | – | – |" in lines_of(against_bars([OTHER]), asked)[0]
 
@@ -284,7 +284,7 @@ def test_what_is_committed_is_made_of_the_committed_rows():
 
 
 def test_a_program_is_planned_without_being_run():
-    config = preset("paper").replace(batch_size=100, gru_units=4, cg_iters=1)
+    config = preset("paper").replace({"batch.size": 100, "network.units": 4, "trpo.cg_iters": 1})
     row = planned_bytes(Learner(BernoulliBandit(2), config), "iteration")
     assert 0 < row["argument_bytes"] < row["memory_bytes"] < 1e8
     assert "seconds" not in row
@@ -294,8 +294,8 @@ def test_a_program_is_planned_without_being_run():
 
 def test_rows_of_other_sizes_replace_none():
     def named(batch_size=None, gru_units=256, compile_only=False, devices=1, matmul_precision="default"):
-        sizes = {"batch_size": batch_size, "gru_units": gru_units, "devices": devices}
-        others = {"compile_only": compile_only, "matmul_precision": matmul_precision}
+        sizes = {"batch.size": batch_size, "network.units": gru_units, "devices": devices}
+        others = {"compile_only": compile_only, "network.matmul_precision": matmul_precision}
         return file_name("cpu", argparse.Namespace(**sizes, **others))
 
     assert named() == "cpu"
@@ -320,7 +320,7 @@ def test_rows_of_several_devices_are_told_from_those_of_one():
 
 
 def test_rounded_rows_are_told_from_those_of_whole_products():
-    rounded = {**PART, "matmul_precision": "bfloat16", "steps_per_second": 900.0, "of_floor": 0.7}
+    rounded = {**PART, "network.matmul_precision": "bfloat16", "steps_per_second": 900.0, "of_floor": 0.7}
     with pytest.raises(ValueError, match="no earlier row measures the same"):
         regressions([rounded], ROWS)
     assert "| bandit:k=5,n=10, 1,000 steps, bfloat16 | iteration |" in to_markdown([rounded])
@@ -340,11 +340,11 @@ def test_a_long_iteration_chooses_its_threads_on_shorter_trials(monkeypatch):
 
     monkeypatch.setattr("experiments.benchmarks.__main__.run_child", run_child)
     ours = {"part": NATURAL, "steps_per_second": 3000.0}
-    (row,) = torch_rows(Case("bandit:k=2,n=500", 0, True), {"batch_size": 1000, "gru_units": 4}, ours)
+    (row,) = torch_rows(Case("bandit:k=2,n=500", 0, True), {"batch.size": 1000, "network.units": 4}, ours)
     assert asked == [(50, 1, True), (50, 2, True), (500, 2, False)]
     assert (row["threads"], row["speedup"]) == (2, 3.0)
     assert row["seconds_of_shorter_trials"] == {"1": 2.0, "2": 1.0}
-    rows = torch_rows(Case("bandit:k=2,n=10", 0, True), {"batch_size": 1000, "gru_units": 4}, ours)
+    rows = torch_rows(Case("bandit:k=2,n=10", 0, True), {"batch.size": 1000, "network.units": 4}, ours)
     assert [row["threads"] for row in rows] == [1, 2]
 
 
@@ -445,7 +445,9 @@ class TestTorch:
         """The rounded GRU is near the other, and not it; what leaves the network is float32 again."""
         from experiments.benchmarks.torch_loop import Network
 
-        config = preset("paper").replace(**ITERATIONS[NATURAL], batch_size=2000, matmul_precision="bfloat16")
+        config = preset("paper").replace(
+            {**ITERATIONS[NATURAL], "batch.size": 2000, "network.matmul_precision": "bfloat16"}
+        )
         assert torch_settings(Learner(BernoulliBandit(3), config), threads=1)["rounded"]
         torch.manual_seed(0)
         rounded, inputs = Network(self.ARMS + 3, 64, self.ARMS, rounded=True), torch.randn(5, 7, self.ARMS + 3)
@@ -469,11 +471,13 @@ class TestTorch:
         from experiments.benchmarks.torch_loop import Loop, Settings
 
         config = preset("paper").replace(
-            **ITERATIONS[FIRST_ORDER],
-            batch_size=2000,
-            gru_units=16,
-            policy_minibatch_trials=50,
-            policy_learning_rate=2e-2,
+            {
+                **ITERATIONS[FIRST_ORDER],
+                "batch.size": 2000,
+                "network.units": 16,
+                "slow_rl.minibatch_trials": 50,
+                "slow_rl.learning_rate": 2e-2,
+            }
         )
         torch.manual_seed(0)
         torch.set_num_threads(1)
@@ -484,7 +488,7 @@ class TestTorch:
     def test_its_natural_step_is_the_largest_in_the_trust_region(self, torch):
         from experiments.benchmarks.torch_loop import Batch, Network, Settings, log_prob_of, natural_step
 
-        config = preset("paper").replace(**ITERATIONS[NATURAL], batch_size=2000, gru_units=8)
+        config = preset("paper").replace({**ITERATIONS[NATURAL], "batch.size": 2000, "network.units": 8})
         settings = Settings(**torch_settings(Learner(BernoulliBandit(3), config), threads=1))
         assert settings.natural
         torch.manual_seed(0)
@@ -496,7 +500,7 @@ class TestTorch:
         with torch.no_grad():
             new = policy(inputs)[0]
         kl = torch.distributions.kl_divergence(*(torch.distributions.Categorical(logits=x) for x in (old, new))).mean()
-        assert 0.5 * config.max_kl < kl <= config.max_kl
+        assert 0.5 * config.slow_rl.max_kl < kl <= config.slow_rl.max_kl
         assert (torch.exp(log_prob_of(new, action) - log_prob_of(old, action)) * advantage).mean() > advantage.mean()
 
 

@@ -22,9 +22,9 @@ def test_it_starts_from_what_imitated_and_has_no_teacher(name):
     task = parse_task(name)
     imitated = stages("best", task)[-1].config
     config = reinforcement(task, imitated, 1e-5)
-    assert (config.teacher, config.algorithm, config.policy_learning_rate) == ("", "ppo", 1e-5)
-    assert config.gae_lambda == config.discount == 1.0  # the trial's whole return
-    before = Learner(task.env, imitated.replace(algorithm="ppo", teacher=""))
+    assert (config.slow_rl.teacher, config.slow_rl.name, config.slow_rl.learning_rate) == ("", "ppo", 1e-5)
+    assert config.objective.gae_lambda == config.objective.discount == 1.0  # the trial's whole return
+    before = Learner(task.env, imitated.replace({"slow_rl": "ppo", "imitation.teacher": ""}))
     policies = [
         jax.eval_shape(learner.init, jax.random.key(0)).params["policy"]
         for learner in (before, Learner(task.env, config))

@@ -34,7 +34,7 @@ BASE_SETTINGS = preset("cpu").replace(iterations=100).to_json()
 # --- The list.
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.kind)
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.kind.name)
 @pytest.mark.parametrize("candidate", CANDIDATES, ids=NAMES)
 def test_a_candidate_is_valid(candidate, task):
     parts = parts_of(candidate, task)
@@ -43,11 +43,11 @@ def test_a_candidate_is_valid(candidate, task):
     shapes = set()
     for share, (_, trained_on, config) in parts:
         assert 0 < share <= 1
-        assert config.num_episodes == trained_on.num_episodes
+        assert config.trial.num_episodes == trained_on.num_episodes
         assert parse_task(trained_on.name) == trained_on
         shapes.add(make_networks(trained_on.env, config).policy_network)  # refuses what does not fit
-        if config.algorithm == "imitation":
-            assert config.teacher in reference_agents(trained_on.env)
+        if config.slow_rl.name == "imitation":
+            assert config.slow_rl.teacher in reference_agents(trained_on.env)
     assert len(shapes) == 1  # one can start from the other
 
 
@@ -64,18 +64,18 @@ def test_candidates_differ_from_the_base_and_from_each_other():
 
 
 def test_numbers_are_scaled_and_whole_ones_stay_whole():
-    (part,) = parts_of(named("policy-epochs-half"), TASKS[0], {"policy_epochs": 1})
-    assert part.stage.config.policy_epochs == 1
+    (part,) = parts_of(named("policy-epochs-half"), TASKS[0], {"slow_rl.epochs": 1})
+    assert part.stage.config.slow_rl.epochs == 1
     (part,) = parts_of(named("learning-rate-half"), TASKS[1])
-    assert part.stage.config.policy_learning_rate == base_config(TASKS[1], {}).policy_learning_rate / 2
+    assert part.stage.config.slow_rl.learning_rate == base_config(TASKS[1], {}).slow_rl.learning_rate / 2
 
 
 def test_a_curriculum_starts_with_the_memory_of_the_whole_trial():
     first, main = parts_of(named("curriculum"), TASKS[0])
     assert (first.stage.task.name, first.share) == ("bandit:k=5,n=25", 0.3)
-    assert first.stage.config.memory_horizon == main.stage.config.memory_horizon == 100
+    assert first.stage.config.network.memory_horizon == main.stage.config.network.memory_horizon == 100
     # as many steps in a minibatch
-    assert first.stage.config.policy_minibatch_trials == 4 * main.stage.config.policy_minibatch_trials
+    assert first.stage.config.slow_rl.minibatch_trials == 4 * main.stage.config.slow_rl.minibatch_trials
 
 
 def test_only_what_there_is_can_be_chosen():
@@ -101,9 +101,11 @@ def test_iterations_are_the_budget_over_the_ratio():
 
 def test_what_needs_timing():
     base = preset("cpu")
-    assert takes_as_long(base.replace(gae_lambda=0.9, policy_learning_rate=1.0, iterations=3), base)
-    assert not takes_as_long(base.replace(gae_lambda=0.9, policy_epochs=8), base)
-    assert not takes_as_long(base.replace(expected_rewards=True), base)
+    assert takes_as_long(
+        base.replace({"objective.gae_lambda": 0.9, "slow_rl.learning_rate": 1.0, "iterations": 3}), base
+    )
+    assert not takes_as_long(base.replace({"objective.gae_lambda": 0.9, "slow_rl.epochs": 8}), base)
+    assert not takes_as_long(base.replace({"objective.expected_rewards": True}), base)
 
 
 def test_ratios_do_not_see_a_machine_that_slows_down(monkeypatch):
@@ -202,17 +204,17 @@ def lines_of(table):
 
 
 def test_the_table_ranks_what_rows_say():
-    first = {"name": "first", "task": "u", "share": 0.3, "changes": {"num_episodes": 25}, "ratio": 1.1}
+    first = {"name": "first", "task": "u", "share": 0.3, "changes": {"trial.num_episodes": 25}, "ratio": 1.1}
     found = [
         *rows("base", 77.0),
-        *rows("worse", 75.0, changes={"gae_lambda": 0.9}),
+        *rows("worse", 75.0, changes={"objective.gae_lambda": 0.9}),
         *rows("better", 79.0, changes={"a": True, "b": 0.02}, first={**first, "iterations": 27, "steps": 540_000}),
         *rows("alone", 78.0, seeds=1),
     ]
     table = to_markdown(found)
     lines = lines_of(table)
     assert [*lines][1:] == ["base", "better", "alone", "worse"]
-    settings = "30% of the time `num_episodes=25`; then `a=True` `b=0.02`"
+    settings = "30% of the time `trial.num_episodes=25`; then `a=True` `b=0.02`"
     assert lines["better"][1:6] == [settings, "1.10, 1.50", "27 + 67", "1.9 M", "0, 1, 2"]
     gain = difference(*(np.array([row["block_means"] for row in found[at : at + 3]]) for at in (6, 0)))
     error = f"{gain.over_seeds:.2f}"
@@ -252,15 +254,15 @@ def test_rows_that_cannot_be_compared_are_refused(change, message):
 
 
 def test_settings_that_came_later_do_not_make_rows_different():
-    older = {name: value for name, value in BASE_SETTINGS.items() if name != "expected_rewards"}
+    older = {name: value for name, value in BASE_SETTINGS.items() if name != "objective.expected_rewards"}
     assert "other" in to_markdown([*rows("base", 77.0), *rows("other", 77.0, base=older)])
 
 
 # --- All of it.
 
-TINY = ["gru_units=4", "batch_size=60", "policy_minibatch_trials=10", "baseline_minibatch_trials=10"]
+TINY = ["network.units=4", "batch.size=60", "slow_rl.minibatch_trials=10", "baseline.minibatch_trials=10"]
 # The number of iterations does not enter the program: all of them share one that was compiled before.
-TINY += ["learning_rate_schedule=constant", "entropy_schedule=constant"]
+TINY += ["optimiser.schedule=constant", "objective.entropy_schedule=constant"]
 
 
 def run(tmp_path, *names, task="bandit:k=2,n=4", num_tasks=NUM_BLOCKS, iterations=3, also=()):
@@ -341,7 +343,10 @@ def test_a_training_that_diverges_leaves_a_row(tmp_path, monkeypatch):
         ({"task": "cartpole", "iterations": 2}, "--tasks must be of kind bandit or mdp, got 'cartpole:t=100,n=4'"),
         ({"num_tasks": 100}, "--num-tasks must be a multiple of 200"),
         ({"iterations": 0}, "iterations must be >= 1, got 0"),
-        ({"also": ["num_episodes=5"]}, "--set must be another field: this one is n= in the task, got 'num_episodes'"),
+        (
+            {"also": ["trial.num_episodes=5"]},
+            "--set must be another field: this one is n= in the task, got 'num_episodes'",
+        ),
     ],
 )
 def test_what_could_only_fail_later_is_refused_first(tmp_path, options, message):

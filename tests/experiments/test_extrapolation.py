@@ -338,7 +338,9 @@ def test_other_tasks_or_reference_agents_are_played_anew(tmp_path, played, monke
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
     """A run that has not learned anything yet."""
-    config = TrainConfig(algorithm="ppo", num_episodes=2, iterations=1, batch_size=20, gru_units=4)
+    config = TrainConfig().replace(
+        {"slow_rl": "ppo", "trial.num_episodes": 2, "iterations": 1, "batch.size": 20, "network.units": 4}
+    )
     run = create_run(tmp_path_factory.mktemp("runs") / "run", parse_task("bandit:k=2,n=2"), config, seed=0)
     checkpoint.save(run.checkpoints, 1, run.learner.init(jax.random.key(0)))
     return run.folder
@@ -406,8 +408,15 @@ def test_there_must_be_agents(monkeypatch):
 def untrained(folder, task, network):
     """A run folder with random parameters."""
     task = parse_task(task)
-    config = TrainConfig(
-        algorithm="ppo", num_episodes=task.num_episodes, iterations=1, batch_size=20, gru_units=4, network=network
+    config = TrainConfig().replace(
+        {
+            "slow_rl": "ppo",
+            "trial.num_episodes": task.num_episodes,
+            "iterations": 1,
+            "batch.size": 20,
+            "network.units": 4,
+            "network": network,
+        }
     )
     run = create_run(folder, task, config, seed=0)
     shapes = jax.eval_shape(run.learner.init, jax.random.key(0))

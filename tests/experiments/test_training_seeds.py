@@ -36,7 +36,9 @@ def test_a_line_has_differences_in_pairs_and_the_lowest_score(better, worse, sig
 def test_a_small_one(monkeypatch, tmp_path):
     task, console = parse_task("bandit:k=5,n=10"), Console(quiet=True)
     (stage,) = recipes.stages("best-scratch", task)
-    short = stage.config.replace(iterations=1, batch_size=100, policy_minibatch_trials=5, baseline_minibatch_trials=5)
+    short = stage.config.replace(
+        {"iterations": 1, "batch.size": 100, "slow_rl.minibatch_trials": 5, "baseline.minibatch_trials": 5}
+    )
     monkeypatch.setattr("rl2jax.runs.stages.stages", lambda *_: (Stage(stage.name, task, short),))
     made = {"runs": tmp_path / "runs", "results": tmp_path / "rows", "console": console}
     made["results"].mkdir()

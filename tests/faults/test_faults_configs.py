@@ -28,54 +28,148 @@ from rl2jax.training.update import init_train_state
 
 NUMBER = 500
 FIELDS = {field.name: type(field.default) for field in dataclasses.fields(TrainConfig)}
-TINY = TrainConfig(
-    algorithm="ppo",
-    num_episodes=3,
-    batch_size=12,
-    iterations=2,
-    gru_units=2,
-    cg_iters=2,
-    policy_epochs=1,
-    policy_minibatch_trials=2,
-    baseline_epochs=1,
-    baseline_minibatch_trials=2,
+TINY = TrainConfig().replace(
+    {
+        "slow_rl": "ppo",
+        "trial.num_episodes": 3,
+        "batch.size": 12,
+        "iterations": 2,
+        "network.units": 2,
+        "trpo.cg_iters": 2,
+        "slow_rl.epochs": 1,
+        "slow_rl.minibatch_trials": 2,
+        "baseline.epochs": 1,
+        "baseline.minibatch_trials": 2,
+    }
 )
 BANDIT, MDP = "bandit:k=2,n=3", "mdp:s=2,a=2,t=2,n=3"
-IMITATION = {"algorithm": "imitation", "teacher": "gittins_finite_horizon"}
+IMITATION = {"slow_rl": "imitation", "imitation.teacher": "gittins_finite_horizon"}
 # Shapes and branches, with the extremes of the numbers among them. (task, what differs from TINY)
 COMBINATIONS = [
     (BANDIT, {}),
-    (BANDIT, {"max_kl": math.inf, "entropy_coefficient": 1e6, "entropy_schedule": "linear"}),
-    (BANDIT, {"max_kl": 1e-30, "entropy_coefficient": 1e-30, "entropy_schedule": "cosine", "cell": "lstm"}),
-    (BANDIT, {"max_kl": 1e6, "gradient_norm_clip": 1e-30, "learning_rate_schedule": "linear", "time_input": True}),
-    (BANDIT, {"gradient_norm_clip": 1e30, "optimiser": "rmsprop", "learning_rate_schedule": "cosine"}),
-    (BANDIT, {"task_inference_coefficient": 1e6, "expected_rewards": True, "normalise_advantages": False}),
-    (BANDIT, {"task_inference_coefficient": 1e-30, "baseline_sees_task": True, "normalise_returns": False}),
-    (BANDIT, {"shared_trunk": True, "activation": "tanh", "weight_norm": False, "memory_horizon": 1000}),
-    (BANDIT, {"baseline_warmup_iterations": 1, "policy_minibatch_trials": 1000, "batch_size": 15, "gru_units": 1}),
-    (BANDIT, {"baseline_warmup_iterations": 2**31 - 1, "iterations": 2**31 - 1, "memory_horizon": 2**31 - 1}),
-    (BANDIT, {"algorithm": "trpo"}),
-    (BANDIT, {"algorithm": "trpo", "natural_steps": 2, "max_kl": 1e-30, "max_kl_schedule": "cosine"}),
-    (BANDIT, {"max_kl": 1e6, "max_kl_schedule": "linear"}),
-    (BANDIT, {"algorithm": "trpo", "shared_trunk": True, "fisher_fraction": 1e-30, "cg_iters": 1}),
-    (BANDIT, {"algorithm": "trpo", "cell": "lstm", "entropy_coefficient": 1e6, "normalise_advantages": False}),
-    (BANDIT, {"algorithm": "a2c", "shared_trunk": True, "cell": "lstm", "optimiser": "rmsprop", "time_input": True}),
     (
         BANDIT,
-        {"algorithm": "a2c", "normalise_returns": False, "normalise_advantages": False, "matmul_precision": "bfloat16"},
+        {"slow_rl.max_kl": math.inf, "objective.entropy_coefficient": 1e6, "objective.entropy_schedule": "linear"},
+    ),
+    (
+        BANDIT,
+        {
+            "slow_rl.max_kl": 1e-30,
+            "objective.entropy_coefficient": 1e-30,
+            "objective.entropy_schedule": "cosine",
+            "network.cell": "lstm",
+        },
+    ),
+    (
+        BANDIT,
+        {
+            "slow_rl.max_kl": 1e6,
+            "optimiser.norm_clip": 1e-30,
+            "optimiser.schedule": "linear",
+            "network.time_input": True,
+        },
+    ),
+    (BANDIT, {"optimiser.norm_clip": 1e30, "optimiser.name": "rmsprop", "optimiser.schedule": "cosine"}),
+    (
+        BANDIT,
+        {
+            "objective.task_inference_coefficient": 1e6,
+            "objective.expected_rewards": True,
+            "objective.normalise_advantages": False,
+        },
+    ),
+    (
+        BANDIT,
+        {
+            "objective.task_inference_coefficient": 1e-30,
+            "baseline.sees_task": True,
+            "objective.normalise_returns": False,
+        },
+    ),
+    (
+        BANDIT,
+        {
+            "network.shared_trunk": True,
+            "network.activation": "tanh",
+            "network.weight_norm": False,
+            "network.memory_horizon": 1000,
+        },
+    ),
+    (BANDIT, {"baseline.warmup_iterations": 1, "slow_rl.minibatch_trials": 1000, "batch.size": 15, "network.units": 1}),
+    (BANDIT, {"baseline.warmup_iterations": 2**31 - 1, "iterations": 2**31 - 1, "network.memory_horizon": 2**31 - 1}),
+    (BANDIT, {"slow_rl": "trpo"}),
+    (BANDIT, {"slow_rl": "trpo", "trpo.steps": 2, "slow_rl.max_kl": 1e-30, "slow_rl.max_kl_schedule": "cosine"}),
+    (BANDIT, {"slow_rl.max_kl": 1e6, "slow_rl.max_kl_schedule": "linear"}),
+    (BANDIT, {"slow_rl": "trpo", "network.shared_trunk": True, "trpo.fisher_fraction": 1e-30, "trpo.cg_iters": 1}),
+    (
+        BANDIT,
+        {
+            "slow_rl": "trpo",
+            "network.cell": "lstm",
+            "objective.entropy_coefficient": 1e6,
+            "objective.normalise_advantages": False,
+        },
+    ),
+    (
+        BANDIT,
+        {
+            "slow_rl": "a2c",
+            "network.shared_trunk": True,
+            "network.cell": "lstm",
+            "optimiser.name": "rmsprop",
+            "network.time_input": True,
+        },
+    ),
+    (
+        BANDIT,
+        {
+            "slow_rl": "a2c",
+            "objective.normalise_returns": False,
+            "objective.normalise_advantages": False,
+            "network.matmul_precision": "bfloat16",
+        },
     ),
     (BANDIT, IMITATION),
-    (BANDIT, {**IMITATION, "teacher_temperature": 1e-6, "shared_trunk": True}),
-    (BANDIT, {**IMITATION, "teacher_temperature": 1e6, "teacher_acts": False, "max_kl": math.inf}),
-    (MDP, {"task_inference_coefficient": 1.0, "max_kl": math.inf, "matmul_precision": "float32"}),
-    (MDP, {"algorithm": "trpo", "baseline_sees_task": True, "first_step_flag": 1.0}),
-    (MDP, {"learned_initial_state": True, "episodic_units": 0.5, "cell": "layer_norm_gru", "gru_units": 1}),
-    (MDP, {"trials_per_task": 2, "batch_size": 24}),
-    (MDP, {"learned_initial_state": True, "episodic_units": 1e-30, "cell": "lstm", "algorithm": "trpo"}),
+    (BANDIT, {**IMITATION, "imitation.temperature": 1e-6, "network.shared_trunk": True}),
+    (BANDIT, {**IMITATION, "imitation.temperature": 1e6, "imitation.teacher_acts": False, "slow_rl.max_kl": math.inf}),
+    (
+        MDP,
+        {
+            "objective.task_inference_coefficient": 1.0,
+            "slow_rl.max_kl": math.inf,
+            "network.matmul_precision": "float32",
+        },
+    ),
+    (MDP, {"slow_rl": "trpo", "baseline.sees_task": True, "trial.first_step_flag": 1.0}),
+    (
+        MDP,
+        {
+            "network.learned_initial_state": True,
+            "network.episodic_units": 0.5,
+            "network.cell": "layer_norm_gru",
+            "network.units": 1,
+        },
+    ),
+    (MDP, {"batch.trials_per_task": 2, "batch.size": 24}),
+    (
+        MDP,
+        {
+            "network.learned_initial_state": True,
+            "network.episodic_units": 1e-30,
+            "network.cell": "lstm",
+            "slow_rl": "trpo",
+        },
+    ),
 ]
 # Numbers on which Python branches, or a shape depends: as the combinations have them.
-BRANCHED_ON = ("max_kl", "entropy_coefficient", "task_inference_coefficient", "gradient_norm_clip", "fisher_fraction")
-BRANCHED_ON += ("teacher_temperature", "episodic_units")
+BRANCHED_ON = (
+    "slow_rl.max_kl",
+    "objective.entropy_coefficient",
+    "objective.task_inference_coefficient",
+    "optimiser.norm_clip",
+    "trpo.fisher_fraction",
+)
+BRANCHED_ON += ("imitation.temperature", "network.episodic_units")
 ARGUMENTS = [name for name, kind in FIELDS.items() if kind is float and name not in BRANCHED_ON]
 NUMBERS = [0.0, -0.0, 5e-324, 1e-45, 1e-30, 1e-6, 0.01, 0.5, 0.999, 1.0, 1.001, 10.0, 1e6, 1e7, 1e30, 3e38, 1e39, 1e308]
 NUMBERS += [math.nan, math.inf, -math.inf, -1.0, -1e-30]
@@ -94,7 +188,7 @@ def bound(number: int):
     """(task, config, teacher) of a combination."""
     name, changes = COMBINATIONS[number]
     task, config = parse_task(name), TINY.replace(**changes)
-    return task, config, TUTOR if config.teacher_temperature else teacher_of(task, config)
+    return task, config, TUTOR if config.slow_rl.temperature else teacher_of(task, config)
 
 
 # A teacher that gives values to both arms.
@@ -131,7 +225,7 @@ drawn = st.fixed_dictionaries(
 def is_allowed(config, name, value):
     """Whether a config takes this value of a field."""
     try:
-        config.replace(**{name: value})
+        config.replace({name: value})
     except ValueError:
         return False
     return True
@@ -146,7 +240,7 @@ def outcome_of(draw):
     if draw["junk"] is not None and draw["junk"] not in VALID_JUNK:
         changes |= dict([draw["junk"]])
     try:
-        config = config.replace(**changes)
+        config = config.replace(changes)
         Learner(task.env, config, teacher)
     except ValueError as error:
         text = str(error)
@@ -203,7 +297,7 @@ def test_extremes_as_constants_of_the_program(number, extreme):
     task, config, teacher = bound(number)
     for name in ARGUMENTS:
         allowed = [x for x in NUMBERS if is_allowed(config, name, x)]
-        config = config.replace(**{name: (min if extreme == "least" else max)(allowed)})
+        config = config.replace({name: (min if extreme == "least" else max)(allowed)})
     _, metrics = train(task.env, config.replace(iterations=2), jax.random.key(0), teacher=teacher)
     for name, values in metrics._asdict().items():
         assert np.isfinite(values).all(), name

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_cli import TRAIN, mounted, refused, run  # noqa: F401
+from command import TRAIN, refused, run
 from test_faults_sessions import outcome
 from test_shipped import CONFIG, ROW, TASK, untrained_run
 
@@ -20,7 +20,7 @@ from rl2jax.runs.shipped import describe, ship
 
 pytestmark = pytest.mark.faults
 NO_SPACE = "No space left on device"
-LONG = CONFIG.replace(iterations=40, task_inference_coefficient=0.0)
+LONG = CONFIG.replace({"iterations": 40, "objective.task_inference_coefficient": 0.0})
 
 
 def fill(folder: Path) -> Path:
@@ -35,7 +35,7 @@ def fill(folder: Path) -> Path:
 
 
 @pytest.fixture
-def disk(mounted):  # noqa: F811
+def disk(mounted):
     return mounted("size=1m")
 
 

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pytest
+from command import refused
 from damage import contents, damage, put_back
 from helpers import change_config
-from test_cli import refused
 from test_shipped import CONFIG, ROW, TASK, untrained_run
 
 import rl2jax
@@ -167,7 +167,7 @@ def test_an_edited_description_is_refused(capsys, ours):
     """Other settings would train from a checkpoint that was made with these."""
     path = ours.folder / "run.json"
     text = path.read_text()
-    path.write_text(text.replace('"discount": 0.99', '"discount": 0.5'))
+    path.write_text(text.replace('"objective.discount": 0.99', '"objective.discount": 0.5'))
     assert path.read_text() != text
     with pytest.raises(RunError, match=r"run.json cannot be read: it was truncated or changed.*put back.*--start"):
         open_run(ours.folder)
@@ -178,10 +178,10 @@ def test_a_description_of_other_settings_is_refused(ours):
     """One that is sound in itself, in the place of another."""
     path = ours.folder / "run.json"
     description = {k: v for k, v in unsealed(path.read_bytes()).items() if k != "file_sha256"}
-    path.write_text(sealed(description | {"config": CONFIG.replace(discount=0.5).to_json()}))
+    path.write_text(sealed(description | {"config": CONFIG.replace({"objective.discount": 0.5}).to_json()}))
     with pytest.raises(RunError, match="not the one that iteration 3 was saved with"):
         load_state(open_run(ours.folder))
-    change_config(ours.folder, discount=0.5)  # as a test does that knows how
+    change_config(ours.folder, **{"objective.discount": 0.5})  # as a test does that knows how
     assert int(load_state(open_run(ours.folder)).iteration) == 3
 
 

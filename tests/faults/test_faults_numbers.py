@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from rl2jax.envs import BernoulliBandit, spaces
+from rl2jax.envs.bandit import BANDIT
 from rl2jax.envs.names import Task
 from rl2jax.runs.checkpoint import iterations_on_disk
 from rl2jax.runs.run import create_run, load_state
@@ -19,22 +20,26 @@ from rl2jax.training.config import TrainConfig
 from rl2jax.training.loop import NonFiniteError
 
 EPISODES, TRIALS = 4, 10
-CONFIG = TrainConfig(
-    algorithm="ppo",
-    num_episodes=EPISODES,
-    batch_size=EPISODES * TRIALS,
-    iterations=9,
-    iterations_per_chunk=3,
-    gru_units=4,
-    policy_epochs=2,
-    policy_minibatch_trials=5,
-    baseline_epochs=1,
-    baseline_minibatch_trials=5,
+CONFIG = TrainConfig().replace(
+    {
+        "slow_rl": "ppo",
+        "trial.num_episodes": EPISODES,
+        "batch.size": EPISODES * TRIALS,
+        "iterations": 9,
+        "iterations_per_chunk": 3,
+        "network.units": 4,
+        "slow_rl.epochs": 2,
+        "slow_rl.minibatch_trials": 5,
+        "baseline.epochs": 1,
+        "baseline.minibatch_trials": 5,
+    }
 )
 CONFIGS = {
     "ppo": CONFIG,
-    "trpo": CONFIG.replace(algorithm="trpo"),
-    "a2c": CONFIG.replace(algorithm="a2c", shared_trunk=True, cell="lstm", optimiser="rmsprop"),
+    "trpo": CONFIG.replace({"slow_rl": "trpo"}),
+    "a2c": CONFIG.replace(
+        {"slow_rl": "a2c", "network.shared_trunk": True, "network.cell": "lstm", "optimiser.name": "rmsprop"}
+    ),
 }
 
 
@@ -71,7 +76,7 @@ class Poisoned(BernoulliBandit):
 def poisoned_run(folder, algorithm, where, value):
     return create_run(
         folder,
-        Task("bandit:k=2,n=4", "bandit", Poisoned(2, where=where, value=value), EPISODES),
+        Task("bandit:k=2,n=4", BANDIT, Poisoned(2, where=where, value=value), EPISODES),
         CONFIGS[algorithm],
         seed=0,
     )
@@ -142,13 +147,13 @@ def breaks_at(steps, value):
 def test_an_update_that_is_no_number(tmp_path, monkeypatch, algorithm, value):
     """In the optimiser of the policy (of the baseline with TRPO, whose policy has none), from a step on."""
     config = CONFIGS[algorithm]
-    make = learners._OPTIMISERS[config.optimiser]
+    make = learners._OPTIMISERS[config.optimiser.name]
     steps = 5 if algorithm == "a2c" else 10  # two minibatches make an epoch
     monkeypatch.setitem(
-        learners._OPTIMISERS, config.optimiser, lambda rate: optax.chain(make(rate), breaks_at(steps, value))
+        learners._OPTIMISERS, config.optimiser.name, lambda rate: optax.chain(make(rate), breaks_at(steps, value))
     )
     jax.clear_caches()
-    run = create_run(tmp_path / "run", Task("bandit:k=2,n=4", "bandit", BernoulliBandit(2), EPISODES), config, seed=1)
+    run = create_run(tmp_path / "run", Task("bandit:k=2,n=4", BANDIT, BernoulliBandit(2), EPISODES), config, seed=1)
     kept = stops_well(run, PARTS)
     assert 0 < kept < CONFIG.iterations - 1
     assert stops_well(run, PARTS) == kept

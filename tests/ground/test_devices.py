@@ -18,6 +18,7 @@ from helpers import SMALL_ENV, SMALL_PPO, SMALL_TRPO, continue_to, host_leaves, 
 from rl2jax import envs, train
 from rl2jax.cli.main import main
 from rl2jax.devices import choose_mesh, describe
+from rl2jax.envs.bandit import BANDIT
 from rl2jax.envs.names import Task
 from rl2jax.runs import checkpoint
 from rl2jax.runs import many as seed_runs
@@ -109,7 +110,7 @@ def test_eight_devices_learn_what_one_does(eight, expected):
 def test_rounded_products_are_shared_as_others_are(eight):
     """Sums in another order may be rounded otherwise, so that parameters agree less closely than unrounded ones."""
     folder, _ = eight
-    learner = Learner(SMALL_ENV, SMALL_TRPO.replace(matmul_precision="bfloat16"))
+    learner = Learner(SMALL_ENV, SMALL_TRPO.replace({"network.matmul_precision": "bfloat16"}))
     state, _ = train_chunk(learner, learner.init(jax.random.key(0)), 2)
     with np.load(folder / "rounded.npz") as saved:
         for a, b in zip(saved.values(), host_leaves(state.params), strict=True):
@@ -177,7 +178,9 @@ def test_members_of_a_sweep_are_trainings_alone(eight):
     run = open_run(folder / "one")
     with np.load(folder / "sweep.npz") as saved:
         for member, discount in enumerate((0.5, 0.9)):
-            alone, _ = train(run.learner.env, run.config.replace(discount=discount), jax.random.key(member))
+            alone, _ = train(
+                run.learner.env, run.config.replace({"objective.discount": discount}), jax.random.key(member)
+            )
             assert_close([leaves[member] for leaves in saved.values()], host_leaves(alone.params))
 
 
@@ -215,7 +218,7 @@ def open_config():
 
     words = train_arguments(5)
     return preset("quick", "bandit", 4).replace(
-        iterations=5, **parse_overrides([words[i + 1] for i, word in enumerate(words) if word == "--set"])
+        {"iterations": 5, **parse_overrides([words[i + 1] for i, word in enumerate(words) if word == "--set"])}
     )
 
 
@@ -295,7 +298,7 @@ def test_options_that_do_not_go_together_are_one_line(capsys, tmp_path, options,
 def test_seeds_that_are_cut_off_between_their_saves_can_always_go_on(tmp_path):
     """One seed saved iteration 3 and the others did not, twice: what all have is still there the second time."""
     config = SMALL_TRPO.replace(iterations=9)
-    task = Task("bandit:k=3,n=7", "bandit", SMALL_ENV, 7)
+    task = Task("bandit:k=3,n=7", BANDIT, SMALL_ENV, 7)
     runs = seed_runs.create_seed_runs(tmp_path / "seeds", task, config, 0, 2, None)
     learner = SeedLearner(runs[0].learner, 2, None)
     state = runs[0].learner.init(jax.random.key(0))

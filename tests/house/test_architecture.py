@@ -12,7 +12,7 @@ ROOT = Path(rl2jax.__file__).parent
 
 # From the ground up. A module imports from its own room and from rooms before it; the ground's modules are named.
 ROOMS = [
-    *("types", "settings", "files", "devices", "xla"),
+    *("types", "settings", "kinds", "files", "devices", "xla"),
     *("envs", "agents", "limits", "trials", "engines", "networks", "slow_rl", "training", "runs"),
     *("results", "results.pages", "results.reproduction", "cli", "__main__"),
 ]

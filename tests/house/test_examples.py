@@ -147,7 +147,14 @@ def test_a_replay_is_what_was_played(examples, gittins):
 def test_a_memory_in_several_parts_is_read_as_one_vector(examples, gittins):
     """As that of an agent with a memory for each arm: its memories, their sum, what is read of them, the time."""
     env = BernoulliBandit(3)
-    config = TrainConfig(network="per_arm", gru_units=4, num_episodes=12, task_inference_coefficient=0.0)
+    config = TrainConfig().replace(
+        {
+            "network": "per_arm",
+            "network.units": 4,
+            "trial.num_episodes": 12,
+            "objective.task_inference_coefficient": 0.0,
+        }
+    )
     networks = make_networks(env, config)
     agent = networks.agent(random_params(networks, seed=0)["policy"])
     state = examples["read_its_mind"].replay(agent, gittins[1].trial_obs).state

@@ -34,7 +34,7 @@ def test_the_class_is_under_30_lines():
 
 def test_the_readmes_training_runs(capsys, monkeypatch):
     """As it stands, on a preset `quick` that is quicker still; it prints the return of the last iteration."""
-    tiny = rl2jax.training.presets.PRESETS["quick"].replace(iterations=2, batch_size=600, gru_units=4)
+    tiny = rl2jax.training.presets.PRESETS["quick"].replace({"iterations": 2, "batch.size": 600, "network.units": 4})
     monkeypatch.setitem(rl2jax.training.presets.PRESETS, "quick", tiny)
     space = {}
     exec(block("rl2jax.train(env, config, jax.random.key(0))"), space)
@@ -52,7 +52,13 @@ def test_the_readmes_agent_is_evaluated(capsys):
 def test_the_readmes_task_trains(corridor):
     """Knowing the goal after the first episode is worth more than acting blindly."""
     config = rl2jax.preset("quick", "custom", corridor.num_episodes).replace(
-        iterations=25, batch_size=3000, gru_units=16, policy_minibatch_trials=25, iterations_per_chunk=25
+        {
+            "iterations": 25,
+            "batch.size": 3000,
+            "network.units": 16,
+            "slow_rl.minibatch_trials": 25,
+            "iterations_per_chunk": 25,
+        }
     )
     _, metrics = rl2jax.train(corridor.env, config, jax.random.key(0))
     assert metrics.finite.all()

@@ -213,9 +213,11 @@ def test_the_hidden_state_of_both_families_is_one_function():
 
 def test_a_config_names_cell_trunk_and_time():
     env = BernoulliBandit(2)
-    config = TrainConfig(num_episodes=7, gru_units=4)
+    config = TrainConfig().replace({"trial.num_episodes": 7, "network.units": 4})
     assert make_networks(env, config).trial_steps == 0
-    networks = make_networks(env, config.replace(cell="lstm", shared_trunk=True, time_input=True))
+    networks = make_networks(
+        env, config.replace({"network.cell": "lstm", "network.shared_trunk": True, "network.time_input": True})
+    )
     assert isinstance(networks, SharedVectorNetwork)
     assert (networks.cell, networks.trial_steps) == ("lstm", 7)
 
@@ -223,10 +225,10 @@ def test_a_config_names_cell_trunk_and_time():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"baseline_sees_task": True}, "baseline_sees_task must be false for BernoulliBandit"),
-        ({"baseline_warmup_iterations": 2}, "baseline_warmup_iterations must be 0 for BernoulliBandit"),
+        ({"baseline.sees_task": True}, "baseline_sees_task must be false for BernoulliBandit"),
+        ({"baseline.warmup_iterations": 2}, "baseline_warmup_iterations must be 0 for BernoulliBandit"),
     ],
 )
 def test_a_shared_trunk_has_no_baseline_of_its_own(changes, said):
     with pytest.raises(ValueError, match=said):
-        make_networks(BernoulliBandit(2), TrainConfig(shared_trunk=True, **changes))
+        make_networks(BernoulliBandit(2), TrainConfig().replace({"network.shared_trunk": True, **changes}))

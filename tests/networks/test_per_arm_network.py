@@ -26,15 +26,17 @@ from rl2jax.types import TrialObservation
 ARMS, STEPS, UNITS = 4, 9, 6
 HIDDEN = UNITS // 2
 ENV = BernoulliBandit(ARMS)
-CONFIG = TrainConfig(
-    algorithm="ppo",
-    num_episodes=STEPS,
-    network="per_arm",
-    gru_units=UNITS,
-    activation="tanh",
-    task_inference_coefficient=1.0,
-    baseline_sees_task=True,
-    expected_rewards=True,
+CONFIG = TrainConfig().replace(
+    {
+        "slow_rl": "ppo",
+        "trial.num_episodes": STEPS,
+        "network": "per_arm",
+        "network.units": UNITS,
+        "network.activation": "tanh",
+        "objective.task_inference_coefficient": 1.0,
+        "baseline.sees_task": True,
+        "objective.expected_rewards": True,
+    }
 )
 NETWORKS = make_networks(ENV, CONFIG)
 PARAMS = random_params(NETWORKS, seed=2, scale=1.0)
@@ -184,7 +186,7 @@ def test_acting_step_by_step_equals_unrolling():
 def test_the_time_left_ends_at_one_step():
     left = np.asarray(NETWORKS.time_left(jnp.array([0, STEPS - 1, STEPS, 100 * STEPS])))
     np.testing.assert_allclose(left, [[1.0, 1.0]] + 3 * [[1 / STEPS, 0.0]], atol=1e-6)
-    single = make_networks(ENV, CONFIG.replace(num_episodes=1))
+    single = make_networks(ENV, CONFIG.replace({"trial.num_episodes": 1}))
     np.testing.assert_array_equal(single.time_left(jnp.zeros((), jnp.int32)), [1.0, 0.0])
 
 
@@ -224,7 +226,9 @@ def test_inputs_that_the_task_gives():
     assert is_constant(spaces.Discrete(1))
     assert not is_constant(spaces.Discrete(2))
     assert not is_constant(spaces.Box(0.0, 1.0, (2,)))
-    bare = make_networks(ENV, CONFIG.replace(task_inference_coefficient=0.0, baseline_sees_task=False))
+    bare = make_networks(
+        ENV, CONFIG.replace({"objective.task_inference_coefficient": 0.0, "baseline.sees_task": False})
+    )
     params = random_params(bare, seed=0)
     assert "feature" not in params["baseline"]["params"]
     outputs = bare.policy_outputs(params["policy"], TRIAL)
@@ -237,7 +241,9 @@ def test_inputs_that_the_task_gives():
 def test_an_observation_is_seen():
     """An MDP's state enters memory and readout."""
     env = TabularMDP(num_states=3, num_actions=ARMS, episode_length=3)
-    networks = make_networks(env, CONFIG.replace(task_inference_coefficient=0.0, baseline_sees_task=False))
+    networks = make_networks(
+        env, CONFIG.replace({"objective.task_inference_coefficient": 0.0, "baseline.sees_task": False})
+    )
     assert networks.sees_observation
     params = random_params(networks, seed=2)
     said = []
@@ -251,15 +257,19 @@ def test_an_observation_is_seen():
 @pytest.mark.parametrize(
     ("env", "changes", "message"),
     [
-        (ENV, {"cell": "lstm"}, "cell must be gru for network per_arm, got 'lstm'"),
-        (ENV, {"shared_trunk": True, "baseline_sees_task": False}, "shared_trunk must be false for network per_arm"),
-        (ENV, {"lane_steps": 50, "baseline_sees_task": False}, "network must be recurrent with lane_steps"),
+        (ENV, {"network.cell": "lstm"}, "cell must be gru for network per_arm, got 'lstm'"),
+        (
+            ENV,
+            {"network.shared_trunk": True, "baseline.sees_task": False},
+            "shared_trunk must be false for network per_arm",
+        ),
+        (ENV, {"batch.lane_steps": 50, "baseline.sees_task": False}, "network must be recurrent with lane_steps"),
         (TabularMDP(3, 2, 4), {}, "number of task features must be 2 for network per_arm, one for each action .*got 6"),
     ],
 )
 def test_what_it_cannot_do_is_refused(env, changes, message):
     with pytest.raises(ValueError, match=message):
-        make_networks(env, CONFIG.replace(**changes))
+        make_networks(env, CONFIG.replace(changes))
 
 
 def test_continuous_actions_are_refused():
@@ -273,27 +283,29 @@ def test_continuous_actions_are_refused():
 
 # --- Learning, and what is kept.
 
-SMALL = TrainConfig(
-    algorithm="ppo",
-    num_episodes=10,
-    iterations=30,
-    batch_size=4000,
-    network="per_arm",
-    gru_units=8,
-    discount=1.0,
-    max_kl=math.inf,
-    clip_range=0.2,
-    policy_epochs=4,
-    policy_minibatch_trials=50,
-    policy_learning_rate=1e-2,
-    baseline_epochs=2,
-    baseline_minibatch_trials=50,
-    baseline_learning_rate=1e-2,
-    learning_rate_schedule="linear",
-    task_inference_coefficient=1.0,
-    expected_rewards=True,
-    baseline_sees_task=True,
-    iterations_per_chunk=10,
+SMALL = TrainConfig().replace(
+    {
+        "slow_rl": "ppo",
+        "trial.num_episodes": 10,
+        "iterations": 30,
+        "batch.size": 4000,
+        "network": "per_arm",
+        "network.units": 8,
+        "objective.discount": 1.0,
+        "slow_rl.max_kl": math.inf,
+        "ppo.clip_range": 0.2,
+        "slow_rl.epochs": 4,
+        "slow_rl.minibatch_trials": 50,
+        "slow_rl.learning_rate": 1e-2,
+        "baseline.epochs": 2,
+        "baseline.minibatch_trials": 50,
+        "baseline.learning_rate": 1e-2,
+        "optimiser.schedule": "linear",
+        "objective.task_inference_coefficient": 1.0,
+        "objective.expected_rewards": True,
+        "baseline.sees_task": True,
+        "iterations_per_chunk": 10,
+    }
 )
 TASK = parse_task("bandit:k=5,n=10")
 
@@ -319,7 +331,14 @@ def test_the_baseline_explains_returns(trained):
 def test_natural_gradients_and_seeds_side_by_side():
     """TRPO steps within its limit, and seeds can be mapped over."""
     natural = SMALL.replace(
-        algorithm="trpo", max_kl=0.01, task_inference_coefficient=0.0, iterations=2, batch_size=400, cg_damping=0.1
+        {
+            "slow_rl": "trpo",
+            "slow_rl.max_kl": 0.01,
+            "objective.task_inference_coefficient": 0.0,
+            "iterations": 2,
+            "batch.size": 400,
+            "trpo.cg_damping": 0.1,
+        }
     )
     learner = Learner(TASK.env, natural)
 

@@ -20,16 +20,18 @@ from rl2jax.types import TrialObservation
 STATES, ACTIONS, LENGTH, EPISODES, UNITS = 4, 3, 5, 3, 6
 STEPS = LENGTH * EPISODES
 ENV = TabularMDP(STATES, ACTIONS, LENGTH)
-CONFIG = TrainConfig(
-    algorithm="ppo",
-    num_episodes=EPISODES,
-    network="per_pair",
-    gru_units=UNITS,
-    activation="tanh",
-    discount=1.0,
-    task_inference_coefficient=1.0,
-    baseline_sees_task=True,
-    expected_rewards=True,
+CONFIG = TrainConfig().replace(
+    {
+        "slow_rl": "ppo",
+        "trial.num_episodes": EPISODES,
+        "network": "per_pair",
+        "network.units": UNITS,
+        "network.activation": "tanh",
+        "objective.discount": 1.0,
+        "objective.task_inference_coefficient": 1.0,
+        "baseline.sees_task": True,
+        "objective.expected_rewards": True,
+    }
 )
 NETWORKS = make_networks(ENV, CONFIG)
 PARAMS = random_params(NETWORKS, seed=3, scale=1.2)
@@ -238,7 +240,9 @@ def test_the_same_parameters_serve_other_numbers_and_longer_trials():
 
 
 def test_without_features_none_are_inferred_or_told():
-    bare = make_networks(ENV, CONFIG.replace(task_inference_coefficient=0.0, baseline_sees_task=False))
+    bare = make_networks(
+        ENV, CONFIG.replace({"objective.task_inference_coefficient": 0.0, "baseline.sees_task": False})
+    )
     params = random_params(bare, seed=0)
     assert "feature" not in params["baseline"]["params"]
     outputs = bare.policy_outputs(params["policy"], TRIAL)
@@ -276,14 +280,18 @@ class TwoFeatures(TabularMDP):
         (Knobs(3, 2, 4), {}, "action space must be Discrete for network per_pair, got Box"),
         (BernoulliBandit(3), {}, "observation space must be Discrete for network per_pair"),
         (TwoFeatures(3, 2, 4), {}, "number of task features must be 6 for network per_pair, .*got 2"),
-        (ENV, {"cell": "lstm"}, "cell must be gru for network per_pair, got 'lstm'"),
-        (ENV, {"shared_trunk": True, "baseline_sees_task": False}, "shared_trunk must be false for network per_pair"),
-        (ENV, {"lane_steps": 50, "baseline_sees_task": False}, "network must be recurrent with lane_steps"),
+        (ENV, {"network.cell": "lstm"}, "cell must be gru for network per_pair, got 'lstm'"),
+        (
+            ENV,
+            {"network.shared_trunk": True, "baseline.sees_task": False},
+            "shared_trunk must be false for network per_pair",
+        ),
+        (ENV, {"batch.lane_steps": 50, "baseline.sees_task": False}, "network must be recurrent with lane_steps"),
     ],
 )
 def test_what_it_cannot_do_is_refused(env, changes, message):
     with pytest.raises(ValueError, match=message):
-        make_networks(env, CONFIG.replace(**changes))
+        make_networks(env, CONFIG.replace(changes))
 
 
 def test_cost_grows_with_the_pairs():
@@ -296,19 +304,21 @@ def test_cost_grows_with_the_pairs():
 # --- Learning.
 
 SMALL = CONFIG.replace(
-    gru_units=8,
-    iterations=15,
-    batch_size=100 * STEPS,
-    gae_lambda=0.9,
-    max_kl=math.inf,
-    clip_range=0.2,
-    policy_epochs=3,
-    policy_minibatch_trials=25,
-    policy_learning_rate=1e-2,
-    baseline_epochs=2,
-    baseline_minibatch_trials=25,
-    baseline_learning_rate=1e-2,
-    iterations_per_chunk=15,
+    {
+        "network.units": 8,
+        "iterations": 15,
+        "batch.size": 100 * STEPS,
+        "objective.gae_lambda": 0.9,
+        "slow_rl.max_kl": math.inf,
+        "ppo.clip_range": 0.2,
+        "slow_rl.epochs": 3,
+        "slow_rl.minibatch_trials": 25,
+        "slow_rl.learning_rate": 1e-2,
+        "baseline.epochs": 2,
+        "baseline.minibatch_trials": 25,
+        "baseline.learning_rate": 1e-2,
+        "iterations_per_chunk": 15,
+    }
 )
 
 

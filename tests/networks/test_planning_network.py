@@ -15,8 +15,16 @@ from rl2jax.training.families import make_networks, make_trial
 from rl2jax.trials.rollout import rollout
 
 ENV = TabularMDP(num_states=4, num_actions=3, episode_length=5)
-CONFIG = rl2jax.TrainConfig(
-    num_episodes=3, batch_size=600, algorithm="ppo", network="planner", gru_units=8, discount=1.0, gae_lambda=0.9
+CONFIG = rl2jax.TrainConfig().replace(
+    {
+        "trial.num_episodes": 3,
+        "batch.size": 600,
+        "slow_rl": "ppo",
+        "network": "planner",
+        "network.units": 8,
+        "objective.discount": 1.0,
+        "objective.gae_lambda": 0.9,
+    }
 )
 TRIAL = make_trial(ENV, CONFIG)
 NETWORKS = make_networks(ENV, CONFIG)
@@ -169,20 +177,22 @@ def test_the_first_steps_gradient_is_that_of_differences():
         (BernoulliBandit(3), {}, "observation space must be Discrete for network planner"),
         (
             ENV,
-            {"task_inference_coefficient": 1.0},
+            {"objective.task_inference_coefficient": 1.0},
             "task_inference_coefficient must be 0 or false with network planner",
         ),
-        (ENV, {"baseline_sees_task": True}, "baseline_sees_task must be 0 or false with network planner"),
-        (ENV, {"shared_trunk": True}, "shared_trunk must be 0 or false with network planner"),
+        (ENV, {"baseline.sees_task": True}, "baseline_sees_task must be 0 or false with network planner"),
+        (ENV, {"network.shared_trunk": True}, "shared_trunk must be 0 or false with network planner"),
     ],
 )
 def test_what_it_cannot_do_is_said(env, changes, message):
     with pytest.raises(ValueError, match=message):
-        make_networks(env, CONFIG.replace(**changes))
+        make_networks(env, CONFIG.replace(changes))
 
 
 def test_its_updates_raise_the_surrogate():
-    config = CONFIG.replace(iterations=4, batch_size=3000, policy_minibatch_trials=50, max_kl=float("inf"))
+    config = CONFIG.replace(
+        {"iterations": 4, "batch.size": 3000, "slow_rl.minibatch_trials": 50, "slow_rl.max_kl": float("inf")}
+    )
     _, metrics = jax.jit(lambda key: rl2jax.train(ENV, config, key))(jax.random.key(0))
     assert (metrics.surrogate_gain > 0).all()
     assert (metrics.kl > 0).all()
@@ -193,7 +203,7 @@ def test_its_updates_raise_the_surrogate():
 def test_it_plays_on_after_a_trial_of_its_length():
     """An agent of few episodes may be tried in trials of more."""
     params = weights_of(jax.random.key(8))["policy"]
-    longer = make_trial(ENV, CONFIG.replace(num_episodes=5))
+    longer = make_trial(ENV, CONFIG.replace({"trial.num_episodes": 5}))
     task = ENV.sample_params(jax.random.key(9))
     trajectory = jax.jit(lambda p: rollout(jax.random.key(10), NETWORKS.agent(p), longer, task))(params)
     assert np.isfinite(trajectory.agent_info.dist_params).all()

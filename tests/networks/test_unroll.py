@@ -24,8 +24,16 @@ from rl2jax.trials import rollout as rollout_module
 from rl2jax.trials.rollout import rollout, steps_apart
 from rl2jax.types import TRIALS_AXIS, TrialObservation
 
-CONFIG = TrainConfig(num_episodes=7, batch_size=7 * 13, gru_units=8, baseline_minibatch_trials=5, iterations=2)
-CELLS = [{}, {"cell": "lstm"}, {"time_input": True}, {"learned_initial_state": True}, {"episodic_units": 0.5}]
+CONFIG = TrainConfig().replace(
+    {"trial.num_episodes": 7, "batch.size": 7 * 13, "network.units": 8, "baseline.minibatch_trials": 5, "iterations": 2}
+)
+CELLS = [
+    {},
+    {"network.cell": "lstm"},
+    {"network.time_input": True},
+    {"network.learned_initial_state": True},
+    {"network.episodic_units": 0.5},
+]
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +58,7 @@ def batch_of(config: TrainConfig, num_trials: int):
 @pytest.mark.parametrize("abreast", [4, 5])
 def test_outputs_and_derivatives_are_those_of_trials_side_by_side(changes, abreast):
     """13 trials in 3 lanes are filled up by 2."""
-    networks, params, trial_obs = batch_of(CONFIG.replace(**changes), 13)
+    networks, params, trial_obs = batch_of(CONFIG.replace(changes), 13)
 
     def outputs(abreast):
         def of(policy):
@@ -64,12 +72,16 @@ def test_outputs_and_derivatives_are_those_of_trials_side_by_side(changes, abrea
     jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-5), *of_both)
 
 
-@pytest.mark.parametrize("changes", [*CELLS, {"episodic_units": 0.5, "time_input": True, "cell": "lstm"}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [*CELLS, {"network.episodic_units": 0.5, "network.time_input": True, "network.cell": "lstm"}], ids=str
+)
 @pytest.mark.parametrize("abreast", [0, 5])
 @pytest.mark.parametrize("num_steps", [7, 2, 1])
 def test_trials_that_start_alike_say_the_same_by_one_first_step(changes, abreast, num_steps):
     """And have the same derivatives, side by side and in lanes; first_step_flag 1 must not make them forget."""
-    config = CONFIG.replace(num_episodes=num_steps, batch_size=13 * num_steps, first_step_flag=1.0, **changes)
+    config = CONFIG.replace(
+        {"trial.num_episodes": num_steps, "batch.size": 13 * num_steps, "trial.first_step_flag": 1.0, **changes}
+    )
     networks, params, trial_obs = batch_of(config, 13)
     assert networks.starts_alike
 
@@ -117,8 +129,8 @@ def test_any_number_of_trials_comes_back_in_order(num_trials, abreast):
 
 
 def test_a_baseline_that_sees_the_task_sees_one_in_each_lane(monkeypatch):
-    monkeypatch.setattr(networks_module, "_UNITS_OF_CORE", 4 * CONFIG.gru_units)
-    config = CONFIG.replace(baseline_sees_task=True)
+    monkeypatch.setattr(networks_module, "_UNITS_OF_CORE", 4 * CONFIG.network.units)
+    config = CONFIG.replace({"baseline.sees_task": True})
     networks, params, trial_obs = batch_of(config, 13)
     assert networks.abreast == 4
     features = jax.random.normal(jax.random.key(4), (13, 3))
@@ -130,10 +142,10 @@ def test_a_baseline_that_sees_the_task_sees_one_in_each_lane(monkeypatch):
     np.testing.assert_allclose(got, np.stack(expected, axis=1), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("changes", [{}, {"shared_trunk": True}, {"baseline_sees_task": True}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"network.shared_trunk": True}, {"baseline.sees_task": True}], ids=str)
 @pytest.mark.parametrize("algorithm", ["trpo", "ppo", "a2c"])
 def test_an_iteration_learns_the_same_where_trials_start_alike(algorithm, changes, monkeypatch):
-    config = CONFIG.replace(algorithm=algorithm, policy_minibatch_trials=5, cg_damping=0.1, **changes)
+    config = CONFIG.replace({"slow_rl": algorithm, "slow_rl.minibatch_trials": 5, "trpo.cg_damping": 0.1, **changes})
     learned = []
     for alike in (True, False):
         monkeypatch.setattr(families_module, "starts_alike", lambda trial, alike=alike: alike)
@@ -150,11 +162,11 @@ def test_an_iteration_learns_the_same_where_trials_start_alike(algorithm, change
 @pytest.mark.parametrize("algorithm", ["trpo", "ppo"])
 def test_an_iteration_learns_the_same_in_lanes(algorithm, monkeypatch):
     """13 trials fill no lanes evenly, nor do minibatches of 4."""
-    config = CONFIG.replace(algorithm=algorithm, fisher_fraction=0.5, policy_minibatch_trials=5)
-    config = config.replace(cg_damping=0.1)  # with less, conjugate gradients magnify rounding
+    config = CONFIG.replace({"slow_rl": algorithm, "trpo.fisher_fraction": 0.5, "slow_rl.minibatch_trials": 5})
+    config = config.replace({"trpo.cg_damping": 0.1})  # with less, conjugate gradients magnify rounding
     learned = []
     for abreast in (13, 4):
-        monkeypatch.setattr(networks_module, "_UNITS_OF_CORE", abreast * config.gru_units)
+        monkeypatch.setattr(networks_module, "_UNITS_OF_CORE", abreast * config.network.units)
         learner = Learner(BernoulliBandit(3), config)
         assert isinstance(learner.networks, PolicyAndBaseline)
         assert learner.networks.abreast == abreast
@@ -169,7 +181,7 @@ def test_a_core_has_as_many_as_it_caches(cores, devices, abreast, monkeypatch):
     monkeypatch.setattr(networks_module, "cores_per_device", devices_module.cores_per_device)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
     monkeypatch.setattr(jax, "local_device_count", lambda: devices)
-    assert make_networks(BernoulliBandit(3), CONFIG.replace(gru_units=256)).abreast == abreast
+    assert make_networks(BernoulliBandit(3), CONFIG.replace({"network.units": 256})).abreast == abreast
 
 
 def test_only_a_processor_has_lanes(monkeypatch):

@@ -79,17 +79,19 @@ class Colours(TaskDistribution[Colour, Light]):
 
 
 ENV = Colours()
-CONFIG = TrainConfig(
-    algorithm="ppo",
-    num_episodes=4,
-    iterations=12,
-    batch_size=160,
-    discount=0.5,
-    gru_units=8,
-    max_kl=float("inf"),
-    policy_minibatch_trials=10,
-    policy_learning_rate=1e-2,
-    iterations_per_chunk=12,
+CONFIG = TrainConfig().replace(
+    {
+        "slow_rl": "ppo",
+        "trial.num_episodes": 4,
+        "iterations": 12,
+        "batch.size": 160,
+        "objective.discount": 0.5,
+        "network.units": 8,
+        "slow_rl.max_kl": float("inf"),
+        "slow_rl.minibatch_trials": 10,
+        "slow_rl.learning_rate": 1e-2,
+        "iterations_per_chunk": 12,
+    }
 )
 
 ACTIONS, UNITS, STEPS = 3, 6, 35  # more steps than are embedded at once, and not a multiple
@@ -329,7 +331,7 @@ def batch_of(networks, params, num_trials=6):
 @pytest.fixture(scope="module")
 def losses():
     """(networks, parameters, a batch)."""
-    networks = make_networks(ENV, CONFIG.replace(task_inference_coefficient=1.0))
+    networks = make_networks(ENV, CONFIG.replace({"objective.task_inference_coefficient": 1.0}))
     params = random_params(networks, seed=3, scale=0.3)["policy"]
     return networks, params, batch_of(networks, params)
 
@@ -396,7 +398,7 @@ def test_natural_steps_know_the_values(losses):
 @pytest.mark.slow
 def test_ppo_learns_what_it_sees():
     """With the auxiliary head too, which infers how bright this task's frames are."""
-    config = CONFIG.replace(task_inference_coefficient=1.0)
+    config = CONFIG.replace({"objective.task_inference_coefficient": 1.0})
     state, metrics = train(ENV, config, jax.random.key(0))
     assert metrics.finite.all()
     assert metrics.mean_return[0] < 2.8  # of 4; 2 by chance
@@ -407,7 +409,9 @@ def test_ppo_learns_what_it_sees():
 
 @pytest.mark.slow
 def test_trpo_learns_within_its_limit():
-    config = CONFIG.replace(algorithm="trpo", max_kl=0.05, cg_damping=0.01, fisher_fraction=0.5)
+    config = CONFIG.replace(
+        {"slow_rl": "trpo", "slow_rl.max_kl": 0.05, "trpo.cg_damping": 0.01, "trpo.fisher_fraction": 0.5}
+    )
     _, metrics = train(ENV, config, jax.random.key(0))
     assert metrics.finite.all()
     assert (metrics.kl <= 0.05).all()
@@ -425,7 +429,7 @@ def imitated():
         return state, (trial_obs.obs[0, 0, 2] > 0).astype(jnp.int32), ()
 
     teacher = Agent(lambda key: (), right)
-    config = CONFIG.replace(algorithm="imitation", student_share=0.5)
+    config = CONFIG.replace({"slow_rl": "imitation", "imitation.student_share": 0.5})
     learner = Learner(ENV, config, teacher)
     collect = jax.jit(make_collect(learner.trial, learner.agent_of, learner.num_trials))
     update = jax.jit(make_update(learner.networks, config, learner.num_trials))
@@ -482,12 +486,12 @@ def test_a_checkpoint_without_a_baseline(imitated, tmp_path):
 
 @pytest.mark.parametrize(
     ("field", "value", "wanted"),
-    [("baseline_sees_task", True, "false"), ("baseline_warmup_iterations", 3, "0")],
+    [("baseline.sees_task", True, "false"), ("baseline.warmup_iterations", 3, "0")],
 )
 def test_what_needs_a_baseline_of_its_own_is_refused(field, value, wanted):
     wording = f"{field} must be {wanted} for Colours, whose policy and baseline share a network, got {value}"
     with pytest.raises(ValueError, match=wording):
-        Learner(ENV, CONFIG.replace(**{field: value}))
+        Learner(ENV, CONFIG.replace({field: value}))
 
 
 def test_frames_that_do_not_fit_are_refused():

@@ -9,6 +9,7 @@ import pytest
 from rl2jax.agents import Agent, ReferenceAgent
 from rl2jax.envs import BernoulliBandit
 from rl2jax.envs.names import Task, parse_task
+from rl2jax.kinds import Kind
 from rl2jax.results.compare import Contender, compare, run_contender, select_agents
 from rl2jax.runs.run import create_run
 from rl2jax.runs.session import train_run
@@ -30,7 +31,7 @@ class Ladder(BernoulliBandit):
 
 
 ENV = Ladder(4)
-TASK = Task("ladder", "custom", ENV, 3)
+TASK = Task("ladder", Kind("custom"), ENV, 3)
 TRIAL = Trial(ENV, 3)
 
 
@@ -112,7 +113,9 @@ def test_unknown_agents_are_named():
 
 def test_a_trained_run_competes(tmp_path):
     task = parse_task("bandit:k=3,n=4")
-    config = TrainConfig(algorithm="ppo", num_episodes=4, iterations=2, batch_size=40, gru_units=4)
+    config = TrainConfig().replace(
+        {"slow_rl": "ppo", "trial.num_episodes": 4, "iterations": 2, "batch.size": 40, "network.units": 4}
+    )
     run = create_run(tmp_path / "run", task, config, seed=2)
     train_run(run)
     entrant = run_contender(run, task)
@@ -180,7 +183,7 @@ def test_ones_own_task_need_not_count_its_actions():
 
 
 def test_a_teacher_must_be_known():
-    config = TrainConfig(algorithm="imitation", teacher="nobody")
+    config = TrainConfig().replace({"slow_rl": "imitation", "imitation.teacher": "nobody"})
     with pytest.raises(ValueError, match=r"teacher must be one of random.*, got 'nobody'"):
         teacher_of(parse_task("bandit:k=3,n=4"), config)
 

@@ -379,6 +379,8 @@ def test_deviations_are_in_combined_standard_errors():
     assert "1 of 2 cells within 2" in text
     assert re.search(r"k=5, n=10 \| Gittins \| 6\.800 \| 6\.6 \| 0\.072 \| \*\*\+2\.8\*\* \| \w+", text)
     assert "| Greedy | 6.600 | 6.6 | 0.034 | +0.0 |  |" in text
-    tuning = {"scores": [{"hyperparameters": {"discount": d}, "mean": m} for d, m in ((0.5, 6.8), (0.9, 6.63))]}
+    tuning = {
+        "scores": [{"hyperparameters": {"objective.discount": d}, "mean": m} for d, m in ((0.5, 6.8), (0.9, 6.63))]
+    }
     (far,) = deviations(1, [replace(rows[0], tuning=tuning)])
     assert far.cause.startswith("would fit: discount 0.9, 6.63 on tuning tasks")

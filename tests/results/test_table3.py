@@ -18,7 +18,7 @@ from rl2jax.training.presets import preset
 
 SMALL, LARGE = "maze:size=5,t=6,n=2", "maze:size=9,t=9,n=2"
 CONFIG = preset("quick", "maze", num_episodes=2, episode_length=250).replace(
-    gru_units=8, iterations=1, task_inference_coefficient=0.0
+    {"network.units": 8, "iterations": 1, "objective.task_inference_coefficient": 0.0}
 )
 
 
@@ -123,5 +123,5 @@ def test_a_row_names_the_trainings_that_came_before(run, tmp_path, monkeypatch):
     (row,) = read_rows(tmp_path / "table3" / played(tmp_path)[0])
     (before,) = row.started_from
     assert (before["task"], before["seed"], before["iteration"]) == (run.task.name, 7, 4)
-    assert before["algorithm"] == CONFIG.algorithm
+    assert before["algorithm"] == CONFIG.slow_rl.name
     assert before["parameters_sha256"] == row.parameters_sha256  # nothing was learned in between

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command import refused
+from command import run as command
 from helpers import random_params
 from safetensors.numpy import load, save
-from test_cli import refused
-from test_cli import run as command
 
 import rl2jax
 from rl2jax.envs import BernoulliBandit, TabularMDP
@@ -34,8 +34,15 @@ from rl2jax.types import TrialObservation
 
 TASK = parse_task("bandit:k=2,n=4")
 NAME = "bandit-k2-n4"
-CONFIG = TrainConfig(
-    algorithm="ppo", num_episodes=4, iterations=3, batch_size=40, gru_units=4, task_inference_coefficient=1.0
+CONFIG = TrainConfig().replace(
+    {
+        "slow_rl": "ppo",
+        "trial.num_episodes": 4,
+        "iterations": 3,
+        "batch.size": 40,
+        "network.units": 4,
+        "objective.task_inference_coefficient": 1.0,
+    }
 )
 ROW = {"task": TASK.name, "iteration": 3, "action_selection": "sample", "num_tasks": 500, "seed": 3, "mean": 2.5}
 ROW |= {"standard_error": 0.05, "standard_deviation": 1.1, "command": "rl2jax compare ...", "commit": "abc"}
@@ -79,11 +86,11 @@ def test_a_training_starts_from_it(run, written, tmp_path):
 def test_what_a_training_cannot_start_from_is_named(tmp_path, capsys):
     out = ["--preset", "quick", "--out", str(tmp_path / "run")]
     for start, part in {
-        "best/bandit-k5-n10": "here; it has --set gru_units=128",
+        "best/bandit-k5-n10": "here; it has --set network.units=128",
         "best/bandit-k7-n10": "one of bandit-k5-n10",
         "best": "best holds no run",
     }.items():
-        refused(capsys, ["train", "bandit:k=5,n=10", "--set", "gru_units=64", "--start", start, *out], part)
+        refused(capsys, ["train", "bandit:k=5,n=10", "--set", "network.units=64", "--start", start, *out], part)
     assert not (tmp_path / "run").exists()
 
 
@@ -149,7 +156,9 @@ def test_what_is_known_of_it(run, written):
 
 def test_every_training_that_led_to_it_is_named(run, tmp_path):
     longer = parse_task("bandit:k=2,n=6")
-    second = untrained_run(tmp_path / "run", longer, CONFIG.replace(num_episodes=6, batch_size=60), start=run)
+    second = untrained_run(
+        tmp_path / "run", longer, CONFIG.replace({"trial.num_episodes": 6, "batch.size": 60}), start=run
+    )
     ship(second, "best", ROW | {"task": longer.name}, tmp_path)
     agent = describe("bandit-k2-n6", folder=tmp_path)
     assert [stage["task"] for stage in agent.stages] == [TASK.name, longer.name]
@@ -204,10 +213,10 @@ def test_other_programs_can_read_it(path):
 def of_networks(tmp_path_factory):
     """A folder with agents whose parameters fit tasks of other sizes; and the run of the first."""
     folder = tmp_path_factory.mktemp("networks")
-    small = CONFIG.replace(batch_size=80, gru_units=12, task_inference_coefficient=0.0)
+    small = CONFIG.replace({"batch.size": 80, "network.units": 12, "objective.task_inference_coefficient": 0.0})
     for task, network in {"bandit:k=2,n=4": "per_arm", "mdp:s=3,a=2,t=2,n=4": "per_pair"}.items():
         parsed = parse_task(task)
-        config = small.replace(network=network, num_episodes=parsed.num_episodes)
+        config = small.replace({"network": network, "trial.num_episodes": parsed.num_episodes})
         ship(untrained_run(folder / network, parsed, config), "best", ROW | {"task": task}, folder)
     return folder
 
@@ -409,7 +418,7 @@ def test_a_row_of_another_policy_is_not_shipped(run, tmp_path, changes, text):
 
 def test_what_users_would_play_wrongly_is_not_shipped(run, tmp_path):
     with pytest.raises(ValueError, match="first_step_flag must be 0"):
-        ship(run._replace(config=CONFIG.replace(first_step_flag=1.0)), "best", ROW, tmp_path)
+        ship(run._replace(config=CONFIG.replace({"trial.first_step_flag": 1.0})), "best", ROW, tmp_path)
     custom = parse_task("rl2jax.envs:random_cartpole,n=4")
     with pytest.raises(ValueError, match="task must be one of bandit"):
         ship(run._replace(task=custom), "best", ROW, tmp_path)
@@ -430,7 +439,7 @@ def check_agents(folder):
     assert files == {folder / a.recipe / f"{a.name}.safetensors" for a in agents}
     assert sum(agent.num_bytes for agent in agents) < BYTES_ALLOWED
     for agent in agents:
-        assert agent.config.first_step_flag == 0
+        assert agent.config.trial.first_step_flag == 0
         assert agent.evaluation["command"].startswith(f"rl2jax compare {agent.task} ")
         load_agent(agent.name, agent.recipe, folder)
     return agents

@@ -13,8 +13,16 @@ from rl2jax.runs.run import RunError, ancestry, create_run, load_state, open_run
 from rl2jax.runs.session import train_run
 from rl2jax.training.config import TrainConfig
 
-CONFIG = TrainConfig(
-    algorithm="ppo", num_episodes=4, iterations=2, batch_size=40, gru_units=4, max_kl=float("inf"), policy_epochs=1
+CONFIG = TrainConfig().replace(
+    {
+        "slow_rl": "ppo",
+        "trial.num_episodes": 4,
+        "iterations": 2,
+        "batch.size": 40,
+        "network.units": 4,
+        "slow_rl.max_kl": float("inf"),
+        "slow_rl.epochs": 1,
+    }
 )
 TASK = parse_task("bandit:k=2,n=4")
 
@@ -34,7 +42,9 @@ def first(tmp_path_factory):
 def longer(first, folder, **changes):
     """A run on trials of 8 pulls that starts from it."""
     task = parse_task("bandit:k=2,n=8")
-    return create_run(folder, task, CONFIG.replace(num_episodes=8, iterations=4, **changes), seed=5, start=first)
+    return create_run(
+        folder, task, CONFIG.replace({"trial.num_episodes": 8, "iterations": 4, **changes}), seed=5, start=first
+    )
 
 
 def test_it_starts_with_the_other_runs_parameters_and_its_own_randomness(first, tmp_path):
@@ -54,7 +64,7 @@ def test_of_the_same_seed_it_meets_other_tasks(first, tmp_path):
     """In every stage: no trial's key of the first batch is one of an earlier stage's, whatever the batches' sizes."""
     stages = [first]
     for number, batch in enumerate((40, 80)):
-        config = CONFIG.replace(batch_size=batch)
+        config = CONFIG.replace({"batch.size": batch})
         stages.append(create_run(tmp_path / f"{number}", TASK, config, seed=3, start=stages[-1]))
         checkpoint.save(stages[-1].checkpoints, 1, load_state(stages[-1]))
     keys = [load_state(stage, 0).key for stage in stages[1:]] + [first.learner.init(jax.random.key(3)).key]
@@ -86,7 +96,7 @@ def test_it_remembers_where_it_came_from(first, tmp_path):
 
 
 def test_a_baseline_of_other_inputs_starts_afresh(first, tmp_path):
-    run = longer(first, tmp_path / "run", baseline_sees_task=True)
+    run = longer(first, tmp_path / "run", **{"baseline.sees_task": True})
     start = load_state(run)
     assert equal(start.params["policy"], load_state(first).params["policy"])
     assert start.params["baseline"]["params"].keys() > load_state(first).params["baseline"]["params"].keys()
@@ -94,7 +104,7 @@ def test_a_baseline_of_other_inputs_starts_afresh(first, tmp_path):
 
 def test_another_policy_is_refused_by_name(first, tmp_path):
     with pytest.raises(RunError, match=r"gru_bias.* \(12,\) there and \(24,\) here"):
-        longer(first, tmp_path / "run", gru_units=8)
+        longer(first, tmp_path / "run", **{"network.units": 8})
     assert not (tmp_path / "run").exists()
 
 
@@ -117,7 +127,9 @@ def test_a_baseline_of_the_same_trials_keeps_its_scale(first, tmp_path):
     same = load_state(create_run(tmp_path / "same", TASK, CONFIG, seed=5, start=first)).return_moments
     assert (float(same.count), float(same.mean), float(same.variance)) == (1.0, before.mean, before.variance)
     for name, run in {
-        "discounted": create_run(tmp_path / "discounted", TASK, CONFIG.replace(discount=0.5), seed=5, start=first),
+        "discounted": create_run(
+            tmp_path / "discounted", TASK, CONFIG.replace({"objective.discount": 0.5}), seed=5, start=first
+        ),
         "longer": longer(first, tmp_path / "longer"),
     }.items():
         assert not any(map(float, load_state(run).return_moments)), name

@@ -19,23 +19,25 @@ from rl2jax.training.policy_step import POLICY_STEPS, PolicyBatch, a2c_policy_st
 from rl2jax.training.update import TrainState, init_train_state, make_optimisers, make_update
 from rl2jax.trials.collect import make_collect
 
-CONFIG = TrainConfig(
-    algorithm="a2c",
-    num_episodes=4,
-    iterations=10,
-    batch_size=24,
-    discount=0.8,
-    gae_lambda=1.0,
-    normalise_advantages=False,
-    normalise_returns=False,
-    entropy_coefficient=1.0,
-    entropy_schedule="linear",
-    shared_trunk=True,
-    baseline_loss_coefficient=0.05,
-    cell="lstm",
-    gru_units=4,
-    activation="tanh",
-    time_input=True,
+CONFIG = TrainConfig().replace(
+    {
+        "slow_rl": "a2c",
+        "trial.num_episodes": 4,
+        "iterations": 10,
+        "batch.size": 24,
+        "objective.discount": 0.8,
+        "objective.gae_lambda": 1.0,
+        "objective.normalise_advantages": False,
+        "objective.normalise_returns": False,
+        "objective.entropy_coefficient": 1.0,
+        "objective.entropy_schedule": "linear",
+        "network.shared_trunk": True,
+        "baseline.loss_coefficient": 0.05,
+        "network.cell": "lstm",
+        "network.units": 4,
+        "network.activation": "tanh",
+        "network.time_input": True,
+    }
 )
 TRIAL = make_trial(BernoulliBandit(3), CONFIG)
 NETWORKS = make_networks(TRIAL.env, CONFIG)
@@ -109,7 +111,9 @@ def test_the_step_is_the_gradient_of_the_written_out_loss(collected, batch):
 def test_ppos_first_step_is_a2cs(collected, batch):
     """At a ratio of 1 no clip is active: one epoch of one minibatch has the same gradient."""
     params, _ = collected
-    ppo = CONFIG.replace(algorithm="ppo", max_kl=math.inf, policy_epochs=1, policy_minibatch_trials=6)
+    ppo = CONFIG.replace(
+        {"slow_rl": "ppo", "slow_rl.max_kl": math.inf, "slow_rl.epochs": 1, "slow_rl.minibatch_trials": 6}
+    )
     gradient, info = moved(a2c_policy_step, CONFIG, params, batch)
     by_ppo, ppo_info = moved(ppo_policy_step, ppo, params, batch)
     close(gradient, by_ppo)
@@ -119,7 +123,7 @@ def test_ppos_first_step_is_a2cs(collected, batch):
 def test_a_small_step_gains_what_the_gradient_promises(collected, batch):
     """The reported gain is of log pi(a) A + w H between the old and the new parameters."""
     params, _ = collected
-    config, optimiser = CONFIG.replace(baseline_loss_coefficient=1e-9), optax.sgd(1e-2)
+    config, optimiser = CONFIG.replace({"baseline.loss_coefficient": 1e-9}), optax.sgd(1e-2)
     step = partial(a2c_policy_step, networks=NETWORKS, config=config, optimiser=optimiser)
     _, _, info = jax.jit(step)(jax.random.key(0), state=state_of(params, optimiser), batch=batch)
     np.testing.assert_allclose(info.surrogate_gain, 1e-2 * info.grad_norm**2, rtol=0.1)
@@ -198,7 +202,7 @@ def by_optimiser(config, gradients):
 def test_rmsprop_by_hand():
     """Mean squares decay by 0.99 and are divided by the weight they have gathered; one step an iteration."""
     config = CONFIG.replace(
-        optimiser="rmsprop", policy_learning_rate=0.1, learning_rate_schedule="linear", policy_epochs=7
+        {"optimiser.name": "rmsprop", "slow_rl.learning_rate": 0.1, "optimiser.schedule": "linear", "slow_rl.epochs": 7}
     )
     gradients = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
     mean_square, expected = 0.0, []
@@ -210,19 +214,21 @@ def test_rmsprop_by_hand():
 
 
 def test_the_gradient_s_norm_is_clipped_as_one_vector():
-    config = CONFIG.replace(optimiser="rmsprop", gradient_norm_clip=1.0, policy_learning_rate=1.0)
+    config = CONFIG.replace({"optimiser.name": "rmsprop", "optimiser.norm_clip": 1.0, "slow_rl.learning_rate": 1.0})
     gradients = np.array([[0.6, -0.8], [6.0, -8.0]], np.float32)  # the second becomes the first
     updates = by_optimiser(config, gradients)
     np.testing.assert_allclose(updates[0], updates[1], rtol=1e-4)
     with pytest.raises(AssertionError):
-        np.testing.assert_allclose(*by_optimiser(config.replace(gradient_norm_clip=math.inf), gradients), rtol=1e-4)
+        np.testing.assert_allclose(
+            *by_optimiser(config.replace({"optimiser.norm_clip": math.inf}), gradients), rtol=1e-4
+        )
 
 
 # --- All of it together.
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "shared_trunk"),
+    ("algorithm", "network.shared_trunk"),
     [
         ("trpo", True),
         ("ppo", False),
@@ -233,14 +239,16 @@ def test_the_gradient_s_norm_is_clipped_as_one_vector():
 def test_every_algorithm_trains_every_kind_of_network(algorithm, shared_trunk):
     """LSTM, time, either optimiser; policy and baseline both move, and the loss is finite."""
     config = CONFIG.replace(
-        algorithm=algorithm,
-        iterations=1,
-        shared_trunk=shared_trunk,
-        max_kl=0.01,
-        cg_iters=2,
-        optimiser="rmsprop" if shared_trunk else "adam",
-        policy_epochs=1,
-        baseline_epochs=1,
+        {
+            "slow_rl": algorithm,
+            "iterations": 1,
+            "network.shared_trunk": shared_trunk,
+            "slow_rl.max_kl": 0.01,
+            "trpo.cg_iters": 2,
+            "optimiser.name": "rmsprop" if shared_trunk else "adam",
+            "slow_rl.epochs": 1,
+            "baseline.epochs": 1,
+        }
     )
     state, metrics = train(TRIAL.env, config, jax.random.key(0))
     assert metrics.finite.all()
@@ -252,15 +260,17 @@ def test_every_algorithm_trains_every_kind_of_network(algorithm, shared_trunk):
 def test_an_lstm_learns_a_bandit_by_a2c():
     """Two arms, 6 pulls: chance is 3, the best possible about 3.6."""
     config = CONFIG.replace(
-        num_episodes=6,
-        batch_size=6 * 200,
-        iterations=100,
-        entropy_coefficient=0.2,
-        gru_units=8,
-        weight_norm=False,
-        memory_horizon=6,
-        optimiser="rmsprop",
-        policy_learning_rate=2e-2,
+        {
+            "trial.num_episodes": 6,
+            "batch.size": 6 * 200,
+            "iterations": 100,
+            "objective.entropy_coefficient": 0.2,
+            "network.units": 8,
+            "network.weight_norm": False,
+            "network.memory_horizon": 6,
+            "optimiser.name": "rmsprop",
+            "slow_rl.learning_rate": 2e-2,
+        }
     )
     _, metrics = train(BernoulliBandit(2), config, jax.random.key(0))
     last = np.asarray(metrics.mean_return)[-20:]

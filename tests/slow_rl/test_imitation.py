@@ -25,15 +25,17 @@ from rl2jax.trials.trial import Trial
 from rl2jax.types import PolicyInfo
 
 ENV = BernoulliBandit(3)
-CONFIG = TrainConfig(
-    algorithm="imitation",
-    num_episodes=6,
-    iterations=60,
-    batch_size=600,
-    gru_units=16,
-    policy_minibatch_trials=25,
-    policy_learning_rate=1e-2,
-    iterations_per_chunk=60,
+CONFIG = TrainConfig().replace(
+    {
+        "slow_rl": "imitation",
+        "trial.num_episodes": 6,
+        "iterations": 60,
+        "batch.size": 600,
+        "network.units": 16,
+        "slow_rl.minibatch_trials": 25,
+        "slow_rl.learning_rate": 1e-2,
+        "iterations_per_chunk": 60,
+    }
 )
 
 
@@ -51,7 +53,7 @@ WIN_STAY = Agent(lambda key: jnp.zeros((), jnp.int32), _win_stay)
 @pytest.fixture(scope="module")
 def learned():
     return {
-        acts: train(ENV, CONFIG.replace(teacher_acts=acts), jax.random.key(0), teacher=WIN_STAY)
+        acts: train(ENV, CONFIG.replace({"imitation.teacher_acts": acts}), jax.random.key(0), teacher=WIN_STAY)
         for acts in (True, False)
     }
 
@@ -108,9 +110,9 @@ def test_a_teacher_is_needed_and_only_then():
     with pytest.raises(ValueError, match="teacher must be an agent, with imitation, got None"):
         Learner(ENV, CONFIG)
     with pytest.raises(ValueError, match="teacher must be given with algorithm imitation only"):
-        Learner(ENV, CONFIG.replace(algorithm="ppo"), WIN_STAY)
+        Learner(ENV, CONFIG.replace({"slow_rl": "ppo"}), WIN_STAY)
     with pytest.raises(ValueError, match="teacher must be empty without imitation, got 'gittins'"):
-        TrainConfig(teacher="gittins")
+        TrainConfig().replace({"imitation.teacher": "gittins"})
 
 
 def test_the_softmax_of_values_is_imitated():
@@ -119,7 +121,7 @@ def test_the_softmax_of_values_is_imitated():
     indifferent = Agent(
         lambda key: (), lambda key, state, trial_obs: (state, jax.random.randint(key, (), 0, 2, jnp.int32), told)
     )
-    config = CONFIG.replace(teacher_temperature=0.5)
+    config = CONFIG.replace({"imitation.temperature": 0.5})
     state, _ = train(ENV, config, jax.random.key(0), teacher=indifferent)
     networks = make_networks(ENV, config)
 
@@ -164,14 +166,14 @@ def test_a_teacher_reveals_the_values_it_acts_on():
 
 def test_a_temperature_needs_values():
     task = parse_task("bandit:k=2,n=4")
-    config = CONFIG.replace(num_episodes=4, teacher="gittins", teacher_temperature=0.1)
+    config = CONFIG.replace({"trial.num_episodes": 4, "imitation.teacher": "gittins", "imitation.temperature": 0.1})
     with pytest.raises(ValueError, match="teacher_temperature must be 0 with teacher gittins"):
         teacher_of(task, config)
 
 
 def test_the_students_share_of_steps():
     """A quarter of the steps are the student's, who hits on the taught arm a third of the time."""
-    learner = Learner(ENV, CONFIG.replace(student_share=0.25), WIN_STAY)
+    learner = Learner(ENV, CONFIG.replace({"imitation.student_share": 0.25}), WIN_STAY)
     collect = make_collect(learner.trial, learner.agent_of, 400)
     played = jax.jit(collect)(jax.random.key(0), random_params(learner.networks, seed=0, scale=0.0))
     as_taught = np.asarray(played.action == played.agent_info.teacher_action)

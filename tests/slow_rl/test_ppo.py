@@ -196,8 +196,15 @@ def test_an_epoch_meets_every_trial_once():
 
 # --- The first update of a recurrent policy on a batch it collected itself.
 
-CONFIG = TrainConfig(
-    algorithm="ppo", num_episodes=4, batch_size=40, gru_units=5, policy_epochs=2, policy_minibatch_trials=5
+CONFIG = TrainConfig().replace(
+    {
+        "slow_rl": "ppo",
+        "trial.num_episodes": 4,
+        "batch.size": 40,
+        "network.units": 5,
+        "slow_rl.epochs": 2,
+        "slow_rl.minibatch_trials": 5,
+    }
 )
 TRIAL = make_trial(BernoulliBandit(3), CONFIG)
 NETWORKS = make_networks(TRIAL.env, CONFIG)
@@ -271,7 +278,7 @@ def test_the_kl_limit_holds_at_any_learning_rate(collected):
     for learning_rate in (1e-3, 1.0, 1e8):
         new, info, log_probs = step(learning_rate)
         kl = (np.exp(old) * (old - np.asarray(log_probs, np.float64))).sum(-1).mean()
-        assert kl <= CONFIG.max_kl * (1 + 1e-3)
+        assert kl <= CONFIG.slow_rl.max_kl * (1 + 1e-3)
         np.testing.assert_allclose(info.kl, kl, atol=1e-5)
         moved = any(
             (a != b).any() for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(params["policy"]), strict=True)
@@ -285,7 +292,7 @@ def test_the_kl_limit_holds_at_any_learning_rate(collected):
 
 def test_losses_over_the_mask(collected):
     """Surrogate with entropy bonus, KL, and squared error of inferred task features, against numpy; half masked out."""
-    config = CONFIG.replace(entropy_coefficient=0.1, task_inference_coefficient=1.0)
+    config = CONFIG.replace({"objective.entropy_coefficient": 0.1, "objective.task_inference_coefficient": 1.0})
     networks = make_networks(TRIAL.env, config)
     params = random_params(networks, seed=3)["policy"]
     _, batch = collected
@@ -327,7 +334,9 @@ def test_losses_over_the_mask(collected):
 )
 def test_entropy_schedules(name, expected):
     """From the coefficient at the first iteration to 0 after the last."""
-    config = TrainConfig(entropy_coefficient=0.2, entropy_schedule=name, iterations=100)
+    config = TrainConfig().replace(
+        {"objective.entropy_coefficient": 0.2, "objective.entropy_schedule": name, "iterations": 100}
+    )
     weights = [float(entropy_weight_at(config, jnp.asarray(i))) for i in (0, 25, 50, 100)]
     np.testing.assert_allclose(weights, expected, atol=1e-7)
 

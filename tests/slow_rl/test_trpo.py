@@ -53,7 +53,7 @@ def natural_step(damping):
 
 
 def quadratic_update(evaluate_fn, **constants):
-    config = TRPOConfig(**{"max_kl": MAX_KL, "cg_iters": 8, "cg_damping": 0.0} | constants)
+    config = TRPOConfig(**{"slow_rl.max_kl": MAX_KL, "trpo.cg_iters": 8, "trpo.cg_damping": 0.0} | constants)
     return jax.jit(lambda params: trpo_update(params, evaluate_fn, means_fn, gaussian_kl, config))(START)
 
 

@@ -45,9 +45,12 @@ ROOT = Path(__file__).parents[2]
 # beside the 6 * units of the products; of an LSTM about twice as many, so that it is given twice the units.
 TOLERANCE = 0.08
 UNITS, TRIALS = 64, 16
-LEARNER = Learner(BernoulliBandit(5), preset("paper").replace(gru_units=UNITS, batch_size=10 * TRIALS))
+LEARNER = Learner(BernoulliBandit(5), preset("paper").replace({"network.units": UNITS, "batch.size": 10 * TRIALS}))
 LSTM = Learner(
-    LEARNER.env, LEARNER.config.replace(gru_units=2 * UNITS, cell="lstm", shared_trunk=True, time_input=True)
+    LEARNER.env,
+    LEARNER.config.replace(
+        {"network.units": 2 * UNITS, "network.cell": "lstm", "network.shared_trunk": True, "network.time_input": True}
+    ),
 )
 
 
@@ -131,12 +134,12 @@ def test_phases_of_trpo_add_up_to_the_paper_s_iteration():
 
 @pytest.mark.parametrize("reason", ["lanes", "learned", "lanes of steps", "starts differ", "lanes, starts differ"])
 def test_what_is_not_done_at_the_start_is_not_counted(reason, monkeypatch):
-    changes = {"learned": {"learned_initial_state": True}, "lanes of steps": {"lane_steps": 10}}
+    changes = {"learned": {"network.learned_initial_state": True}, "lanes of steps": {"batch.lane_steps": 10}}
     if reason.startswith("lanes"):
         monkeypatch.setattr(networks_module, "_UNITS_OF_CORE", UNITS * TRIALS // 4 // cores_per_device())
     if reason.endswith("starts differ"):
         monkeypatch.setattr(families, "starts_alike", lambda trial: False)
-    learner = Learner(LEARNER.env, LEARNER.config.replace(**changes.get(reason, {})))
+    learner = Learner(LEARNER.env, LEARNER.config.replace(changes.get(reason, {})))
     of_step, of_state = _passes(learner.networks.policy_network).gradient, 3 * 2 * UNITS * 3 * UNITS
     spared = {
         "lanes": of_step,
@@ -166,32 +169,32 @@ def test_xla_counts_a_step_less_where_trials_start_alike(program, field):
 
 
 def test_phases_of_the_first_order_form():
-    first_order = Learner(LEARNER.env, LEARNER.config.replace(algorithm="ppo"))
-    unlimited = Learner(LEARNER.env, first_order.config.replace(max_kl=math.inf))
+    first_order = Learner(LEARNER.env, LEARNER.config.replace({"slow_rl": "ppo"}))
+    unlimited = Learner(LEARNER.env, first_order.config.replace({"slow_rl.max_kl": math.inf}))
     costs = phase_costs(first_order)
     assert "fisher" not in costs
     assert costs["gradient"] == phase_costs(LEARNER)["gradient"].times(5)
     assert costs["line search"] == phase_costs(unlimited)["line search"].times(5)
-    imitation = Learner(LEARNER.env, LEARNER.config.replace(algorithm="imitation"), teacher=object())
+    imitation = Learner(LEARNER.env, LEARNER.config.replace({"slow_rl": "imitation"}), teacher=object())
     assert "baseline" not in phase_costs(imitation)
 
 
 def test_phases_of_a2c():
     """One gradient whatever `policy_epochs` says, and one pass for the diagnostics; values come with a shared trunk."""
-    costs = phase_costs(Learner(LEARNER.env, LEARNER.config.replace(algorithm="a2c")))
+    costs = phase_costs(Learner(LEARNER.env, LEARNER.config.replace({"slow_rl": "a2c"})))
     trpo = phase_costs(LEARNER)
     assert costs == {phase: cost for phase, cost in trpo.items() if phase != "fisher"}
-    shared = phase_costs(Learner(LEARNER.env, LEARNER.config.replace(algorithm="a2c", shared_trunk=True)))
+    shared = phase_costs(Learner(LEARNER.env, LEARNER.config.replace({"slow_rl": "a2c", "network.shared_trunk": True})))
     assert shared["baseline"] == shared["values"]
 
 
 def test_the_fisher_fraction_counts():
-    half = Learner(LEARNER.env, LEARNER.config.replace(fisher_fraction=0.5))
+    half = Learner(LEARNER.env, LEARNER.config.replace({"trpo.fisher_fraction": 0.5}))
     assert fisher_cost(half, 3) == fisher_cost(LEARNER, 3).times(0.5)
 
 
 def test_work_grows_with_the_batch():
-    double = Learner(LEARNER.env, LEARNER.config.replace(batch_size=20 * TRIALS))
+    double = Learner(LEARNER.env, LEARNER.config.replace({"batch.size": 20 * TRIALS}))
     for phase, cost in phase_costs(double).items():
         assert cost == phase_costs(LEARNER)[phase].times(2)
 
@@ -207,14 +210,21 @@ def test_environment_draws_more_where_tasks_are_larger():
 
 def test_loop_steps_by_hand():
     """12 trials of 4 steps: forward loops, and two for every gradient of every minibatch."""
-    config = TrainConfig(
-        num_episodes=4, batch_size=48, cg_iters=3, baseline_epochs=2, baseline_minibatch_trials=4, policy_epochs=5
+    config = TrainConfig().replace(
+        {
+            "trial.num_episodes": 4,
+            "batch.size": 48,
+            "trpo.cg_iters": 3,
+            "baseline.epochs": 2,
+            "baseline.minibatch_trials": 4,
+            "slow_rl.epochs": 5,
+        }
     )
     env = BernoulliBandit(2)
     assert sequential_steps(Learner(env, config)) == 4 * (2 + (2 + 1 + 2 * 3 + 1) + 2 * 2 * 3)
-    first_order = config.replace(algorithm="ppo", policy_minibatch_trials=6)
+    first_order = config.replace({"slow_rl": "ppo", "slow_rl.minibatch_trials": 6})
     assert sequential_steps(Learner(env, first_order)) == 4 * (2 + (2 * 5 * 2 + 5) + 2 * 2 * 3)
-    a2c = config.replace(algorithm="a2c", shared_trunk=True)
+    a2c = config.replace({"slow_rl": "a2c", "network.shared_trunk": True})
     assert sequential_steps(Learner(env, a2c)) == 4 * (2 + (2 + 1) + 1)  # values anew, after the update
 
 

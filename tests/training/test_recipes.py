@@ -18,8 +18,16 @@ from rl2jax.training.recipes import RECIPES, Stage, stages, takes_most_likely
 from rl2jax.training.teacher import teacher_of
 
 TASKS = [*(task for number in (1, 2) for task in SCORES[number].scores), "maze:size=5", "maze:size=9"]
-CONFIG = TrainConfig(
-    algorithm="ppo", num_episodes=4, iterations=2, batch_size=40, gru_units=4, max_kl=float("inf"), policy_epochs=1
+CONFIG = TrainConfig().replace(
+    {
+        "slow_rl": "ppo",
+        "trial.num_episodes": 4,
+        "iterations": 2,
+        "batch.size": 40,
+        "network.units": 4,
+        "slow_rl.max_kl": float("inf"),
+        "slow_rl.epochs": 1,
+    }
 )
 TASK = parse_task("bandit:k=2,n=4")
 TINY = (Stage("1-first", TASK, CONFIG), Stage("2-second", TASK, CONFIG.replace(iterations=3)))
@@ -41,15 +49,15 @@ def test_each_stage_starts_where_the_one_before_it_ends(recipe, name, monkeypatc
     assert len({stage.name for stage in chosen}) == len(chosen)
     shapes = []
     for stage in chosen:
-        assert stage.config.num_episodes == stage.task.num_episodes
-        learner = Learner(stage.task.env, stage.config.replace(algorithm="ppo", teacher=""))
+        assert stage.config.trial.num_episodes == stage.task.num_episodes
+        learner = Learner(stage.task.env, stage.config.replace({"slow_rl": "ppo", "imitation.teacher": ""}))
         shapes.append(jax.eval_shape(learner.init, jax.random.key(0)).params["policy"])
     assert all(shape == shapes[0] for shape in shapes)
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_from_scratch_knows_no_teacher(name):
-    assert all(stage.config.algorithm in ("ppo", "trpo") for stage in stages("best-scratch", parse_task(name)))
+    assert all(stage.config.slow_rl.name in ("ppo", "trpo") for stage in stages("best-scratch", parse_task(name)))
 
 
 @pytest.mark.parametrize(
@@ -68,14 +76,16 @@ def test_what_is_exchangeable_gets_a_memory_for_each(name, network):
     """Arms of bandits of many pulls, pairs of MDPs; the others keep the preset, by which their agents were trained."""
     task = parse_task(name)
     ((_, _, config),) = stages("best-scratch", task)
-    assert config.network == network
+    assert config.network.name == network
     assert (config == preset_for(task, "cpu")) == (network == "recurrent")
 
 
 def test_few_arms_and_pulls_are_trained_for_longer_with_less_noise():
     task = parse_task("bandit:k=5,n=10")
     ((_, _, config),) = stages("best-scratch", task)
-    assert config == preset_for(task, "cpu").replace(iterations=800, expected_rewards=True, baseline_sees_task=True)
+    assert config == preset_for(task, "cpu").replace(
+        {"iterations": 800, "objective.expected_rewards": True, "baseline.sees_task": True}
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,7 +98,7 @@ def test_few_arms_and_pulls_are_trained_for_longer_with_less_noise():
     ],
 )
 def test_the_best_imitate_with_a_memory_for_each_arm_but_in_short_trials(name, network):
-    assert stages("best", parse_task(name))[-1].config.network == network
+    assert stages("best", parse_task(name))[-1].config.network.name == network
 
 
 @pytest.mark.parametrize("name", ["bandit:k=5,n=10", "maze:size=5"])
@@ -130,7 +140,7 @@ def test_the_command_line_stops_and_resumes(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(experiment, "stages", lambda recipe, task: TINY)
     out = tmp_path / "run"
     command = ["train", TASK.name, "--preset", "best", "--out", str(out)]
-    assert run([*command, "--set", "gru_units=8"]) == 2
+    assert run([*command, "--set", "network.units=8"]) == 2
     assert "--set cannot be combined with --preset best" in capsys.readouterr().err
 
     train_with_progress = experiment.train_with_progress

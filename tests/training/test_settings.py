@@ -2,7 +2,6 @@
 
 import math
 from functools import partial
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +19,6 @@ from rl2jax.slow_rl.trpo import TRPOConfig, trpo_update
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.families import make_networks
 from rl2jax.training.learner import Learner
-from rl2jax.training.on_engine import EngineLearner
 from rl2jax.training.policy_step import POLICY_STEPS, PolicyBatch, kl_limit_at
 from rl2jax.training.update import make_optimisers, trial_returns
 from rl2jax.trials.collect import make_collect
@@ -93,7 +91,12 @@ def test_networks_start_where_they_should(cell, learned, episodic_units):
 )
 def test_acting_learning_and_lanes_start_alike(family, cell, trial_steps):
     """The agent's steps are the learner's unroll; in a lane each trial starts as it would alone."""
-    settings = {"cell": cell, "trial_steps": trial_steps, "learned_initial_state": True, "episodic_units": 0.5}
+    settings = {
+        "network.cell": cell,
+        "trial_steps": trial_steps,
+        "network.learned_initial_state": True,
+        "network.episodic_units": 0.5,
+    }
     networks = make(family, **settings)
     params, inputs = random_params(networks, seed=3, scale=0.4)["policy"], trial_inputs(family)
 
@@ -128,15 +131,18 @@ def test_the_first_steps_flag_resets_nothing():
 
 @pytest.mark.parametrize("network", ["planner", "per_arm", "per_pair"])
 @pytest.mark.parametrize(
-    ("field", "value", "off"), [("learned_initial_state", True, "false"), ("episodic_units", 0.5, "0")]
+    ("field", "value", "off"), [("network.learned_initial_state", True, "false"), ("network.episodic_units", 0.5, "0")]
 )
 def test_networks_without_one_recurrent_layer_refuse_them(network, field, value, off):
     with pytest.raises(ValueError, match=f"^{field} must be {off} with network {network}, got {value}$"):
-        TrainConfig(network=network, **{field: value})
+        TrainConfig().replace({"network": network, **{field: value}})
 
 
 def test_a_config_says_where_networks_start():
-    networks = make_networks(BernoulliBandit(2), TrainConfig(learned_initial_state=True, episodic_units=0.25))
+    networks = make_networks(
+        BernoulliBandit(2),
+        TrainConfig().replace({"network.learned_initial_state": True, "network.episodic_units": 0.25}),
+    )
     assert (networks.learned_initial_state, networks.episodic_units) == (True, 0.25)
     assert networks.policy_network.learned_initial_state
 
@@ -222,8 +228,16 @@ def test_more_natural_steps_raise_the_surrogate_further():
 
 # --- In an update: natural steps, and a KL limit that falls.
 
-SMALL = TrainConfig(
-    num_episodes=4, iterations=10, batch_size=96, gru_units=4, baseline_epochs=1, cg_damping=0.1, max_kl=0.02
+SMALL = TrainConfig().replace(
+    {
+        "trial.num_episodes": 4,
+        "iterations": 10,
+        "batch.size": 96,
+        "network.units": 4,
+        "baseline.epochs": 1,
+        "trpo.cg_damping": 0.1,
+        "slow_rl.max_kl": 0.02,
+    }
 )
 
 
@@ -246,7 +260,7 @@ def updated(collected, **changes):
     learner = Learner(BernoulliBandit(3), config)
     optimiser, _ = make_optimisers(config, learner.num_trials)
     state = state._replace(policy_opt_state=optimiser.init(state.params["policy"]))
-    step = partial(POLICY_STEPS[config.algorithm], networks=learner.networks, config=config, optimiser=optimiser)
+    step = partial(POLICY_STEPS[config.slow_rl.name], networks=learner.networks, config=config, optimiser=optimiser)
     params, _, info = jax.jit(partial(step, jax.random.key(2)))(state=state, batch=batch)
     return params, info
 
@@ -261,7 +275,7 @@ def test_natural_steps_of_an_update_stay_within_its_limit(collected):
 
 @pytest.mark.parametrize("algorithm", ["trpo", "ppo"])
 def test_half_way_a_limit_that_falls_is_half(collected, algorithm):
-    common = {"algorithm": algorithm, "policy_epochs": 2, "policy_learning_rate": 0.1, "policy_minibatch_trials": 12}
+    common = {"slow_rl": algorithm, "slow_rl.epochs": 2, "slow_rl.learning_rate": 0.1, "slow_rl.minibatch_trials": 12}
     falling, told = updated(collected, max_kl_schedule="linear", **common)
     half, expected = updated(collected, max_kl=0.01, **common)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), falling, half)
@@ -271,12 +285,14 @@ def test_half_way_a_limit_that_falls_is_half(collected, algorithm):
 
 def test_limits_fall_to_nothing_at_the_last_iteration():
     iterations = jnp.arange(11)
-    linear, cosine = (kl_limit_at(SMALL.replace(max_kl_schedule=name), iterations) for name in ("linear", "cosine"))
+    linear, cosine = (
+        kl_limit_at(SMALL.replace({"slow_rl.max_kl_schedule": name}), iterations) for name in ("linear", "cosine")
+    )
     np.testing.assert_allclose(linear, 0.02 * (1 - np.arange(11) / 10), atol=1e-8)
     np.testing.assert_allclose(cosine, 0.01 * (1 + np.cos(np.pi * np.arange(11) / 10)), atol=1e-8)
     assert kl_limit_at(SMALL, iterations) is SMALL.max_kl  # the number itself: the program is what it was
     with pytest.raises(ValueError, match=r"^max_kl_schedule must be constant with max_kl inf, got 'linear'$"):
-        TrainConfig(algorithm="ppo", max_kl=math.inf, max_kl_schedule="linear")
+        TrainConfig().replace({"slow_rl": "ppo", "slow_rl.max_kl": math.inf, "slow_rl.max_kl_schedule": "linear"})
 
 
 # --- A GRU with layer normalisation.
@@ -330,7 +346,12 @@ def test_the_scale_of_inputs_and_of_weights_does_not_matter_to_it():
 def test_trials_of_one_task_are_side_by_side():
     """Each task serves several trials, in which chance and actions differ; seeds and devices change nothing."""
     env = BernoulliBandit(3)
-    learner = Learner(env, TrainConfig(num_episodes=5, batch_size=5 * 12, trials_per_task=4, gru_units=4))
+    learner = Learner(
+        env,
+        TrainConfig().replace(
+            {"trial.num_episodes": 5, "batch.size": 5 * 12, "batch.trials_per_task": 4, "network.units": 4}
+        ),
+    )
     params, keys = random_params(learner.networks, seed=6), jax.random.split(jax.random.key(0), 2)
     collects = [
         make_collect(learner.trial, learner.agent_of, 12, mesh, trials_per_task=4)
@@ -355,17 +376,11 @@ def test_trials_of_one_task_are_side_by_side():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"trials_per_task": 5}, "trials_per_task must be a divisor of the 12 trials of a batch, got 5"),
-        ({"trials_per_task": 24}, "trials_per_task must be a divisor of the 12 trials of a batch, got 24"),
-        ({"trials_per_task": 2, "lane_steps": 20}, "trials_per_task must be 1 with lane_steps, got 2"),
+        ({"batch.trials_per_task": 5}, "trials_per_task must be a divisor of the 12 trials of a batch, got 5"),
+        ({"batch.trials_per_task": 24}, "trials_per_task must be a divisor of the 12 trials of a batch, got 24"),
+        ({"batch.trials_per_task": 2, "batch.lane_steps": 20}, "trials_per_task must be 1 with lane_steps, got 2"),
     ],
 )
 def test_trials_that_do_not_divide_into_tasks_are_refused(changes, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
-        Learner(BernoulliBandit(3), TrainConfig(num_episodes=5, batch_size=60).replace(**changes))
-
-
-def test_games_of_an_engine_play_a_task_each():
-    learner = Learner(BernoulliBandit(3), TrainConfig(num_episodes=5, batch_size=60, trials_per_task=2))
-    with pytest.raises(ValueError, match=r"trials_per_task must be 1 with games of an engine, .*, got 2"):
-        EngineLearner(learner, SimpleNamespace(env=learner.env))
+        Learner(BernoulliBandit(3), TrainConfig().replace({"trial.num_episodes": 5, "batch.size": 60}).replace(changes))

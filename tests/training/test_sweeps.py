@@ -14,22 +14,35 @@ from rl2jax.training.learner import Learner
 from rl2jax.training.sweeps import SWEPT, SweepLearner, grid, learner_of, parse_settings
 
 PPO = preset("quick", num_episodes=4).replace(
-    iterations=3, batch_size=96, gru_units=4, policy_minibatch_trials=8, task_inference_coefficient=0.5, max_kl=0.05
+    {
+        "iterations": 3,
+        "batch.size": 96,
+        "network.units": 4,
+        "slow_rl.minibatch_trials": 8,
+        "objective.task_inference_coefficient": 0.5,
+        "slow_rl.max_kl": 0.05,
+    }
 )
 TRPO = SMALL_TRPO.replace(iterations=3)
 OTHER = {
-    "discount": 0.5,
-    "gae_lambda": 0.9,
-    "policy_learning_rate": 1e-3,
-    "baseline_learning_rate": 1e-2,
-    "gradient_clip": 0.01,
-    "clip_range": 0.02,
-    "max_kl": 1e-6,
-    "entropy_coefficient": 0.3,
-    "task_inference_coefficient": 2.0,
+    "objective.discount": 0.5,
+    "objective.gae_lambda": 0.9,
+    "slow_rl.learning_rate": 1e-3,
+    "baseline.learning_rate": 1e-2,
+    "optimiser.clip": 0.01,
+    "ppo.clip_range": 0.02,
+    "slow_rl.max_kl": 1e-6,
+    "objective.entropy_coefficient": 0.3,
+    "objective.task_inference_coefficient": 2.0,
 }
-_SHARED = ("discount", "gae_lambda", "baseline_learning_rate", "max_kl", "entropy_coefficient")
-OF_NATURAL_STEPS = {name: OTHER[name] for name in _SHARED} | {"cg_damping": 1.0}
+_SHARED = (
+    "objective.discount",
+    "objective.gae_lambda",
+    "baseline.learning_rate",
+    "slow_rl.max_kl",
+    "objective.entropy_coefficient",
+)
+OF_NATURAL_STEPS = {name: OTHER[name] for name in _SHARED} | {"trpo.cg_damping": 1.0}
 
 
 def same_keys(count):
@@ -51,7 +64,7 @@ def assert_members_are_trainings(config, other):
     states, metrics = train_sweep(SMALL_ENV, config, same_keys(len(settings)), values)
     assert metrics.mean_return.shape == (len(settings), config.iterations)
     for number in (0, len(settings) - 1):
-        alone, _ = train(SMALL_ENV, config.replace(**settings[number]), jax.random.key(0))
+        alone, _ = train(SMALL_ENV, config.replace(settings[number]), jax.random.key(0))
         for a, b in zip(member(states, number), host_leaves(alone.params), strict=True):
             np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
     ends = [np.concatenate([leaf.ravel() for leaf in member(states, n)]) for n in range(len(settings))]
@@ -73,7 +86,7 @@ def test_every_field_is_swept_above():
 
 def test_a_sweep_goes_on_where_it_stopped():
     values = grid(policy_learning_rate=[1e-3, 3e-3])
-    schedules = {"learning_rate_schedule": "constant", "entropy_schedule": "constant"}
+    schedules = {"optimiser.schedule": "constant", "objective.entropy_schedule": "constant"}
     first, _ = train_sweep(SMALL_ENV, PPO.replace(iterations=1, **schedules), same_keys(2), values)
     rest, metrics = train_sweep(SMALL_ENV, PPO.replace(**schedules), same_keys(2), values, states=first)
     assert metrics.mean_return.shape == (2, 2)
@@ -85,19 +98,23 @@ def test_a_sweep_goes_on_where_it_stopped():
 
 def test_a_grid_has_every_combination():
     values = grid(discount=[0.9, 1.0], gae_lambda=[0.1, 0.2, 0.3])
-    np.testing.assert_allclose(values["discount"], [0.9, 0.9, 0.9, 1.0, 1.0, 1.0])
-    np.testing.assert_allclose(values["gae_lambda"], [0.1, 0.2, 0.3] * 2)
+    np.testing.assert_allclose(values["objective.discount"], [0.9, 0.9, 0.9, 1.0, 1.0, 1.0])
+    np.testing.assert_allclose(values["objective.gae_lambda"], [0.1, 0.2, 0.3] * 2)
 
 
 @pytest.mark.parametrize(
     ("values", "config", "parts"),
     [
-        ({"gru_units": [4.0, 8.0]}, PPO, ["swept field", "gru_units", "gae_lambda"]),
-        ({"gae_lambda": [0.5, 1.5]}, PPO, ["gae_lambda", "1.5", "between 0 and 1"]),
-        ({"gae_lambda": [0.5]}, PPO, ["gae_lambda", "(1,)", "(2,)"]),
-        ({"max_kl": [0.1, np.inf]}, PPO, ["max_kl", "inf", "finite"]),
-        ({"max_kl": [0.1, 0.2]}, PPO.replace(max_kl=np.inf), ["max_kl", "inf", "finite"]),
-        ({"task_inference_coefficient": [0.1, 0.2]}, PPO.replace(task_inference_coefficient=0.0), ["> 0 where it is"]),
+        ({"network.units": [4.0, 8.0]}, PPO, ["swept field", "network.units", "objective.gae_lambda"]),
+        ({"objective.gae_lambda": [0.5, 1.5]}, PPO, ["objective.gae_lambda", "1.5", "between 0 and 1"]),
+        ({"objective.gae_lambda": [0.5]}, PPO, ["objective.gae_lambda", "(1,)", "(2,)"]),
+        ({"slow_rl.max_kl": [0.1, np.inf]}, PPO, ["slow_rl.max_kl", "inf", "finite"]),
+        ({"slow_rl.max_kl": [0.1, 0.2]}, PPO.replace({"slow_rl.max_kl": np.inf}), ["slow_rl.max_kl", "inf", "finite"]),
+        (
+            {"objective.task_inference_coefficient": [0.1, 0.2]},
+            PPO.replace({"objective.task_inference_coefficient": 0.0}),
+            ["> 0 where it is"],
+        ),
     ],
 )
 def test_what_cannot_be_swept_is_named(values, config, parts):
@@ -116,10 +133,19 @@ def command(*arguments):
 
 def test_a_sweep_from_the_command_line_is_a_run_for_each_member(tmp_path, capsys):
     """Of every setting and seed; stopped and resumed, and each what `train` makes of it."""
-    options = ["--vary", "discount=0.5,0.9", "--vary", "gae_lambda=0.3", "--num-seeds", 2, "--out", tmp_path / "sweep"]
+    options = [
+        "--vary",
+        "objective.discount=0.5,0.9",
+        "--vary",
+        "objective.gae_lambda=0.3",
+        "--num-seeds",
+        2,
+        "--out",
+        tmp_path / "sweep",
+    ]
     assert command(*train_arguments(2), *options) == 0
     assert "2 settings of discount, gae_lambda, seeds 0 to 1" in " ".join(capsys.readouterr().err.split())
-    names = [f"discount={discount},gae_lambda=0.3/seed-{seed}" for discount in (0.5, 0.9) for seed in (0, 1)]
+    names = [f"objective.discount={discount},gae_lambda=0.3/seed-{seed}" for discount in (0.5, 0.9) for seed in (0, 1)]
     for name in names:
         continue_to(tmp_path / "sweep" / name, 3)
     assert command(*train_arguments(None), "--resume", *options) == 0
@@ -139,16 +165,19 @@ def test_a_sweep_from_the_command_line_is_a_run_for_each_member(tmp_path, capsys
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        (["--vary", "gru_units=8,16"], ["--vary field", "gru_units", "discount"]),
-        (["--vary", "discount"], ["--vary", "field=value,value"]),
-        (["--vary", "discount=0.9,0.90"], ["discount=0.9,0.90", "twice"]),
-        (["--vary", "discount=0.9,x"], ["discount", "number", "'x'"]),
-        (["--vary", "discount=0.9,2"], ["discount", "2.0"]),
-        (["--vary", "discount=0.9", "--vary", "discount=0.8"], ["--vary", "one list"]),
-        (["--vary", "discount=0.9", "--set", "discount=0.8"], ["--vary discount", "--set discount=0.8"]),
-        (["--vary", "discount=0.9", "--distributed"], ["--vary", "one process"]),
-        (["--vary", "discount=0.9", "--start", "somewhere"], ["--start", "--vary"]),
-        (["--vary", "discount=0.9", "--resume"], ["discount=0.9", "holds no run"]),
+        (["--vary", "network.units=8,16"], ["--vary field", "network.units", "objective.discount"]),
+        (["--vary", "objective.discount"], ["--vary", "field=value,value"]),
+        (["--vary", "objective.discount=0.9,0.90"], ["objective.discount=0.9,0.90", "twice"]),
+        (["--vary", "objective.discount=0.9,x"], ["objective.discount", "number", "'x'"]),
+        (["--vary", "objective.discount=0.9,2"], ["objective.discount", "2.0"]),
+        (["--vary", "objective.discount=0.9", "--vary", "objective.discount=0.8"], ["--vary", "one list"]),
+        (
+            ["--vary", "objective.discount=0.9", "--set", "objective.discount=0.8"],
+            ["--vary discount", "--set objective.discount=0.8"],
+        ),
+        (["--vary", "objective.discount=0.9", "--distributed"], ["--vary", "one process"]),
+        (["--vary", "objective.discount=0.9", "--start", "somewhere"], ["--start", "--vary"]),
+        (["--vary", "objective.discount=0.9", "--resume"], ["objective.discount=0.9", "holds no run"]),
     ],
 )
 def test_sweeps_that_make_no_sense_are_one_line(tmp_path, capsys, options, parts):
@@ -162,14 +191,16 @@ def test_sweeps_that_make_no_sense_are_one_line(tmp_path, capsys, options, parts
 
 def test_members_that_differ_in_shapes_are_no_sweep():
     learners = [Learner(SMALL_ENV, PPO), Learner(SMALL_ENV, PPO.replace(discount=0.5))]
-    assert learner_of(learners, None) == SweepLearner(learners[0], 2, None, (("discount", (PPO.discount, 0.5)),))
-    with pytest.raises(ValueError, match="gru_units"):
-        learner_of([learners[0], Learner(SMALL_ENV, PPO.replace(gru_units=5))], None)
+    assert learner_of(learners, None) == SweepLearner(
+        learners[0], 2, None, (("objective.discount", (PPO.discount, 0.5)),)
+    )
+    with pytest.raises(ValueError, match=r"network\.units"):
+        learner_of([learners[0], Learner(SMALL_ENV, PPO.replace({"network.units": 5}))], None)
 
 
 def test_settings_are_every_combination():
     assert parse_settings([]) == [{}]
-    settings = parse_settings(["discount=0.5,0.9", "gae_lambda=0.3,1e-2"])
+    settings = parse_settings(["objective.discount=0.5,0.9", "objective.gae_lambda=0.3,1e-2"])
     expected = grid(discount=[0.5, 0.9], gae_lambda=[0.3, 0.01])
-    assert settings == [{"discount": d, "gae_lambda": g} for d in (0.5, 0.9) for g in (0.3, 0.01)]
+    assert settings == [{"objective.discount": d, "objective.gae_lambda": g} for d in (0.5, 0.9) for g in (0.3, 0.01)]
     np.testing.assert_allclose([list(setting.values()) for setting in settings], np.stack(list(expected.values()), 1))

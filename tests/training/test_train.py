@@ -57,22 +57,27 @@ ENV = WhichArmPays()
 RANDOM, BEST = 5.0, 9.5  # of 10 pulls: half of them pay, or all but the first half of the time
 
 SETTINGS = {
-    "num_episodes": 5,
+    "trial.num_episodes": 5,
     "iterations": 24,
-    "batch_size": 1000,
-    "gae_lambda": 0.9,
-    "max_kl": 0.05,
-    "gru_units": 8,
-    "baseline_epochs": 3,
-    "baseline_minibatch_trials": 25,
-    "baseline_learning_rate": 1e-2,
+    "batch.size": 1000,
+    "objective.gae_lambda": 0.9,
+    "slow_rl.max_kl": 0.05,
+    "network.units": 8,
+    "baseline.epochs": 3,
+    "baseline.minibatch_trials": 25,
+    "baseline.learning_rate": 1e-2,
 }
-FIRST_ORDER = {"clip_range": 0.2, "policy_learning_rate": 1e-2, "policy_epochs": 3, "policy_minibatch_trials": 25}
+FIRST_ORDER = {
+    "ppo.clip_range": 0.2,
+    "slow_rl.learning_rate": 1e-2,
+    "slow_rl.epochs": 3,
+    "slow_rl.minibatch_trials": 25,
+}
 CONFIGS = {
     # With the usual damping the Fisher matrix of so few steps is nearly singular: conjugate gradients then
     # magnify rounding, and two compilations of the same thing differ visibly.
-    "trpo": TrainConfig(algorithm="trpo", cg_damping=0.1, **SETTINGS),
-    "ppo": TrainConfig(algorithm="ppo", **FIRST_ORDER, **SETTINGS),
+    "trpo": TrainConfig().replace({"slow_rl": "trpo", "trpo.cg_damping": 0.1, **SETTINGS}),
+    "ppo": TrainConfig().replace({"slow_rl": "ppo", **FIRST_ORDER, **SETTINGS}),
 }
 GOOD, BAD = 0, 2  # seeds without and with an infinite reward in 24 batches
 
@@ -148,7 +153,7 @@ def test_metrics_mean_what_they_say(trained):
     assert {x.shape for x in metrics} == {(24,)}
     assert ((metrics.mean_return >= 0) & (metrics.mean_return <= 10)).all()
     assert ((metrics.entropy > 0) & (metrics.entropy <= np.log(2) + 1e-6)).all()
-    assert ((metrics.kl >= 0) & (metrics.kl <= config.max_kl)).all()
+    assert ((metrics.kl >= 0) & (metrics.kl <= config.slow_rl.max_kl)).all()
     assert (metrics.surrogate_gain[:5] > 0).all()
     assert (metrics.finite == 1).all()
     assert metrics.explained_variance[-5:].mean() > metrics.explained_variance[0] + 0.1
@@ -184,7 +189,7 @@ def test_callbacks_report_every_chunk(trained):
 def test_training_again_is_not_traced_again(monkeypatch):
     traces, original = [], Learner.train_step
     monkeypatch.setattr(Learner, "train_step", lambda *args: traces.append(1) or original(*args))
-    config = CONFIGS["ppo"].replace(iterations=1, gru_units=4, batch_size=100)
+    config = CONFIGS["ppo"].replace({"iterations": 1, "network.units": 4, "batch.size": 100})
     for seed in range(3):
         train(ENV, config, jax.random.key(seed))
     assert len(traces) == 1
@@ -265,4 +270,4 @@ def test_a_poisoned_optimiser_is_not_finite(trained, stopped):
 @pytest.mark.parametrize("callback", [None, until(1)])
 def test_a_batch_smaller_than_a_trial_is_refused_before_anything_runs(callback):
     with pytest.raises(ValueError, match=r"batch_size must be at least one trial \(10 steps.*got 9$"):
-        train(ENV, CONFIGS["ppo"].replace(batch_size=9), jax.random.key(0), callback=callback)
+        train(ENV, CONFIGS["ppo"].replace({"batch.size": 9}), jax.random.key(0), callback=callback)

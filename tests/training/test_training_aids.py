@@ -15,8 +15,16 @@ from rl2jax.trials.collect import make_collect
 from rl2jax.trials.rollout import rollout
 from rl2jax.trials.trial import Trial
 
-CONFIG = TrainConfig(
-    algorithm="ppo", num_episodes=6, iterations=3, batch_size=120, gru_units=8, max_kl=float("inf"), policy_epochs=1
+CONFIG = TrainConfig().replace(
+    {
+        "slow_rl": "ppo",
+        "trial.num_episodes": 6,
+        "iterations": 3,
+        "batch.size": 120,
+        "network.units": 8,
+        "slow_rl.max_kl": float("inf"),
+        "slow_rl.epochs": 1,
+    }
 )
 
 
@@ -71,7 +79,7 @@ def test_expected_rewards_are_learned_from_and_rewards_are_reported(batch):
         return jax.jit(update)(state, trajectory, key)
 
     wanted, _ = updated(CONFIG, trajectory._replace(reward=trajectory.expected_reward))
-    got, metrics = updated(CONFIG.replace(expected_rewards=True), trajectory)
+    got, metrics = updated(CONFIG.replace({"objective.expected_rewards": True}), trajectory)
     for a, b in zip(jax.tree.leaves(got.params), jax.tree.leaves(wanted.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(metrics.mean_return, trajectory.reward.sum(axis=0).mean(), rtol=1e-5)
@@ -82,7 +90,7 @@ def test_expected_rewards_are_learned_from_and_rewards_are_reported(batch):
 def test_only_the_baseline_sees_the_task():
     env = BernoulliBandit(3)
     blind = make_networks(env, CONFIG)
-    seeing = make_networks(env, CONFIG.replace(baseline_sees_task=True))
+    seeing = make_networks(env, CONFIG.replace({"baseline.sees_task": True}))
     key = jax.random.key(0)
     params = seeing.init(key)
     assert jax.tree.structure(params["policy"]) == jax.tree.structure(blind.init(key)["policy"])
@@ -102,11 +110,18 @@ def test_a_baseline_that_sees_the_task_explains_more():
     """Before its first pull a blind baseline knows nothing of a trial's return; a seeing one learns the arms' part."""
     env = BernoulliBandit(2)
     config = CONFIG.replace(
-        num_episodes=3, iterations=60, batch_size=1200, baseline_epochs=4, baseline_learning_rate=1e-2, discount=1.0
+        {
+            "trial.num_episodes": 3,
+            "iterations": 60,
+            "batch.size": 1200,
+            "baseline.epochs": 4,
+            "baseline.learning_rate": 1e-2,
+            "objective.discount": 1.0,
+        }
     )
     explained = {}
     for sees in (False, True):
-        learner = Learner(env, config.replace(baseline_sees_task=sees, policy_learning_rate=1e-6))
+        learner = Learner(env, config.replace({"baseline.sees_task": sees, "slow_rl.learning_rate": 1e-6}))
         _, metrics = jax.jit(lambda state, learner=learner: learner.train_chunk(state, 60))(
             learner.init(jax.random.key(0))
         )
@@ -116,11 +131,11 @@ def test_a_baseline_that_sees_the_task_explains_more():
 
 def test_tasks_without_features_cannot_be_seen():
     with pytest.raises(ValueError, match="baseline_sees_task must be false"):
-        Learner(random_cartpole(20), CONFIG.replace(baseline_sees_task=True))
+        Learner(random_cartpole(20), CONFIG.replace({"baseline.sees_task": True}))
 
 
 def test_the_policy_waits_for_its_baseline():
-    learner = Learner(BernoulliBandit(3), CONFIG.replace(baseline_warmup_iterations=2))
+    learner = Learner(BernoulliBandit(3), CONFIG.replace({"baseline.warmup_iterations": 2}))
     state = learner.init(jax.random.key(0))
     step = jax.jit(learner.train_step)
 
@@ -137,7 +152,7 @@ def test_the_policy_waits_for_its_baseline():
 
 def test_a_policy_that_waits_ends_at_rate_0_all_the_same():
     """And while it waits, no update is reported that was not made."""
-    config = CONFIG.replace(iterations=4, baseline_warmup_iterations=2, learning_rate_schedule="linear")
+    config = CONFIG.replace({"iterations": 4, "baseline.warmup_iterations": 2, "optimiser.schedule": "linear"})
     learner = Learner(BernoulliBandit(3), config)
     state, metrics = jax.jit(lambda state: learner.train_chunk(state, 4))(learner.init(jax.random.key(0)))
     ones = jax.tree.map(jnp.ones_like, state.params)

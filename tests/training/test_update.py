@@ -52,13 +52,15 @@ def test_masked_statistics_ignore_what_is_masked():
 )
 def test_learning_rates_end_at_zero_after_the_last_iteration(name, rates):
     """2 iterations of 2 epochs of 1 minibatch are 4 steps; under a constant gradient Adam's step is the rate."""
-    config = TrainConfig(
-        algorithm="ppo",
-        iterations=2,
-        policy_epochs=2,
-        policy_minibatch_trials=10,
-        policy_learning_rate=0.3,
-        learning_rate_schedule=name,
+    config = TrainConfig().replace(
+        {
+            "slow_rl": "ppo",
+            "iterations": 2,
+            "slow_rl.epochs": 2,
+            "slow_rl.minibatch_trials": 10,
+            "slow_rl.learning_rate": 0.3,
+            "optimiser.schedule": name,
+        }
     )
     optimiser, _ = make_optimisers(config, num_trials=10)
 

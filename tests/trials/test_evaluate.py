@@ -92,7 +92,7 @@ def test_the_reward_curve_is_the_mean_reward_of_each_step(random_scores):
 
 def test_results_do_not_depend_on_the_batch_size():
     """A recurrent policy on 7 tasks: all at once, or in batches of 3 with a remainder."""
-    config = TrainConfig(num_episodes=4, gru_units=4)
+    config = TrainConfig().replace({"trial.num_episodes": 4, "network.units": 4})
     trial = make_trial(PaysTheArm(2), config)
     networks = make_networks(trial.env, config)
     agent = networks.agent(random_params(networks, seed=0)["policy"])
@@ -129,7 +129,7 @@ def test_agents_meet_the_same_tasks(tasks_of):
 def test_tasks_are_fresh(tasks_of):
     """No task of an evaluation is one of another seed's, or of a training batch of the same seed."""
     trial = Trial(PaysTheTask(2), 2)
-    config = TrainConfig(num_episodes=2, gru_units=2)
+    config = TrainConfig().replace({"trial.num_episodes": 2, "network.units": 2})
     networks = make_networks(trial.env, config)
     collect = jax.jit(make_collect(trial, lambda params: networks.agent(params["policy"]), 50))
     met = [np.asarray(tasks_of(evaluation_key(seed), 50, always(0))) for seed in (0, 1)]

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from types import SimpleNamespace
 
 import chex
 import hypothesis
@@ -11,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command import refused, run
 from flax import struct
 from helpers import host_leaves, random_params
-from test_cli import refused, run
 
 from rl2jax.agents.base import Agent
 from rl2jax.envs import BernoulliBandit, EnvParams, EnvState, TaskDistribution, spaces
@@ -27,7 +26,6 @@ from rl2jax.training.cost import environment_cost, phase_costs, sequential_steps
 from rl2jax.training.families import make_networks, make_trial
 from rl2jax.training.learner import Learner
 from rl2jax.training.loop import train
-from rl2jax.training.on_engine import EngineLearner
 from rl2jax.training.update import lane_returns, make_update
 from rl2jax.trials.collect import make_collect
 from rl2jax.trials.rollout import rollout_lane
@@ -148,8 +146,8 @@ def test_only_the_last_step_of_a_trial_that_is_cut_does_not_count(lanes):
 def test_a_students_and_a_teachers_memory_begin_with_each_trial():
     """Whoever acts, the teacher's count of steps is that of the trial."""
     counts = Agent(REMEMBERS.init, lambda key, state, seen: ((state[0] + 1, state[1]), state[0] % 2, ()))
-    student = make_networks(TRIAL.env, TrainConfig(gru_units=3)).agent
-    networks = make_networks(TRIAL.env, TrainConfig(gru_units=3))
+    student = make_networks(TRIAL.env, TrainConfig().replace({"network.units": 3})).agent
+    networks = make_networks(TRIAL.env, TrainConfig().replace({"network.units": 3}))
     agent = imitating_agent(student(random_params(networks, 0)["policy"]), counts, 0.5)
     seen = played(agent, seed=1)
     for lane in range(LANES):
@@ -254,21 +252,36 @@ def test_an_unroll_over_a_lane_is_that_of_its_trials(family, observation, cell):
 # --- Learning.
 
 BANDIT = BernoulliBandit(3)
-COMMON = {"num_episodes": 4, "iterations": 1, "gru_units": 5, "baseline_epochs": 1, "gae_lambda": 0.7}
+COMMON = {
+    "trial.num_episodes": 4,
+    "iterations": 1,
+    "network.units": 5,
+    "baseline.epochs": 1,
+    "objective.gae_lambda": 0.7,
+}
 ALGORITHMS = {
-    "ppo": TrainConfig(
-        algorithm="ppo", policy_epochs=2, max_kl=np.inf, task_inference_coefficient=0.5, time_input=True, **COMMON
+    "ppo": TrainConfig().replace(
+        {
+            "slow_rl": "ppo",
+            "slow_rl.epochs": 2,
+            "slow_rl.max_kl": np.inf,
+            "objective.task_inference_coefficient": 0.5,
+            "network.time_input": True,
+            **COMMON,
+        }
     ),
-    "trpo": TrainConfig(cg_damping=0.1, expected_rewards=True, **COMMON),
-    "a2c": TrainConfig(algorithm="a2c", shared_trunk=True, cell="lstm", time_input=True, **COMMON),
+    "trpo": TrainConfig().replace({"trpo.cg_damping": 0.1, "objective.expected_rewards": True, **COMMON}),
+    "a2c": TrainConfig().replace(
+        {"slow_rl": "a2c", "network.shared_trunk": True, "network.cell": "lstm", "network.time_input": True, **COMMON}
+    ),
 }
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_an_update_on_lanes_is_that_on_their_trials_apart(algorithm):
     """Three trials of four pulls fill a lane: the same trajectory, cut apart, teaches the same."""
-    in_lanes = ALGORITHMS[algorithm].replace(batch_size=72, lane_steps=12)
-    apart = in_lanes.replace(lane_steps=0)
+    in_lanes = ALGORITHMS[algorithm].replace({"batch.size": 72, "batch.lane_steps": 12})
+    apart = in_lanes.replace({"batch.lane_steps": 0})
     learner, other = Learner(BANDIT, in_lanes), Learner(BANDIT, apart)
     assert (learner.num_trials, learner.lane_steps, other.num_trials, other.lane_steps) == (6, 12, 18, 4)
     state = learner.init(jax.random.key(0))
@@ -298,7 +311,15 @@ def test_an_update_on_lanes_is_that_on_their_trials_apart(algorithm):
 
 def test_the_learner_sees_the_policy_that_acted():
     """Over a lane of trials of varying length the networks say what they said when they acted, at every step."""
-    config = TrainConfig(num_episodes=2, gru_units=4, time_input=True, batch_size=LANE * LANES, lane_steps=LANE)
+    config = TrainConfig().replace(
+        {
+            "trial.num_episodes": 2,
+            "network.units": 4,
+            "network.time_input": True,
+            "batch.size": LANE * LANES,
+            "batch.lane_steps": LANE,
+        }
+    )
     learner = Learner(Corridor(), config)
     params = random_params(learner.networks, 3)
     collect = make_collect(learner.trial, learner.agent_of, LANES, lane_steps=LANE)
@@ -308,23 +329,25 @@ def test_the_learner_sees_the_policy_that_acted():
     np.testing.assert_allclose(again, lanes.agent_info.dist_params, rtol=1e-4, atol=1e-5)
 
 
-LEARNS = TrainConfig(
-    algorithm="ppo",
-    num_episodes=2,
-    iterations=40,
-    batch_size=800,
-    lane_steps=40,
-    policy_minibatch_trials=5,
-    baseline_minibatch_trials=5,
-    policy_epochs=3,
-    baseline_epochs=3,
-    max_kl=np.inf,
-    clip_range=0.2,
-    gae_lambda=0.9,
-    policy_learning_rate=1e-2,
-    baseline_learning_rate=1e-2,
-    gru_units=16,
-    iterations_per_chunk=40,
+LEARNS = TrainConfig().replace(
+    {
+        "slow_rl": "ppo",
+        "trial.num_episodes": 2,
+        "iterations": 40,
+        "batch.size": 800,
+        "batch.lane_steps": 40,
+        "slow_rl.minibatch_trials": 5,
+        "baseline.minibatch_trials": 5,
+        "slow_rl.epochs": 3,
+        "baseline.epochs": 3,
+        "slow_rl.max_kl": np.inf,
+        "ppo.clip_range": 0.2,
+        "objective.gae_lambda": 0.9,
+        "slow_rl.learning_rate": 1e-2,
+        "baseline.learning_rate": 1e-2,
+        "network.units": 16,
+        "iterations_per_chunk": 40,
+    }
 )
 
 
@@ -340,7 +363,9 @@ def test_it_learns_where_trials_vary_in_length():
 
 def test_imitation_in_lanes_learns_what_the_teacher_does():
     """To go right at even steps of a trial, left at odd ones: a memory that starts anew with each trial."""
-    config = LEARNS.replace(algorithm="imitation", student_share=0.5, time_input=True, iterations=25)
+    config = LEARNS.replace(
+        {"slow_rl": "imitation", "imitation.student_share": 0.5, "network.time_input": True, "iterations": 25}
+    )
     alternates = Agent(REMEMBERS.init, lambda key, state, seen: ((state[0] + 1, state[1]), 1 - state[0] % 2, ()))
     state, metrics = train(Corridor(), config, jax.random.key(0), teacher=alternates)
     assert metrics.finite.all()
@@ -357,29 +382,26 @@ def test_imitation_in_lanes_learns_what_the_teacher_does():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"lane_steps": 1}, "lane_steps must be 0 or at least 2, got 1"),
-        ({"lane_steps": -5}, "lane_steps must be 0 or at least 2, got -5"),
-        ({"lane_steps": 8, "baseline_sees_task": True}, "baseline_sees_task must be false with lane_steps, got True"),
-        ({"lane_steps": 8, "network": "planner"}, "network must be recurrent with lane_steps, got 'planner'"),
-        ({"lane_steps": 8, "batch_size": 7}, r"batch_size must be at least one lane \(lane_steps, 8\), got 7"),
+        ({"batch.lane_steps": 1}, "lane_steps must be 0 or at least 2, got 1"),
+        ({"batch.lane_steps": -5}, "lane_steps must be 0 or at least 2, got -5"),
+        (
+            {"batch.lane_steps": 8, "baseline.sees_task": True},
+            "baseline_sees_task must be false with lane_steps, got True",
+        ),
+        ({"batch.lane_steps": 8, "network": "planner"}, "network must be recurrent with lane_steps, got 'planner'"),
+        ({"batch.lane_steps": 8, "batch.size": 7}, r"batch_size must be at least one lane \(lane_steps, 8\), got 7"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        Learner(Corridor(), TrainConfig(num_episodes=2).replace(**changes))
+        Learner(Corridor(), TrainConfig().replace({"trial.num_episodes": 2}).replace(**changes))
 
 
-def test_games_of_an_engine_play_no_lanes():
-    learner = Learner(Corridor(), TrainConfig(num_episodes=2, lane_steps=8))
-    with pytest.raises(ValueError, match=r"lane_steps must be 0 with games of an engine, .*, got 8"):
-        EngineLearner(learner, SimpleNamespace(env=learner.env))
-
-
-SETTINGS = ["--preset", "quick", "--iterations", "1", "--set", "lane_steps=30", "--set", "batch_size=65"]
+SETTINGS = ["--preset", "quick", "--iterations", "1", "--set", "batch.lane_steps=30", "--set", "batch.size=65"]
 
 
 def test_the_command_line_says_lanes(tmp_path, capsys):
-    assert run(["train", "bandit:k=2,n=4", *SETTINGS, "--set", "gru_units=4", "--out", tmp_path]) == 0
+    assert run(["train", "bandit:k=2,n=4", *SETTINGS, "--set", "network.units=4", "--out", tmp_path]) == 0
     assert "1 iterations of 2 lanes x 30 steps" in " ".join(capsys.readouterr().err.split())
 
 
@@ -393,7 +415,10 @@ def test_an_engine_is_refused_before_a_folder_is_made(tmp_path, capsys):
 def test_costs_count_the_steps_of_lanes():
     """Twice the lane: as many operations in a batch of as many steps, and loops twice as long."""
     short, long = (
-        Learner(BANDIT, ALGORITHMS["ppo"].replace(batch_size=960, lane_steps=steps, policy_minibatch_trials=960))
+        Learner(
+            BANDIT,
+            ALGORITHMS["ppo"].replace({"batch.size": 960, "batch.lane_steps": steps, "slow_rl.minibatch_trials": 960}),
+        )
         for steps in (12, 24)
     )
     assert phase_costs(short)["gradient"] == phase_costs(long)["gradient"]

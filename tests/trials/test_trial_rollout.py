@@ -99,7 +99,7 @@ def test_agent_state_crosses_episode_ends_and_is_fresh_per_trial(cartpole):
 # --- A GRU policy on MDPs.
 
 FLAG = 1.0
-CONFIG = TrainConfig(num_episodes=3, gru_units=6, first_step_flag=FLAG)
+CONFIG = TrainConfig().replace({"trial.num_episodes": 3, "network.units": 6, "trial.first_step_flag": FLAG})
 MDP_TRIAL = make_trial(TabularMDP(3, 2, 4), CONFIG)
 NETWORKS = make_networks(MDP_TRIAL.env, CONFIG)
 POLICY = random_params(NETWORKS, seed=0)["policy"]
@@ -269,9 +269,9 @@ class CannotStart(PaysTheAction):
 )
 def test_trials_start_alike_where_neither_task_nor_key_is_seen(env, alike):
     assert starts_alike(Trial(env, 2)) == alike
-    config = TrainConfig(num_episodes=2, batch_size=64)
+    config = TrainConfig().replace({"trial.num_episodes": 2, "batch.size": 64})
     assert make_networks(env, config).starts_alike == alike
-    assert not make_networks(env, config.replace(matmul_precision="bfloat16")).starts_alike
+    assert not make_networks(env, config.replace({"network.matmul_precision": "bfloat16"})).starts_alike
 
 
 def test_the_first_step_s_flag_may_be_traced():
@@ -279,8 +279,8 @@ def test_the_first_step_s_flag_may_be_traced():
     networks = []
 
     def played(flag):
-        config = copy.copy(TrainConfig(num_episodes=3, batch_size=12, gru_units=4))
-        object.__setattr__(config, "first_step_flag", flag)
+        config = copy.copy(TrainConfig().replace({"trial.num_episodes": 3, "batch.size": 12, "network.units": 4}))
+        object.__setattr__(config, "trial.first_step_flag", flag)
         networks.append(make_networks(BernoulliBandit(2), config))
         return make_trial(BernoulliBandit(2), config).first_step_flag
 
@@ -296,7 +296,10 @@ def test_an_environment_that_cannot_start_says_so():
 @pytest.mark.parametrize("apart", [1, 2, 5, 9])
 def test_steps_apart_are_steps_like_others(apart):
     """More of them than there are is no error."""
-    env, config = BernoulliBandit(3), TrainConfig(num_episodes=5, batch_size=15, gru_units=8)
+    env, config = (
+        BernoulliBandit(3),
+        TrainConfig().replace({"trial.num_episodes": 5, "batch.size": 15, "network.units": 8}),
+    )
     networks, trial = make_networks(env, config), make_trial(env, config)
     agent = networks.agent(random_params(networks, 0)["policy"])
 

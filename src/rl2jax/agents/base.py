@@ -31,7 +31,7 @@ class ReferenceAgent(NamedTuple):
       make: (env, num_episodes, **hyperparameters) -> Agent.
       grid: settings of the hyperparameters to choose among, the default first; one setting: nothing to tune.
       fixed: hyperparameters that are not tuned but belong to its rows, such as tie_breaking or convention.
-      teaching: arguments of `make` for an agent that is imitated (`TrainConfig.teacher_temperature`): its info is then
+      teaching: arguments of `make` for an agent that is imitated (`Imitation.temperature`): its info is then
         the values of all actions, float32 [num_actions]. Empty for agents that reveal none.
       draws_per_step: about how many random numbers a step takes, where they dominate its cost: a comparison
         plays such an agent on fewer tasks. Per action, and per sample of its `num_samples` if it has any; 0 for

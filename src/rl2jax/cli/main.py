@@ -1,6 +1,5 @@
 """The command line: train; what plays is in cli_scores.py, what only shows files in cli_results.py."""
 
-import dataclasses
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,9 +10,10 @@ from rich.console import Console
 from rl2jax import xla
 from rl2jax.cli import play as cli_scores
 from rl2jax.cli import show as cli_results
-from rl2jax.cli.options import ENGINE_HELP, TASK_HELP, check_engine, check_seed, console
+from rl2jax.cli.options import ENGINE_HELP, TASK_HELP, check_seed, console
+from rl2jax.engines.base import DEVICE, EngineError, find_engine
 from rl2jax.runs import processes
-from rl2jax.training.presets import preset_for
+from rl2jax.settings import InputError
 
 app = typer.Typer(
     help="Learning to reinforcement learn (RL^2) on JAX: train a recurrent policy over a distribution of tasks; "
@@ -36,7 +36,8 @@ def train(
         ),
     ] = None,
     algorithm: Annotated[
-        str | None, typer.Option(help="trpo, ppo, a2c or imitation (with --set teacher=AGENT); default as preset.")
+        str | None,
+        typer.Option(help="trpo, ppo, a2c or imitation (with --set imitation.teacher=AGENT); default as preset."),
     ] = None,
     iterations: Annotated[int | None, typer.Option(help="Training iterations; default as the preset says.")] = None,
     set_: Annotated[
@@ -51,7 +52,7 @@ def train(
             metavar="DIR", help="Run whose parameters the new one starts from; or RECIPE/NAME of a shipped agent."
         ),
     ] = None,
-    engine: Annotated[str, typer.Option(help=ENGINE_HELP + " A resumed run may change it.")] = "twin",
+    engine: Annotated[str, typer.Option(help=ENGINE_HELP + " A resumed run may change it.")] = DEVICE,
     checkpoint_minutes: Annotated[float, typer.Option(help="Minutes between checkpoints.")] = 5.0,
     devices: Annotated[
         int | None,
@@ -95,10 +96,7 @@ def train(
     from rl2jax.training.sweeps import parse_settings
 
     parsed = parse_task(task)
-    check_engine(engine, parsed.name, parsed.kind)
     many = num_seeds is not None or bool(vary)
-    if engine != "twin" and (many or several):
-        raise ValueError(f"--engine {engine} trains one agent in one process")
     if preset in RECIPES:
         fixed: dict[str, Any] = {
             "--algorithm": algorithm,
@@ -107,7 +105,7 @@ def train(
             "--devices": devices,
         }
         fixed |= {
-            "--engine": engine if engine != "twin" else None,
+            "--engine": engine if engine != DEVICE else None,
             "--num-seeds": num_seeds,
             "--vary": vary or None,
             "--start": start,
@@ -118,18 +116,23 @@ def train(
         _train_recipe(task, out, preset, seed or 0, resume, checkpoint_minutes)
         return
     with processes.together("preparing the run"):
-        changes: dict[str, Any] = parse_overrides(set_ or [])
+        base = _settings_before(out, parsed, preset, resume)
+        if algorithm is not None:
+            base = base.replace({"slow_rl": algorithm})
+        changes: dict[str, Any] = parse_overrides(set_ or [], base)
         given: dict[str, Any] = {"algorithm": algorithm, "iterations": iterations}
-        for name, wanted in given.items():
+        for option, wanted in given.items():
+            name = {"algorithm": "slow_rl"}.get(option, option)
             if wanted is not None and changes.setdefault(name, wanted) != wanted:
-                raise ValueError(f"--{name} {wanted} and --set {name}={changes[name]} contradict each other; give one")
-        for name, off in (("lane_steps", 0), ("trials_per_task", 1)):
-            value = changes.get(name, off)
-            if engine != "twin" and value != off:  # before a folder is made; EngineLearner has the rule
-                raise ValueError(f"{name} must be {off} with --engine {engine}, got {value}")
+                raise InputError(
+                    f"--{option} {wanted} and --set {name}={changes[name]} contradict each other; give one"
+                )
+        # Before a folder is made.
+        lane_steps = base.replace(changes).batch.lane_steps
+        find_engine(engine, parsed.env, lane_steps=lane_steps, alone=not (many or several))
         if start is not None and (resume or many):
             raise ValueError("--start is for one new run: it cannot be combined with --resume, --num-seeds or --vary")
-        settings = parse_settings(vary or [])
+        settings = parse_settings(vary or [], base.replace(changes))
         for name in (name for name in settings[0] if name in changes):
             raise ValueError(f"--vary {name} and --set {name}={changes[name]} contradict each other; give one")
         if resume:
@@ -138,13 +141,13 @@ def train(
             runs, mesh = _new_runs(task, out, preset, changes, seed or 0, devices, num_seeds, settings, start)
         learner, config = runs[0].learner, runs[0].config
     shown = console if processes.is_first() else Console(quiet=True)
-    rows = "lanes" if config.lane_steps else TRIALS
-    kind = config.cell.upper() if config.network == "recurrent" else config.network
-    network = f"{kind}-{config.gru_units}"
+    rows = "lanes" if config.batch.lane_steps else TRIALS
+    kind = config.network.cell.upper() if config.network.name == "recurrent" else config.network.name
+    network = f"{kind}-{config.network.units}"
     seeds = f"seed {runs[0].seed}" if num_seeds is None else f"seeds {runs[0].seed} to {runs[-1].seed}"
     varied = f"{len(settings)} settings of {', '.join(settings[0])}, " if vary else ""
     shown.print(
-        f"{runs[0].task.name}  {config.algorithm}, {config.iterations} iterations of {learner.num_trials} {rows} "
+        f"{runs[0].task.name}  {config.slow_rl.name}, {config.iterations} iterations of {learner.num_trials} {rows} "
         f"x {learner.lane_steps} steps, {network}, {varied}{seeds}, in {out}"
     )
     shared = (len(runs), "trainings" if vary else SEEDS) if many else (learner.num_trials, rows)
@@ -162,6 +165,17 @@ def train(
     if vary:
         shown.print(_last_returns(runs, settings))
     shown.print(f"done; now `rl2jax evaluate {runs[0].folder} --num-tasks 10000`")
+
+
+def _settings_before(out: Path, task: Any, preset: str | None, resume: bool) -> Any:
+    """The settings that --set changes: the preset's, or of a resumed run its own."""
+    from rl2jax.runs.run import RUN_FILE, open_run
+    from rl2jax.training.presets import preset_for
+
+    folders = [path.parent for path in (out / RUN_FILE, *sorted(out.glob(f"**/{RUN_FILE}"))) if path.exists()]
+    if resume and preset is None and folders:
+        return open_run(folders[0]).config
+    return preset_for(task, preset or "paper")
 
 
 def _last_returns(runs: list[Any], settings: list[dict[str, float]]) -> Any:
@@ -222,11 +236,12 @@ def _new_runs(task, out, preset, changes, seed, devices, num_seeds, settings, st
     from rl2jax.envs.names import parse_task
     from rl2jax.runs.many import create_seed_runs
     from rl2jax.runs.run import Run, create_run
+    from rl2jax.training.presets import preset_for
 
     parsed = parse_task(task)
-    config = preset_for(parsed, preset or "paper").replace(**changes)
-    if config.num_episodes != parsed.num_episodes:
-        raise ValueError(f"set the number of episodes in the task: n={config.num_episodes} in {task!r}")
+    config = preset_for(parsed, preset or "paper").replace(changes)
+    if config.trial.num_episodes != parsed.num_episodes:
+        raise ValueError(f"set the number of episodes in the task: n={config.trial.num_episodes} in {task!r}")
     if num_seeds is not None or settings[0]:
         mesh = choose_mesh((num_seeds or 1) * len(settings), SEEDS, devices)
         return create_seed_runs(out, parsed, config, seed, num_seeds, mesh, settings), mesh
@@ -252,13 +267,14 @@ def _earlier_runs(task, out, preset, changes, seed, devices, num_seeds, settings
     from rl2jax.envs.names import parse_task
     from rl2jax.runs.many import open_seed_runs
     from rl2jax.runs.run import open_run
+    from rl2jax.training.presets import preset_for
 
     parsed = parse_task(task)
     many = num_seeds is not None or bool(settings[0])
     runs = open_seed_runs(out, seed, num_seeds, settings) if many else [open_run(out)]
     for number, run in enumerate(runs):
         setting, offset = settings[number // (num_seeds or 1)], number % (num_seeds or 1)
-        wanted = (run.config if preset is None else preset_for(parsed, preset)).replace(**changes, **setting)
+        wanted = (run.config if preset is None else preset_for(parsed, preset)).replace({**changes, **setting})
         _refuse_differences(run, parsed.name, wanted, run.seed if seed is None else seed + offset)
     if many:
         return runs, choose_mesh(len(runs), SEEDS, devices)
@@ -281,12 +297,12 @@ def _check_together(num_seeds: int | None, vary: list[str] | None, seed: int | N
 
 def _refuse_differences(run: Any, task: str, wanted: Any, seed: int) -> None:
     """A resumed run keeps its settings: raises ValueError naming the first that differs."""
-    was = {"task": run.task.name, "seed": run.seed, **dataclasses.asdict(run.config)}
-    now = {"task": task, "seed": seed, **dataclasses.asdict(wanted)}
+    was = {"task": run.task.name, "seed": run.seed, **run.config.flat()}
+    now = {"task": task, "seed": seed, **wanted.flat()}
     for name, value in was.items():
-        if now[name] != value:
+        if now.get(name) != value:
             raise ValueError(
-                f"--resume: {name} is {value!r} in {run.folder}, the command says {now[name]!r}; "
+                f"--resume: {name} is {value!r} in {run.folder}, the command says {now.get(name)!r}; "
                 "leave it out, or start a new run with another --out"
             )
 
@@ -294,7 +310,7 @@ def _refuse_differences(run: Any, task: str, wanted: Any, seed: int) -> None:
 for plays in (cli_scores.evaluate, cli_scores.ship, cli_scores.compare, cli_scores.limits):
     app.command()(plays)
 app.command("twin-check")(cli_scores.twin_check)
-for reads_rows in (cli_results.agents, cli_results.table, cli_results.figure, cli_results.report):
+for reads_rows in (cli_results.agents, cli_results.settings, cli_results.table, cli_results.figure, cli_results.report):
     app.command()(reads_rows)
 
 
@@ -330,15 +346,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 def is_for_the_user(error: Exception) -> bool:
     """Errors whose text was written for users: ours, and the operating system's."""
-    from rl2jax.engines.vizdoom.engine import VizdoomMissingError
-    from rl2jax.engines.vizdoom.workers import EngineError
     from rl2jax.runs.checkpoint import CheckpointError
     from rl2jax.runs.run import RunError
     from rl2jax.runs.shipped import ShippedAgentError
     from rl2jax.training.loop import NonFiniteError
 
     ours = (CheckpointError, processes.ProcessError, RunError, ShippedAgentError, NonFiniteError, EngineError)
-    if isinstance(error, (*ours, VizdoomMissingError, OSError)):
+    if isinstance(error, (*ours, OSError)):
         return True
     # A ValueError of ours comes from a module of ours; one from inside JAX is a bug and keeps its traceback.
     traceback = error.__traceback__

@@ -43,6 +43,11 @@ class TaskDistribution(Environment[TaskState, TaskParams]):
 
     ends_early: ClassVar[bool] = False
 
+    @property
+    def plays_on_device(self) -> bool:
+        """Whether it has steps of its own; without, it says what the tasks are, and an engine plays them."""
+        return type(self).step_env is not Environment.step_env
+
     def sample_params(self, key: chex.PRNGKey) -> TaskParams:
         """Draws one task."""
         raise NotImplementedError
@@ -50,7 +55,7 @@ class TaskDistribution(Environment[TaskState, TaskParams]):
     def task_features(self, params: TaskParams) -> chex.Array:
         """What an agent would like to know of the task, and training may tell it; float32 [any], default empty.
 
-        `TrainConfig.task_inference_coefficient` trains the policy's hidden state to predict it.
+        `Objective.task_inference_coefficient` trains the policy's hidden state to predict it.
         """
         del params
         return jnp.zeros((0,), jnp.float32)
@@ -64,7 +69,7 @@ class TaskDistribution(Environment[TaskState, TaskParams]):
     def expected_reward(self, state: TaskState, action: chex.Array, params: TaskParams) -> chex.Array | None:
         """Mean reward of an action in a state, float32 []; None (default) where it is not known.
 
-        `TrainConfig.expected_rewards` learns from it in place of the reward; the agent sees rewards only.
+        `Objective.expected_rewards` learns from it in place of the reward; the agent sees rewards only.
         """
         del state, action, params
         return None

@@ -159,7 +159,7 @@ class Networks:
     """A policy and a baseline, as the learner knows them; families of networks derive from it.
 
     Parameters are a dict {"policy": ..., "baseline": ...}. All methods take one trial; `jax.vmap` stays outside. The
-    policy's network has outputs for an auxiliary head (`TrainConfig.task_inference_coefficient`) too, which predicts
+    policy's network has outputs for an auxiliary head (`Objective.task_inference_coefficient`) too, which predicts
     `num_task_features` numbers. A family provides `policy_network`, `embed` and `values`; and `baseline_network`, or
     `init` and `_split` of its own.
 
@@ -168,16 +168,16 @@ class Networks:
       action: how the previous action does.
       distribution: of actions.
       units: of the recurrent layer.
-      activation: as `TrainConfig.activation`; a name in `recurrent.ACTIVATIONS`.
+      activation: as `NetworkSettings.activation`; a name in `recurrent.ACTIVATIONS`.
       weight_norm: weight normalisation on every matrix.
-      memory_horizon: as `TrainConfig.memory_horizon`.
+      memory_horizon: as `NetworkSettings.memory_horizon`.
       num_task_features: outputs of the auxiliary head.
       matmul_precision: as in `products.product`.
       cell: the recurrent layer; a name in `recurrent.CELLS`.
-      trial_steps: of a trial, where an index of the step, divided by these, is an input too (`TrainConfig.time_input`);
+      trial_steps: of a trial, where an index of the step, divided by these, is an input too (`Recurrent.time_input`);
         0: where it is not.
-      learned_initial_state: as `TrainConfig.learned_initial_state`; in families with one recurrent layer.
-      episodic_units: as `TrainConfig.episodic_units`; in families with one recurrent layer.
+      learned_initial_state: as `Recurrent.learned_initial_state`; in families with one recurrent layer.
+      episodic_units: as `Recurrent.episodic_units`; in families with one recurrent layer.
       starts_alike: whether `unroll_trials` may give them a `TrialObservation.start`: all trials see the same at their
         first step, and this family is one that asks.
     """
@@ -386,7 +386,7 @@ class PolicyAndBaseline(Networks):
     auxiliary head, the others parametrise the action distribution.
 
     Attributes:
-      num_baseline_task_inputs: features of the task that the baseline sees (`TrainConfig.baseline_sees_task`); the
+      num_baseline_task_inputs: features of the task that the baseline sees (`BaselineSettings.sees_task`); the
         policy never does.
     """
 

@@ -31,8 +31,8 @@ class ExchangeableNetwork(nn.Module, kw_only=True):
       num_inferred: outputs of the auxiliary head for each memory, 0 or 1.
       is_baseline: whether it ends in a value; otherwise in a logit for each action.
       sees_task: whether it is told a feature of what each memory is of.
-      weight_norm: as `TrainConfig.weight_norm`.
-      memory_horizon: as `TrainConfig.memory_horizon`, in the steps of one memory.
+      weight_norm: as `NetworkSettings.weight_norm`.
+      memory_horizon: as `NetworkSettings.memory_horizon`, in the steps of one memory.
     """
 
     units: int

@@ -300,7 +300,7 @@ class PlanningNetwork(Networks):
 
     Attributes:
       horizon: steps in an episode.
-      initial_bonus: as `TrainConfig.initial_bonus`.
+      initial_bonus: as `Planner.initial_bonus`.
     """
 
     horizon: int = 0

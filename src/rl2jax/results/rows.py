@@ -9,6 +9,7 @@ from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin
 
 from rl2jax.files import git_commit, write_atomically
+from rl2jax.kinds import all_kinds
 from rl2jax.results.stats import PairTest
 from rl2jax.settings import require
 from rl2jax.trials.evaluate import Evaluation
@@ -79,7 +80,11 @@ class Row:
         kind = _kind_of(found)
         known = fields(kind)
         if unknown := found.keys() - {field.name for field in known}:
-            raise ValueError(f"{min(unknown)} is no field of such a row")
+            statistics = {name: found[name] for name in unknown & kind._statistics()}
+            if unknown := unknown - statistics.keys():
+                raise ValueError(f"{min(unknown)} is no field of such a row")
+            others = {name: value for name, value in found.items() if name not in statistics}
+            found = {**others, "statistics": statistics}
         for field in known:
             if field.default is MISSING and field.name not in found:
                 raise ValueError(f"{field.name} is missing")
@@ -89,6 +94,11 @@ class Row:
         """The row as on disk: field -> value, without those at their defaults."""
         values = [(field, getattr(self, field.name)) for field in fields(self)]
         return {field.name: value for field, value in values if field.default is MISSING or value != field.default}
+
+    @classmethod
+    def _statistics(cls) -> set[str]:
+        """Fields on disk that are no fields of the record."""
+        return set()
 
     def matches(self, **values: Any) -> bool:
         """Whether fields have these values; a field that this kind of row lacks is None."""
@@ -120,7 +130,8 @@ class EvaluationRow(ScoredRow):
     Attributes:
       standard_deviation: of the total reward, over tasks.
       reward_curve: mean reward at each step, [num_steps].
-      pull_frequencies: share of pulls by rank of the arm, the best first; [num_points, num_ranks].
+      engine: who played it on the host; None for the device.
+      statistics: what `Kind.statistics` say of its trials, numbers or lists of them; on disk fields of their own.
       tuning: how a reference agent's hyperparameters were found.
       tuned_on: task on which they were, where it is another.
       convention: what a published description of the agent left open.
@@ -133,7 +144,8 @@ class EvaluationRow(ScoredRow):
 
     standard_deviation: float | None = None
     reward_curve: list[float] | None = None
-    pull_frequencies: list[list[float]] | None = None
+    engine: str | None = None
+    statistics: dict[str, Any] | None = None
     tuning: dict[str, Any] | None = None
     tuned_on: str | None = None
     convention: str | None = None
@@ -142,6 +154,20 @@ class EvaluationRow(ScoredRow):
     significantly_better: list[str] | None = None
     best_reference: str | None = None
     difference_standard_error: float | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, value in (self.statistics or {}).items():
+            require(_are_numbers(value), name, value, "finite numbers")
+
+    @classmethod
+    def _statistics(cls) -> set[str]:
+        return {name for kind in all_kinds() for name in kind.statistics}
+
+    def to_json(self) -> dict[str, Any]:
+        """The same, with each statistic as a field."""
+        found = super().to_json()
+        return found | found.pop("statistics", {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +238,7 @@ def _kind_of(found: Mapping[str, Any]) -> type[Row]:
     """The kind of row that a JSON object is, by its fields."""
     if "measured" in found:
         return MeasuredRow
-    if "engine" in found:
+    if "success_length" in found:
         return MazeRow
     return LimitRow if found.get("agent") == LIMIT else EvaluationRow
 
@@ -229,6 +255,11 @@ def _fits(kind: Any, value: Any) -> bool:
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return type(value) is kind
+
+
+def _are_numbers(value: Any) -> bool:
+    """Whether it is a finite number, or a list of such, or of lists of them."""
+    return all(map(_are_numbers, value)) if isinstance(value, list) else _fits(float, value)
 
 
 def _described(kind: Any) -> str:
@@ -255,7 +286,7 @@ def best_row(rows: Iterable[R]) -> R:
             row.preset in PAPERS_PRESETS,
             row.iteration or 0,
             row.num_tasks,
-            isinstance(row, MazeRow) and row.engine == "vizdoom",
+            row.matches(engine="vizdoom"),
             -(row.training_seed or 0),
         ),
     )

@@ -56,7 +56,7 @@ def create_seed_runs(
     """
     seeds = range(first_seed, first_seed + (num_seeds or 1))
     runs = [
-        Run(member_folder(out, setting, None if num_seeds is None else seed), task, config.replace(**setting), seed)
+        Run(member_folder(out, setting, None if num_seeds is None else seed), task, config.replace(setting), seed)
         for setting in settings
         for seed in seeds
     ]
@@ -90,7 +90,7 @@ def open_seed_runs(
     runs = [open_run(folder) for folder in folders]
     for number, run in enumerate(runs):
         setting = settings[number // (num_seeds or 1)]
-        if (run.task.name, run.config) != (runs[0].task.name, runs[0].config.replace(**setting)):
+        if (run.task.name, run.config) != (runs[0].task.name, runs[0].config.replace(setting)):
             raise RunError(f"{run.folder} and {runs[0].folder} have different settings; continue each by itself")
     return runs
 

@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from rl2jax.agents.base import Agent
+from rl2jax.engines.base import DEVICE
 from rl2jax.envs.names import Task, parse_task
 from rl2jax.files import (
     git_commit,
@@ -40,7 +41,7 @@ from rl2jax.types import PyTree
 
 _FORMAT = 2  # 1 had no digest of itself
 RUN_FILE = "run.json"
-_SHAPING = ("network", "cell", "gru_units", "weight_norm", "shared_trunk", "time_input", "task_inference_coefficient")
+_SHAPING = ("cell", "units", "weight_norm", "shared_trunk", "time_input")  # of the network
 _CONTINUED = 0xC0111
 _CHECKPOINTS, _LOCK = "checkpoints", ".lock"
 
@@ -58,7 +59,7 @@ class Run(NamedTuple):
       config: all settings.
       seed: of the training key.
       mesh: devices that train it (`Learner.mesh`); chosen for each session, not saved.
-      engine: who plays its mazes, "twin" (the device) or "vizdoom"; chosen for each session, not saved.
+      engine: who plays its trials, as `engines.base.find_engine` names them; chosen for each session, not saved.
     """
 
     folder: Path
@@ -66,7 +67,7 @@ class Run(NamedTuple):
     config: TrainConfig
     seed: int
     mesh: Mesh | None = None
-    engine: str = "twin"
+    engine: str = DEVICE
 
     @property
     def checkpoints(self) -> Path:
@@ -272,15 +273,16 @@ def started_from(run: Run, start: Start) -> TrainState:
 
 def _returns_as_before(run: Run, start: Start) -> bool:
     before = start.trainings[-1]
-    there, here = before["config"], run.config.to_json()
-    same = all(there.get(name, here[name]) == here[name] for name in ("discount", "normalise_returns"))
+    there, here = TrainConfig.from_json(before["config"]).objective, run.config.objective
+    same = (there.discount, there.normalise_returns) == (here.discount, here.normalise_returns)
     return same and before["task"] == run.task.name
 
 
 def _settings_there(run: Run, start: Start) -> str:
     """The settings of the last training behind `start` that shape a network, where this run's are others."""
-    there, here = start.trainings[-1]["config"], run.config.to_json()
-    others = [f"--set {name}={there[name]}" for name in _SHAPING if there.get(name, here[name]) != here[name]]
+    there, here = TrainConfig.from_json(start.trainings[-1]["config"]).flat(), run.config.flat()
+    shaping = ["network", *(f"network.{name}" for name in _SHAPING), "objective.task_inference_coefficient"]
+    others = [f"--set {name}={there[name]}" for name in shaping if name in there and there[name] != here.get(name)]
     return f"; it has {' '.join(others)}" if others else ""
 
 
@@ -347,7 +349,7 @@ def trained_agent(run: Run, deterministic: bool = False) -> tuple[Agent, dict[st
     if earlier := ancestry(run):
         kept = ("task", "seed", "commit", "iteration", "parameters_sha256")
         stages = [{name: stage[name] for name in kept} for stage in earlier]
-        algorithms = [stage["config"].get("algorithm", "trpo") for stage in earlier]
+        algorithms = [stage["config"].get("slow_rl", "trpo") for stage in earlier]
         context["started_from"] = [stage | {"algorithm": x} for stage, x in zip(stages, algorithms, strict=True)]
     return run.learner.networks.agent(policy, deterministic), context
 

@@ -18,14 +18,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rl2jax.engines.vizdoom.mazes import VizdoomMazes
 from rl2jax.files import leftovers_of, read_regular, sha256, write_atomically
 from rl2jax.runs import checkpoint
 from rl2jax.runs.processes import any_process, is_first, require_same, stop_signals, together
 from rl2jax.runs.run import RUN_FILE, Run, RunError, cannot_write, load_state, lock, run_digest
-from rl2jax.training.learner import Learner, Program
+from rl2jax.training.learner import Program
 from rl2jax.training.loop import ChunkReport, NonFiniteError, run_chunks
-from rl2jax.training.on_engine import EngineLearner
+from rl2jax.training.on_engine import playing_on
 from rl2jax.training.update import TrainState
 from rl2jax.types import PyTree
 
@@ -67,15 +66,13 @@ def train_run(
       RunError: if another process trains there, or the folder cannot be written.
       checkpoint.CheckpointError: if a checkpoint cannot be written or read.
       NonFiniteError: if an update was not finite; the last good state is saved first.
+      ValueError: if there is no such engine as the run's, or it refuses.
     """
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_signals())  # from here on: opening a run compiles
         with together("opening the run"):
             stack.enter_context(lock(run.folder))
-            learner: Learner | EngineLearner = run.learner
-            if run.engine == "vizdoom":
-                games = stack.enter_context(VizdoomMazes(run.task.env))
-                learner = EngineLearner(run._replace(mesh=None).learner, games)
+            learner = stack.enter_context(playing_on(run.engine, run.learner))
             saved = checkpoint.iterations_on_disk(run.checkpoints)
             if saved and (resume or saved == [0]):  # 0: the parameters of the run it starts from
                 state = learner.place(load_state(run))

@@ -41,7 +41,7 @@ def train_cell(
       ValueError: if the folder holds a run of other settings.
     """
     task = parse_task(task_name)
-    stage = Stage("", task, preset_for(task, preset_name).replace(**changes))
+    stage = Stage("", task, preset_for(task, preset_name).replace(changes))
     return train_stage(folder, stage, source=preset_name, training_seed=training_seed, console=console)
 
 

@@ -4,15 +4,30 @@ Mnih et al. 2016, algorithm S3, where all workers' gradients are summed into one
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import optax
 
+from rl2jax.settings import Section, bounded
 from rl2jax.slow_rl.sgd import gradient_norm
 from rl2jax.types import PyTree
+
+
+@dataclass(frozen=True)
+class A2C(Section):
+    """One gradient step on the policy gradient of the whole batch (Mnih et al. 2016, Wang et al. 2016).
+
+    Attributes:
+      learning_rate: of the policy.
+    """
+
+    section: ClassVar[str] = "a2c"
+    name: ClassVar[str] = "a2c"
+    learning_rate: float = bounded(1e-3, above=0, at_most=10, swept=True)
 
 
 class A2CInfo(NamedTuple):

@@ -5,14 +5,49 @@ limits it. Here any `Agent` can teach. Either the teacher plays the trials, or t
 teacher says what it would have done in its place (Ross et al. 2011).
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 
 from rl2jax.agents.base import Agent
+from rl2jax.settings import Section, bounded
 from rl2jax.types import PyTree, TrialObservation
+
+
+@dataclass(frozen=True)
+class Imitation(Section):
+    """Supervised learning of a teacher's actions, by epochs of first-order steps (section 3.1).
+
+    Attributes:
+      teacher: name of the reference agent that is imitated.
+      teacher_acts: whether the teacher plays the trials, or the student does and the teacher says what it would have
+        done (Ross et al. 2011).
+      student_share: where the teacher acts: share of the steps, drawn anew each time, at which the student acts all the
+        same, so that the teacher shows how to go on from there.
+      temperature: 0: the teacher's action is imitated; above, the softmax at this temperature of the values that it
+        gives to all actions, so that ties and near ties are no noise. Needs a teacher that reveals values
+        (`ReferenceAgent.teaching`).
+      epochs: passes over the batch.
+      minibatch_trials: whole trials in a minibatch.
+      learning_rate: of the policy.
+    """
+
+    section: ClassVar[str] = "imitation"
+    name: ClassVar[str] = "imitation"
+    teacher: str = ""
+    teacher_acts: bool = True
+    student_share: float = bounded(0.0, at_least=0, at_most=1)
+    temperature: float = bounded(0.0, at_least=0, at_most=1e6)
+    epochs: int = bounded(5, at_least=1)
+    minibatch_trials: int = bounded(128, at_least=1)
+    learning_rate: float = bounded(1e-3, above=0, at_most=10, swept=True)
+
+    def check(self) -> None:
+        """A softmax at a lower temperature overflows."""
+        self.require(self.temperature == 0 or self.temperature >= 1e-6, "temperature", "0 or at least 1e-06")
 
 
 class ImitationInfo(NamedTuple):

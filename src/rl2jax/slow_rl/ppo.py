@@ -6,16 +6,47 @@ surrogate among the epochs whose mean KL is within `max_kl`; if none is, the las
 until it is.
 """
 
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import optax
 
+from rl2jax.settings import Section, bounded, choice, is_traced
 from rl2jax.slow_rl.sgd import minibatch_epoch
 from rl2jax.types import PyTree
+
+
+@dataclass(frozen=True)
+class PPO(Section):
+    """First-order steps, as the authors' settings have them.
+
+    Attributes:
+      clip_range: of the probability ratio, around 1.
+      max_kl: mean KL per step between successive policies, in nats; inf switches the limit off.
+      max_kl_schedule: constant, or to 0 at the last iteration; constant where max_kl is inf.
+      epochs: passes over the batch.
+      minibatch_trials: whole trials in a minibatch.
+      learning_rate: of the policy.
+    """
+
+    section: ClassVar[str] = "ppo"
+    name: ClassVar[str] = "ppo"
+    clip_range: float = bounded(0.1, above=0, at_most=1e6, swept=True)
+    max_kl: float = bounded(0.01, above=0, finite=False, swept=True)
+    max_kl_schedule: str = choice("constant", "linear", "cosine")
+    epochs: int = bounded(5, at_least=1)
+    minibatch_trials: int = bounded(128, at_least=1)
+    learning_rate: float = bounded(1e-3, above=0, at_most=10, swept=True)
+
+    def check(self) -> None:
+        """No limit has no schedule."""
+        limited = self.max_kl_schedule == "constant" or is_traced(self.max_kl) or self.max_kl < math.inf
+        self.require(limited, "max_kl_schedule", "constant with ppo.max_kl inf")
 
 
 class PPOConfig(NamedTuple):

@@ -8,14 +8,42 @@ rests on (theorem 1), and the probability ratios, are relative to that policy.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import optax
 
+from rl2jax.settings import Section, bounded, choice
 from rl2jax.types import PyTree
+
+
+@dataclass(frozen=True)
+class TRPO(Section):
+    """The paper's algorithm: natural-gradient steps under a KL limit.
+
+    Attributes:
+      max_kl: mean KL per step between successive policies, in nats.
+      max_kl_schedule: constant, or to 0 at the last iteration.
+      steps: natural steps on each batch, each with gradient and Fisher matrix of where the last one led. max_kl limits
+        all of them together, as the KL from the policy that collected the batch (`trpo_update`).
+      fisher_fraction: share of the batch's trials in Fisher-vector products.
+      cg_iters: conjugate-gradient iterations.
+      cg_damping: added to the Fisher matrix's diagonal.
+      backtrack_ratio: factor between steps of the line search.
+    """
+
+    section: ClassVar[str] = "trpo"
+    name: ClassVar[str] = "trpo"
+    max_kl: float = bounded(0.01, above=0, swept=True)
+    max_kl_schedule: str = choice("constant", "linear", "cosine")
+    steps: int = bounded(1, at_least=1)
+    fisher_fraction: float = bounded(1.0, above=0, at_most=1)
+    cg_iters: int = bounded(10, at_least=1)
+    cg_damping: float = bounded(1e-3, at_least=0, at_most=1e6, swept=True)
+    backtrack_ratio: float = bounded(0.5, above=0, below=1)
 
 
 class TRPOConfig(NamedTuple):

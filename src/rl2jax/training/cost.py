@@ -185,7 +185,7 @@ def _passes(network: RecurrentNetwork | SharedRecurrentNetwork | ArmNetwork | Pa
 
 def _shares_start(learner: Learner, network: Any) -> bool:
     """Whether a network takes the first step once for all trials (`unroll_trials`)."""
-    alike = learner.networks.starts_alike and not learner.config.lane_steps and learner.trial.num_steps > 1
+    alike = learner.networks.starts_alike and not learner.config.batch.lane_steps and learner.trial.num_steps > 1
     return alike and not getattr(network, "num_task_inputs", 0)
 
 
@@ -204,7 +204,7 @@ def _spared(learner: Learner, network: Any, num_trials: int) -> _Passes:
     """
     networks, devices = learner.networks, 1 if learner.mesh is None else learner.mesh.size
     nothing = _Passes(0.0, 0.0, 0.0)
-    if learner.config.lane_steps or not isinstance(network, RecurrentNetwork | SharedRecurrentNetwork):
+    if learner.config.batch.lane_steps or not isinstance(network, RecurrentNetwork | SharedRecurrentNetwork):
         return nothing
     first = _passes(network) if _shares_start(learner, network) else nothing
     in_lanes = networks.abreast and round(num_trials / devices / networks.abreast) > 1
@@ -288,7 +288,7 @@ def _inner_jaxprs(params: dict[str, Any]) -> Iterator[Any]:
 
 def fisher_cost(learner: Learner, products: int) -> Cost:
     """Linearising the policy once, and this many Fisher-vector products."""
-    network, fraction = learner.networks.policy_network, learner.config.fisher_fraction
+    network, fraction = learner.networks.policy_network, learner.config.slow_rl.fisher_fraction
     passes, spared = _passes(network), _spared(learner, network, round(fraction * learner.num_trials))
     kept = _FLOAT * (_seen(learner) + _kept(learner))
     per_step = Cost(passes.forward + products * passes.product, kept * (1 + 2 * products))
@@ -310,10 +310,10 @@ def phase_costs(learner: Learner) -> dict[str, Cost]:
     baseline = networks.baseline_network if isinstance(networks, _SEPARATE) else policy
     outputs = policy.num_outputs + networks.distribution.num_constants
     seen, kept = _seen(learner), _kept(learner)
-    trpo, once = config.algorithm == "trpo", config.algorithm in ("trpo", "a2c")
-    natural = config.natural_steps if trpo else 1
-    gradients = natural if once else config.policy_epochs
-    checks = natural if once or config.max_kl == math.inf else config.policy_epochs
+    trpo, once = config.slow_rl.name == "trpo", config.slow_rl.name in ("trpo", "a2c")
+    natural = config.slow_rl.steps if trpo else 1
+    gradients = natural if once else config.slow_rl.epochs
+    checks = natural if once or getattr(config.slow_rl, "max_kl", math.inf) == math.inf else config.slow_rl.epochs
 
     def unrolled(network: Any, kind: str, num_trials: int, numbers: float, times: float = 1.0) -> Cost:
         """Passes of a kind over the batch, so many trials at a time, with so many numbers read or written a step."""
@@ -326,20 +326,20 @@ def phase_costs(learner: Learner) -> dict[str, Cost]:
     if _shares_start(learner, policy) and steps_apart(learner.trial):
         spared = _passes(policy).forward + _of_state(policy).forward
         acting = total([acting, Cost(-spared * every, 0.0)])
-    at_once = every if once else min(every, config.policy_minibatch_trials)
+    at_once = every if once else min(every, config.slow_rl.minibatch_trials)
     costs = {
-        "collect": total([acting, environment_cost(learner.trial, every, config.lane_steps)]),
+        "collect": total([acting, environment_cost(learner.trial, every, config.batch.lane_steps)]),
         "values": unrolled(baseline, "forward", every, seen + 1),
         "gradient": unrolled(policy, "gradient", at_once, 2 * (seen + kept), gradients),
     }
     if trpo:
-        costs["fisher"] = fisher_cost(learner, config.cg_iters).times(natural)
+        costs["fisher"] = fisher_cost(learner, config.slow_rl.cg_iters).times(natural)
     costs["line search"] = unrolled(policy, "forward", every, seen + outputs, checks)
     if networks.shares_trunk:  # learned with the policy; what is left of it
         costs["baseline"] = costs["values"]
-    elif config.algorithm != "imitation":
-        at_once = min(every, config.baseline_minibatch_trials)
-        costs["baseline"] = unrolled(baseline, "gradient", at_once, 2 * (seen + kept), config.baseline_epochs)
+    elif config.slow_rl.name != "imitation":
+        at_once = min(every, config.baseline.minibatch_trials)
+        costs["baseline"] = unrolled(baseline, "gradient", at_once, 2 * (seen + kept), config.baseline.epochs)
     return costs
 
 
@@ -380,19 +380,18 @@ def sequential_steps(learner: Learner) -> int:
     A backward pass is a second loop; a Fisher-vector product is one in each direction of the linearised network.
     """
     config = learner.config
-    minibatches = num_minibatches(learner.num_trials, config.policy_minibatch_trials)
     loops = 2  # collect, values
-    if config.algorithm == "trpo":
-        loops += config.natural_steps * (2 + 1 + 2 * config.cg_iters + 1)  # gradient, linearisation, products, search
-    elif config.algorithm == "a2c":
+    if config.slow_rl.name == "trpo":  # gradient, linearisation, products, search
+        loops += config.slow_rl.steps * (2 + 1 + 2 * config.slow_rl.cg_iters + 1)
+    elif config.slow_rl.name == "a2c":
         loops += 2 + 1  # gradient, diagnostics
     else:
-        loops += 2 * config.policy_epochs * minibatches
-        loops += 1 if config.max_kl == math.inf else config.policy_epochs
+        loops += 2 * config.slow_rl.epochs * num_minibatches(learner.num_trials, config.slow_rl.minibatch_trials)
+        loops += 1 if getattr(config.slow_rl, "max_kl", math.inf) == math.inf else config.slow_rl.epochs
     if learner.networks.shares_trunk:
         loops += 1  # values, after the update
-    elif config.algorithm != "imitation":
-        loops += 2 * config.baseline_epochs * num_minibatches(learner.num_trials, config.baseline_minibatch_trials)
+    elif config.slow_rl.name != "imitation":
+        loops += 2 * config.baseline.epochs * num_minibatches(learner.num_trials, config.baseline.minibatch_trials)
     return loops * learner.lane_steps
 
 

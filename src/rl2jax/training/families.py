@@ -9,14 +9,16 @@ from rl2jax.networks.per_arm import PerArmNetworks, is_constant
 from rl2jax.networks.per_pair import PerPairNetworks
 from rl2jax.networks.planning import PlanningNetwork
 from rl2jax.networks.shared import SharedVectorNetwork
-from rl2jax.settings import require
+from rl2jax.settings import field_names, require
 from rl2jax.training.config import TrainConfig
 from rl2jax.trials.trial import Trial, starts_alike
+
+_NOT_PASSED = ("shared_trunk", "time_input", "initial_bonus")  # they choose a family, or say what others must compute
 
 
 def make_trial(env: Any, config: TrainConfig) -> Trial:
     """The trial that a config describes."""
-    return Trial(env, config.num_episodes, config.first_step_flag)
+    return Trial(env, config.trial.num_episodes, config.trial.first_step_flag)
 
 
 def make_networks(env: Any, config: TrainConfig) -> Networks:
@@ -26,47 +28,42 @@ def make_networks(env: Any, config: TrainConfig) -> Networks:
       ValueError: if the environment's spaces are not supported, it has no task features to infer, or the config asks
         of a shared network what needs a baseline of its own.
     """
-    inferred, seen = config.task_inference_coefficient > 0, config.baseline_sees_task
+    inferred, seen = config.objective.task_inference_coefficient > 0, config.baseline.sees_task
     num_task_features = env.num_task_features if inferred or seen else 0
     if (inferred or seen) and num_task_features == 0:
-        field = "task_inference_coefficient" if inferred else "baseline_sees_task"
+        field = "objective.task_inference_coefficient" if inferred else "baseline.sees_task"
         raise ValueError(
             f"{field} must be {0 if inferred else 'false'} for {env.name}, whose task_features are empty, "
-            f"got {getattr(config, field)}"
+            f"got {config.flat()[field]}"
         )
     observation_space, action_space = env.observation_space(None), env.action_space(None)
     common: dict[str, Any] = {
         "action": encoding_for(action_space, "action space"),
         "distribution": distribution_for(action_space),
-        "units": config.gru_units,
-        "activation": config.activation,
-        "weight_norm": config.weight_norm,
-        "memory_horizon": config.memory_horizon,
-        "matmul_precision": config.matmul_precision,
         "num_task_features": num_task_features if inferred else 0,
-        "cell": config.cell,
-        "trial_steps": make_trial(env, config).num_steps if config.time_input else 0,
-        "learned_initial_state": config.learned_initial_state,
-        "episodic_units": config.episodic_units,
+        **{
+            name: getattr(config.network, name) for name in field_names(type(config.network)) if name not in _NOT_PASSED
+        },
     }
-    if config.network == "planner":
+    if config.network.name == "planner":
         return _planning_network(env, config, common)
-    if config.network == "per_arm":
+    if config.network.name == "per_arm":
         return _per_arm_networks(env, config, common, num_task_features)
-    if config.network == "per_pair":
+    if config.network.name == "per_pair":
         return _per_pair_networks(env, config, common, num_task_features)
+    common["trial_steps"] = make_trial(env, config).num_steps if config.network.time_input else 0
     frames = shows_frames(observation_space)
-    if frames or config.shared_trunk:
+    if frames or config.network.shared_trunk:
         shared = f"for {env.name}, whose policy and baseline share a network"
-        require(not seen, "baseline_sees_task", seen, f"false {shared}")
-        warmup = config.baseline_warmup_iterations
-        require(warmup == 0, "baseline_warmup_iterations", warmup, f"0 {shared}")
+        require(not seen, "baseline.sees_task", seen, f"false {shared}")
+        warmup = config.baseline.warmup_iterations
+        require(warmup == 0, "baseline.warmup_iterations", warmup, f"0 {shared}")
         if frames:
             return SharedVisionNetwork(observation=frames_for(observation_space), **common)
     # Not with rounded products: what all trials have in common at the start is given the sum of their gradients, which
     # would be rounded as one number, where roundings of many even out.
-    common["starts_alike"] = config.matmul_precision != "bfloat16" and starts_alike(make_trial(env, config))
-    if config.shared_trunk:
+    common["starts_alike"] = config.network.matmul_precision != "bfloat16" and starts_alike(make_trial(env, config))
+    if config.network.shared_trunk:
         return SharedVectorNetwork(observation=encoding_for(observation_space, "observation space"), **common)
     return PolicyAndBaseline(
         observation=encoding_for(observation_space, "observation space"),
@@ -83,13 +80,13 @@ def _planning_network(env: Any, config: TrainConfig, common: dict[str, Any]) -> 
     """
     for what, space in ("observation space", env.observation_space(None)), ("action space", env.action_space(None)):
         require(isinstance(space, spaces.Discrete), what, space, "Discrete for network planner")
-    for field in "task_inference_coefficient", "baseline_sees_task", "shared_trunk":
-        value = getattr(config, field)
+    for field in "objective.task_inference_coefficient", "baseline.sees_task":
+        value = config.flat()[field]
         require(not value, field, value, "0 or false with network planner")
     changes = {
         "trial_steps": make_trial(env, config).num_steps,
         "horizon": env.episode_length,
-        "initial_bonus": config.initial_bonus,
+        "initial_bonus": config.network.initial_bonus,
     }
     return PlanningNetwork(observation=encoding_for(env.observation_space(None), ""), **common | changes)
 
@@ -103,14 +100,12 @@ def _per_arm_networks(env: Any, config: TrainConfig, common: dict[str, Any], num
     """
     space, observation_space = env.action_space(None), env.observation_space(None)
     require(isinstance(space, spaces.Discrete), "action space", space, "Discrete for network per_arm")
-    require(config.cell == "gru", "cell", config.cell, "gru for network per_arm")
-    require(not config.shared_trunk, "shared_trunk", config.shared_trunk, "false for network per_arm")
     allowed = f"{space.n} for network per_arm, one for each action of {env.name}, or 0"
     require(num_task_features in (0, space.n), "number of task features", num_task_features, allowed)
     return PerArmNetworks(
         observation=encoding_for(observation_space, "observation space"),
         sees_observation=not is_constant(observation_space),
-        baseline_sees_task=config.baseline_sees_task,
+        baseline_sees_task=config.baseline.sees_task,
         **common | {"trial_steps": make_trial(env, config).num_steps},
     )
 
@@ -126,14 +121,12 @@ def _per_pair_networks(
     """
     for what, space in ("observation space", env.observation_space(None)), ("action space", env.action_space(None)):
         require(isinstance(space, spaces.Discrete), what, space, "Discrete for network per_pair")
-    require(config.cell == "gru", "cell", config.cell, "gru for network per_pair")
-    require(not config.shared_trunk, "shared_trunk", config.shared_trunk, "false for network per_pair")
     pairs = env.observation_space(None).n * env.action_space(None).n
     allowed = f"{pairs} for network per_pair, one for each state and action of {env.name}, or 0"
     require(num_task_features in (0, pairs), "number of task features", num_task_features, allowed)
     return PerPairNetworks(
         observation=encoding_for(env.observation_space(None), "observation space"),
-        baseline_sees_task=config.baseline_sees_task,
+        baseline_sees_task=config.baseline.sees_task,
         horizon=env.episode_length,
         **common | {"trial_steps": make_trial(env, config).num_steps},
     )

@@ -53,7 +53,7 @@ class Learner:
     mesh: Mesh | None = None
 
     def __post_init__(self):
-        imitates = self.config.algorithm == "imitation"
+        imitates = self.config.slow_rl.name == "imitation"
         require(imitates or self.teacher is None, "teacher", self.teacher, "given with algorithm imitation only")
         require(not imitates or self.teacher is not None, "teacher", self.teacher, "an agent, with imitation")
         num_trials_in_batch(self.trial, self.config)
@@ -64,12 +64,12 @@ class Learner:
 
     def _require_equal_shares(self, num_devices: int) -> None:
         steps, share = self.lane_steps, self.num_trials // num_devices
-        what = "lanes" if self.config.lane_steps else "trials"
+        what = "lanes" if self.config.batch.lane_steps else "trials"
         near = [str(shares * num_devices * steps) for shares in (share, share + 1) if shares]
         if self.num_trials % num_devices:
             raise ValueError(
-                f"batch_size must hold a multiple of {num_devices} {what} ({steps} steps each) on {num_devices} "
-                f"devices, such as {' or '.join(near)}, got {self.config.batch_size} ({self.num_trials} {what})"
+                f"batch.size must hold a multiple of {num_devices} {what} ({steps} steps each) on {num_devices} "
+                f"devices, such as {' or '.join(near)}, got {self.config.batch.size} ({self.num_trials} {what})"
             )
 
     @cached_property
@@ -84,7 +84,7 @@ class Learner:
 
     @cached_property
     def num_trials(self) -> int:
-        """Trials in a batch; with `TrainConfig.lane_steps` lanes."""
+        """Trials in a batch; with `BatchSettings.lane_steps` lanes."""
         return num_trials_in_batch(self.trial, self.config)
 
     @property
@@ -110,21 +110,28 @@ class Learner:
         student = self.networks.agent(params["policy"])
         if self.teacher is None:
             return student
-        return imitating_agent(student, self.teacher, self.config.student_share if self.config.teacher_acts else 1.0)
+        settings = self.config.slow_rl
+        return imitating_agent(student, self.teacher, settings.student_share if settings.teacher_acts else 1.0)
 
-    def train_step(self, state: TrainState) -> tuple[TrainState, Metrics]:
-        """One iteration: collect a batch, update on it."""
+    def train_step(self, state: TrainState, config: TrainConfig | None = None) -> tuple[TrainState, Metrics]:
+        """One iteration: collect a batch, update on it; `config` as of `train_chunk`."""
         key, key_collect, key_update = jax.random.split(state.key, 3)
-        lane_steps, trials_per_task = self.config.lane_steps, self.config.trials_per_task
-        collect = make_collect(self.trial, self.agent_of, self.num_trials, self.mesh, lane_steps, trials_per_task)
-        trajectory = collect(key_collect, state.params)
-        return self.learn(state, trajectory, key, key_update)
+        batch = self.config.batch
+        collect = make_collect(
+            self.trial, self.agent_of, self.num_trials, self.mesh, batch.lane_steps, batch.trials_per_task
+        )
+        return self.learn(state, collect(key_collect, state.params), key, key_update, config)
 
     def learn(
-        self, state: TrainState, trajectory: Trajectory, key: chex.PRNGKey, key_update: chex.PRNGKey
+        self,
+        state: TrainState,
+        trajectory: Trajectory,
+        key: chex.PRNGKey,
+        key_update: chex.PRNGKey,
+        config: TrainConfig | None = None,
     ) -> tuple[TrainState, Metrics]:
         """The second half of an iteration; `key` is the next iteration's. A non-finite update is thrown away."""
-        update = make_update(self.networks, self.config, self.num_trials, self.mesh)
+        update = make_update(self.networks, config or self.config, self.num_trials, self.mesh)
         new_state, metrics = update(state, trajectory, key_update)
         new_state = new_state._replace(key=key)
         # One scalar stands for all: a NaN or infinity anywhere in the new state reaches their sum. The gradient's need
@@ -135,9 +142,17 @@ class Learner:
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, state)
         return kept, metrics._replace(finite=finite.astype(jnp.float32))
 
-    def train_chunk(self, state: TrainState, length: int) -> tuple[TrainState, Metrics]:
-        """`length` iterations on the device; metrics have leaves [length]."""
-        done = jax.lax.scan(lambda state, _: self.train_step(state), state, None, length=length)
+    def train_chunk(
+        self, state: TrainState, length: int, config: TrainConfig | None = None
+    ) -> tuple[TrainState, Metrics]:
+        """`length` iterations on the device; metrics have leaves [length].
+
+        Args:
+          state: where they start.
+          length: how many.
+          config: as the learner's, but for traced numbers in it (`training.sweeps`).
+        """
+        done = jax.lax.scan(lambda state, _: self.train_step(state, config), state, None, length=length)
         return replicate(done, self.mesh)
 
     def compile(self, state: TrainState, length: int) -> Iterations:

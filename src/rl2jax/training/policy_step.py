@@ -112,10 +112,10 @@ def policy_losses(
     distribution = networks.distribution(outputs.dist_params)
     old = networks.distribution(batch.old_dist_params)
     log_prob = expected_log_prob(distribution, batch.action)
-    clip_range = config.clip_range if config.algorithm == "ppo" else jnp.inf
-    if config.algorithm == "imitation":
+    clip_range = config.slow_rl.clip_range if config.slow_rl.name == "ppo" else jnp.inf
+    if config.slow_rl.name == "imitation":
         surrogate = log_prob
-    elif config.algorithm == "a2c":
+    elif config.slow_rl.name == "a2c":
         surrogate = policy_gradient_surrogate(log_prob, batch.advantage)
     else:
         surrogate = clipped_surrogate(log_prob, batch.old_log_prob, batch.advantage, clip_range)
@@ -133,19 +133,21 @@ def policy_losses(
 
 def has_entropy_bonus(config: TrainConfig) -> bool:
     """Whether the entropy is computed at all; a coefficient that is traced (`sweeps`) may be any number."""
-    return isinstance(config.entropy_coefficient, jax.Array) or config.entropy_coefficient > 0
+    return isinstance(config.objective.entropy_coefficient, jax.Array) or config.objective.entropy_coefficient > 0
 
 
 def entropy_weight_at(config: TrainConfig, iteration: chex.Array) -> chex.Array:
     """Weight of the entropy bonus at an iteration."""
-    return schedule(config.entropy_schedule, config.entropy_coefficient, config.iterations)(iteration)
+    return schedule(config.objective.entropy_schedule, config.objective.entropy_coefficient, config.iterations)(
+        iteration
+    )
 
 
 def kl_limit_at(config: TrainConfig, iteration: chex.Array) -> chex.Array | float:
     """`max_kl` at an iteration: float32 [], or the number itself where it is the same at all."""
-    if config.max_kl_schedule == "constant":
-        return config.max_kl
-    return schedule(config.max_kl_schedule, config.max_kl, config.iterations)(iteration)
+    if config.slow_rl.max_kl_schedule == "constant":
+        return config.slow_rl.max_kl
+    return schedule(config.slow_rl.max_kl_schedule, config.slow_rl.max_kl, config.iterations)(iteration)
 
 
 def joint_params(networks: Networks, policy_params: PyTree, trial_obs: Any) -> tuple[chex.Array, chex.Array | None]:
@@ -172,9 +174,9 @@ def trpo_policy_step(key, networks, config, optimiser, state, batch, mesh: Mesh 
     to the joint distribution of `joint_kl`. The line search's limit, and the KL that is reported, are the policy's.
     """
     del key, optimiser
-    coefficient = config.baseline_loss_coefficient
+    coefficient = config.baseline.loss_coefficient
     entropy_weight = entropy_weight_at(config, state.iteration)
-    num_fisher = max(1, round(config.fisher_fraction * batch.mask.shape[1]))
+    num_fisher = max(1, round(config.slow_rl.fisher_fraction * batch.mask.shape[1]))
     fisher_obs = jax.tree.map(lambda x: x[:, :num_fisher], batch.trial_obs)
     fisher_mask = batch.mask[:, :num_fisher]
 
@@ -192,10 +194,10 @@ def trpo_policy_step(key, networks, config, optimiser, state, batch, mesh: Mesh 
 
     constants = TRPOConfig(
         kl_limit_at(config, state.iteration),
-        config.cg_iters,
-        config.cg_damping,
-        config.backtrack_ratio,
-        steps=config.natural_steps,
+        config.slow_rl.cg_iters,
+        config.slow_rl.cg_damping,
+        config.slow_rl.backtrack_ratio,
+        steps=config.slow_rl.steps,
     )
     params, info = trpo_update(state.params["policy"], evaluate_fn, dist_params_fn, dist_kl, constants)
     return params, state.policy_opt_state, info
@@ -211,8 +213,8 @@ def joint_loss(
 ) -> chex.Array:
     """What first-order algorithms minimise: `policy_losses`, weighted; float32 []."""
     losses = policy_losses(networks, config, policy_params, batch, entropy_weight, mesh)
-    loss = losses.policy + config.task_inference_coefficient * losses.inference
-    return loss + config.baseline_loss_coefficient * losses.value
+    loss = losses.policy + config.objective.task_inference_coefficient * losses.inference
+    return loss + config.baseline.loss_coefficient * losses.value
 
 
 class FirstOrder(NamedTuple):
@@ -265,11 +267,11 @@ def ppo_policy_step(key, networks, config, optimiser, state, batch, mesh: Mesh |
     under a KL limit is the policy's surrogate's to say.
     """
     old = networks.distribution(batch.old_dist_params)
-    imitates = config.algorithm == "imitation"
+    imitates = config.slow_rl.name == "imitation"
     start = expected_log_prob(old, batch.action) if imitates else batch.advantage  # all ratios are 1
     asked = _first_order(networks, config, batch, state.iteration, start, mesh)
     max_kl = math.inf if imitates else kl_limit_at(config, state.iteration)
-    constants = PPOConfig(max_kl, config.policy_epochs, config.policy_minibatch_trials)
+    constants = PPOConfig(max_kl, config.slow_rl.epochs, config.slow_rl.minibatch_trials)
     params, opt_state = state.params["policy"], state.policy_opt_state
     return ppo_update(key, params, opt_state, optimiser, *asked[:2], batch, asked.surrogate, constants)
 

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from rl2jax.envs.names import Task
+from rl2jax.kinds import Kind, find_kind
 from rl2jax.settings import require
 from rl2jax.training.config import TrainConfig
 
@@ -11,88 +12,64 @@ from rl2jax.training.config import TrainConfig
 _PAPER = TrainConfig()
 # For a laptop, by measurement (docs/design.md): half the units, small batches, many small first-order steps,
 # and update gates that start with memory on every time scale up to the trial's length.
-_CPU = TrainConfig(
-    algorithm="ppo",
-    iterations=1000,
-    batch_size=20_000,
-    max_kl=math.inf,
-    entropy_coefficient=0.03,
-    entropy_schedule="linear",
-    clip_range=0.2,
-    policy_epochs=4,
-    policy_learning_rate=3e-3,
-    baseline_epochs=4,
-    baseline_learning_rate=3e-3,
-    learning_rate_schedule="linear",
-    gru_units=128,
+_CPU = TrainConfig().replace(
+    {
+        "slow_rl": "ppo",
+        "iterations": 1000,
+        "batch.size": 20_000,
+        "slow_rl.max_kl": math.inf,
+        "objective.entropy_coefficient": 0.03,
+        "objective.entropy_schedule": "linear",
+        "ppo.clip_range": 0.2,
+        "slow_rl.epochs": 4,
+        "slow_rl.learning_rate": 3e-3,
+        "baseline.epochs": 4,
+        "baseline.learning_rate": 3e-3,
+        "optimiser.schedule": "linear",
+        "network.units": 128,
+    }
 )
 # Wang et al. 2016: an LSTM of 48 units with policy and value heads, shown the time; advantages and returns as they are;
 # the entropy's weight from 1 to 0. They searched discount and learning rate for each task. Their bandits saw 20000
 # trials; here 20 at a time make a step. With two independent arms and 100 pulls, after 20000 trials of one seed, 10000
 # other trials returned 54.9, 62.9 and 64.2 at learning rates of 0.0007, 0.002 and 0.007.
-_WANG = TrainConfig(
-    algorithm="a2c",
-    iterations=1000,
-    discount=0.9,
-    gae_lambda=1.0,
-    normalise_advantages=False,
-    normalise_returns=False,
-    max_kl=math.inf,
-    entropy_coefficient=1.0,
-    entropy_schedule="linear",
-    optimiser="rmsprop",
-    policy_learning_rate=7e-3,
-    shared_trunk=True,
-    baseline_loss_coefficient=0.05,
-    cell="lstm",
-    gru_units=48,
-    activation="tanh",
-    weight_norm=False,
-    time_input=True,
+_WANG = TrainConfig().replace(
+    {
+        "slow_rl": "a2c",
+        "iterations": 1000,
+        "objective.discount": 0.9,
+        "objective.gae_lambda": 1.0,
+        "objective.normalise_advantages": False,
+        "objective.normalise_returns": False,
+        "objective.entropy_coefficient": 1.0,
+        "objective.entropy_schedule": "linear",
+        "optimiser.name": "rmsprop",
+        "slow_rl.learning_rate": 7e-3,
+        "network.shared_trunk": True,
+        "baseline.loss_coefficient": 0.05,
+        "network.cell": "lstm",
+        "network.units": 48,
+        "network.activation": "tanh",
+        "network.weight_norm": False,
+        "network.time_input": True,
+    }
 )
 PRESETS: dict[str, TrainConfig] = {
     "paper": _PAPER,
-    "paper-first-order": _PAPER.replace(algorithm="ppo"),
+    "paper-first-order": _PAPER.replace({"slow_rl": "ppo"}),
     "cpu": _CPU,
-    "quick": _CPU.replace(iterations=150, batch_size=10_000, gru_units=64),
+    "quick": _CPU.replace({"iterations": 150, "batch.size": 10_000, "network.units": 64}),
     "wang": _WANG,
 }
-# Per kind of task, where a preset differs from the above.
-_PAPER_VISION = {"iterations": 5_000, "batch_size": 50_000, "gae_lambda": 0.99}
-_PRESET_CHANGES: dict[tuple[str, str], dict[str, Any]] = {
-    ("paper", "maze"): _PAPER_VISION,
-    ("paper-first-order", "maze"): _PAPER_VISION,
-    ("paper", "mdp"): {"iterations": 10_000},
-    ("paper-first-order", "mdp"): {"iterations": 10_000},
-    # Beyond the paper: what a trial tells of the task is learned faster when training says what there is to tell.
-    ("cpu", "bandit"): {"discount": 1.0, "task_inference_coefficient": 1.0},
-    # Remembering 50 state-action pairs takes many gradient steps.
-    ("cpu", "mdp"): {
-        "iterations": 3_000,
-        "discount": 1.0,
-        "policy_learning_rate": 2e-3,
-        "baseline_epochs": 2,
-        "task_inference_coefficient": 1.0,
-    },
-    # One network for policy and values: their gradients are clipped, and where the target is helps both.
-    ("cpu", "maze"): {
-        "gae_lambda": 0.95,
-        "policy_learning_rate": 5e-4,
-        "entropy_coefficient": 0.01,
-        "gradient_clip": 0.5,
-        "task_inference_coefficient": 0.5,
-    },
-}
+# Where a kind of task needs other settings, its `Kind` says so, beside its distribution.
 # The laptop presets size minibatches by time steps, since trials differ in length fifty-fold.
 _LAPTOP = ("cpu", "quick")
-_POLICY_MINIBATCH_STEPS = {"mdp": 1_000, "other": 2_500}
 _BASELINE_MINIBATCH_STEPS, _FEWEST_TRIALS = 5_000, 5
 _WANG_TRIALS = 20
-# Short bandit trials have little to learn.
-_SHORT_TRIAL, _SHORT_TRIAL_ITERATIONS = 20, 400
+_SHORT_TRIAL = 20
 
 
-def preset(name: str, kind: str = "bandit", num_episodes: int = 10, episode_length: int = 1) -> TrainConfig:
+def preset(name: str, kind: str | Kind = "bandit", num_episodes: int = 10, episode_length: int = 1) -> TrainConfig:
     """A preset, for trials of `num_episodes` episodes of up to `episode_length` steps.
 
     Args:
@@ -105,20 +82,20 @@ def preset(name: str, kind: str = "bandit", num_episodes: int = 10, episode_leng
       ValueError: if there is no such preset.
     """
     require(name in PRESETS, "preset", name, f"one of {', '.join(PRESETS)}")
-    changes: dict[str, Any] = {"num_episodes": num_episodes, **_PRESET_CHANGES.get((name, kind), {})}
+    kind = find_kind(kind) if isinstance(kind, str) else kind
+    changes: dict[str, Any] = {"trial.num_episodes": num_episodes, **kind.presets.get(name, {})}
     trial_length = num_episodes * episode_length
     if name == "wang":
-        changes["batch_size"] = _WANG_TRIALS * trial_length
+        changes["batch.size"] = _WANG_TRIALS * trial_length
     if name in _LAPTOP:
-        policy_steps = _POLICY_MINIBATCH_STEPS.get(kind, _POLICY_MINIBATCH_STEPS["other"])
-        policy_steps = min(policy_steps, PRESETS[name].batch_size // 8)
+        policy_steps = min(kind.policy_minibatch_steps, PRESETS[name].batch.size // 8)
         changes |= {
-            "policy_minibatch_trials": max(_FEWEST_TRIALS, policy_steps // trial_length),
-            "baseline_minibatch_trials": max(_FEWEST_TRIALS, _BASELINE_MINIBATCH_STEPS // trial_length),
-            "memory_horizon": trial_length,
+            "slow_rl.minibatch_trials": max(_FEWEST_TRIALS, policy_steps // trial_length),
+            "baseline.minibatch_trials": max(_FEWEST_TRIALS, _BASELINE_MINIBATCH_STEPS // trial_length),
+            "network.memory_horizon": trial_length,
         }
-        if (name, kind) == ("cpu", "bandit") and trial_length <= _SHORT_TRIAL:
-            changes["iterations"] = _SHORT_TRIAL_ITERATIONS
+    if trial_length <= _SHORT_TRIAL:
+        changes |= kind.short_trials.get(name, {})
     return PRESETS[name].replace(**changes)
 
 

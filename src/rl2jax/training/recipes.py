@@ -7,13 +7,13 @@ and begins by imitating a reference agent, or in MDPs with a network that plans 
 import math
 from typing import NamedTuple
 
-from rl2jax.envs.names import Task, with_horizon
+from rl2jax.envs.names import Task
+from rl2jax.kinds import all_kinds, load
 from rl2jax.settings import require
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.presets import preset_for
 
 RECIPES = ("best", "best-scratch")
-TEACHERS = {"bandit": "gittins_finite_horizon", "mdp": "beb_true_prior", "maze": "explorer"}
 
 
 class Stage(NamedTuple):
@@ -32,29 +32,29 @@ class Stage(NamedTuple):
 
 # Imitation needs neither a bonus for random actions nor help with what the trial tells of the task.
 _IMITATION = {
-    "algorithm": "imitation",
-    "policy_epochs": 2,
-    "entropy_coefficient": 0.0,
-    "task_inference_coefficient": 0.0,
+    "slow_rl": "imitation",
+    "slow_rl.epochs": 2,
+    "objective.entropy_coefficient": 0.0,
+    "objective.task_inference_coefficient": 0.0,
 }
 # A baseline that is told the arms' probabilities, and rewards without their noise, leave little variance.
 _PER_ARM = {
     "network": "per_arm",
-    "gru_units": 32,
+    "network.units": 32,
     "iterations": 100,
-    "baseline_epochs": 2,
-    "expected_rewards": True,
-    "baseline_sees_task": True,
+    "baseline.epochs": 2,
+    "objective.expected_rewards": True,
+    "baseline.sees_task": True,
 }
 _PER_PAIR = {
     "network": "per_pair",
-    "gru_units": 16,
-    "activation": "tanh",
-    "memory_horizon": 10,
-    "entropy_coefficient": 0.0,
-    "policy_epochs": 3,
-    "expected_rewards": True,
-    "baseline_sees_task": True,
+    "network.units": 16,
+    "network.activation": "tanh",
+    "network.memory_horizon": 10,
+    "objective.entropy_coefficient": 0.0,
+    "slow_rl.epochs": 3,
+    "objective.expected_rewards": True,
+    "baseline.sees_task": True,
 }
 _SURE = 50  # episodes up to which the most likely action is as good as a sampled one, or better
 _STEPS_OF_PAIRS, _STEPS_OF_PLANNERS, _FEWEST_TRIALS = 20_000, 40_000, 100  # in a batch
@@ -62,7 +62,7 @@ _EXPLORER_STEPS_PER_CELL = 2.4  # about twice what it needs in an episode
 _SHORT, _LONG, _FEW_ARMS, _MANY_ARMS = 20, 100, 5, 20  # pulls, pulls, arms, arms
 # The gradient of a rectified GRU explodes now and then, and Adam would take small steps for long; over hundreds of
 # steps the network itself does.
-_CLIPPED, _BOUNDED = {"gradient_clip": 0.1}, {"activation": "tanh"}
+_CLIPPED, _BOUNDED = {"optimiser.clip": 0.1}, {"network.activation": "tanh"}
 
 
 def stages(recipe: str, task: Task) -> tuple[Stage, ...]:
@@ -72,12 +72,10 @@ def stages(recipe: str, task: Task) -> tuple[Stage, ...]:
       ValueError: if there is no such recipe, or it has nothing for this kind of task.
     """
     require(recipe in RECIPES, "recipe", recipe, f"one of {', '.join(RECIPES)}")
-    require(task.kind in TEACHERS, f"task of recipe {recipe}", task.name, f"of kind {' or '.join(TEACHERS)}")
-    if recipe == "best-scratch":
-        reinforced = {"bandit": _reinforced_bandit, "mdp": _reinforced_mdp}
-        config = reinforced[task.kind](task) if task.kind in reinforced else preset_for(task, "cpu")
-        return (Stage("1-reinforcement", task, config),)
-    return {"bandit": _imitated_bandit, "mdp": _planned_mdp, "maze": _imitated_maze}[task.kind](task)
+    known = [kind.name for kind in all_kinds() if recipe in kind.recipes]
+    require(recipe in task.kind.recipes, f"task of recipe {recipe}", task.name, f"of kind {' or '.join(known)}")
+    made = load(task.kind.recipes[recipe])(task)
+    return (Stage("1-reinforcement", task, made),) if isinstance(made, TrainConfig) else made
 
 
 def takes_most_likely(recipe: str, task: Task) -> bool:
@@ -85,11 +83,11 @@ def takes_most_likely(recipe: str, task: Task) -> bool:
 
     Without a plan chance is needed in long trials.
     """
-    network = stages(recipe, task)[-1].config.network
+    network = stages(recipe, task)[-1].config.network.name
     return network == "planner" or (network == "per_pair" and task.num_episodes <= _SURE)
 
 
-def _reinforced_bandit(task: Task) -> TrainConfig:
+def reinforced_bandit(task: Task) -> TrainConfig:
     """The preset where one recurrent layer has little to learn; otherwise a memory for each arm.
 
     With it tens of iterations do what takes one recurrent layer a thousand.
@@ -97,52 +95,62 @@ def _reinforced_bandit(task: Task) -> TrainConfig:
     config = preset_for(task, "cpu")
     arms = task.env.action_space(None).n
     if task.num_episodes <= _SHORT and arms <= _FEW_ARMS:  # the preset's 400 iterations come to 99.73% of the optimum
-        return config.replace(iterations=800, expected_rewards=True, baseline_sees_task=True)
+        return config.replace({"iterations": 800, "objective.expected_rewards": True, "baseline.sees_task": True})
     if task.num_episodes <= _SHORT or (task.num_episodes <= _LONG and arms <= _FEW_ARMS):
         return config
     # At 0.7 some cells unlearned what exploring is worth; many arms and few pulls did not, and did not try 0.97.
     many, long = arms > _MANY_ARMS, task.num_episodes > _LONG
-    config = config.replace(**_PER_ARM, gae_lambda=0.7 if many and not long else 0.97)
+    config = config.replace({**_PER_ARM, "objective.gae_lambda": 0.7 if many and not long else 0.97})
     if not long:
         return config
-    trials = {"policy_minibatch_trials": 10, "baseline_minibatch_trials": 20, "batch_size": 80 * task.num_episodes}
-    return config.replace(**_CLIPPED, **_BOUNDED, **trials, iterations=300)
+    trials = {"slow_rl.minibatch_trials": 10, "baseline.minibatch_trials": 20, "batch.size": 80 * task.num_episodes}
+    return config.replace({**_CLIPPED, **_BOUNDED, **trials, "iterations": 300})
 
 
-def _reinforced_mdp(task: Task) -> TrainConfig:
+def reinforced_mdp(task: Task) -> TrainConfig:
     """A memory for each pair of state and action; with it a hundred iterations are enough."""
     short, steps = task.num_episodes <= _SHORT, task.num_episodes * task.env.episode_length
     trials = max(_FEWEST_TRIALS, _STEPS_OF_PAIRS // steps)
     return preset_for(task, "cpu").replace(
-        **_PER_PAIR,
-        gae_lambda=0.9 if short else 0.97,
-        iterations=100 if short else 80,
-        batch_size=trials * steps,
-        policy_minibatch_trials=trials // 10,
-        baseline_minibatch_trials=trials // 10,
+        {
+            **_PER_PAIR,
+            "objective.gae_lambda": 0.9 if short else 0.97,
+            "iterations": 100 if short else 80,
+            "batch.size": trials * steps,
+            "slow_rl.minibatch_trials": trials // 10,
+            "baseline.minibatch_trials": trials // 10,
+        }
     )
 
 
-def _imitated_bandit(task: Task) -> tuple[Stage, ...]:
+def reinforced_maze(task: Task) -> TrainConfig:
+    """The preset."""
+    return preset_for(task, "cpu")
+
+
+def imitated_bandit(task: Task) -> tuple[Stage, ...]:
     """A memory for each arm, for the teacher's index of an arm depends on that arm and on the time.
 
     The teacher is within 0.05% of the optimum where that is known. In short trials one GRU copies it more closely.
     """
-    config = preset_for(task, "cpu").replace(**_IMITATION, teacher=TEACHERS["bandit"], iterations=300)
+    teacher = {"imitation.teacher": task.kind.teacher}
+    config = preset_for(task, "cpu").replace({**_IMITATION, **teacher, "iterations": 300})
     if task.num_episodes > _SHORT:
         config = config.replace(
-            **_CLIPPED,
-            **_BOUNDED,
-            network="per_arm",
-            gru_units=_PER_ARM["gru_units"],
-            iterations=200 if task.num_episodes <= _LONG else 300,
-            learning_rate_schedule="cosine",
-            policy_minibatch_trials=10,
+            {
+                **_CLIPPED,
+                **_BOUNDED,
+                "network": "per_arm",
+                "network.units": _PER_ARM["network.units"],
+                "iterations": 200 if task.num_episodes <= _LONG else 300,
+                "optimiser.schedule": "cosine",
+                "slow_rl.minibatch_trials": 10,
+            }
         )
     return (Stage("1-imitation", task, config),)
 
 
-def _planned_mdp(task: Task) -> tuple[Stage, ...]:
+def planned_mdp(task: Task) -> tuple[Stage, ...]:
     """A network that plans begins above the teacher, and reinforcement goes on from there.
 
     The longer the trial, the more exploring is worth, and the later it pays: a larger bonus, and returns to the trial's
@@ -151,24 +159,26 @@ def _planned_mdp(task: Task) -> tuple[Stage, ...]:
     short, steps = task.num_episodes <= _SHORT, task.num_episodes * task.env.episode_length
     trials = max(_FEWEST_TRIALS, _STEPS_OF_PLANNERS // steps)
     config = preset_for(task, "cpu").replace(
-        network="planner",
-        initial_bonus=0.5 + math.log10(task.num_episodes),
-        gru_units=32,
-        task_inference_coefficient=0.0,
-        entropy_coefficient=0.0,
-        expected_rewards=True,
-        batch_size=trials * steps,
-        gae_lambda=0.9 if short else 1.0,
-        iterations=60 if short else 10,
-        policy_epochs=3 if short else 2,
-        policy_learning_rate=2e-3 if short else 3e-4,
-        policy_minibatch_trials=trials // 10,
-        baseline_minibatch_trials=trials // 10,
+        {
+            "network": "planner",
+            "network.initial_bonus": 0.5 + math.log10(task.num_episodes),
+            "network.units": 32,
+            "objective.task_inference_coefficient": 0.0,
+            "objective.entropy_coefficient": 0.0,
+            "objective.expected_rewards": True,
+            "batch.size": trials * steps,
+            "objective.gae_lambda": 0.9 if short else 1.0,
+            "iterations": 60 if short else 10,
+            "slow_rl.epochs": 3 if short else 2,
+            "slow_rl.learning_rate": 2e-3 if short else 3e-4,
+            "slow_rl.minibatch_trials": trials // 10,
+            "baseline.minibatch_trials": trials // 10,
+        }
     )
     return (Stage("1-reinforcement", task, config),)
 
 
-def _imitated_maze(task: Task) -> tuple[Stage, ...]:
+def imitated_maze(task: Task) -> tuple[Stage, ...]:
     """The teacher knows where it is; at a short horizon nearly all of a batch is trials, and not what follows them.
 
     Who imitates gets stuck where the teacher never was: so the student plays half of the steps, then all, for reward.
@@ -176,40 +186,47 @@ def _imitated_maze(task: Task) -> tuple[Stage, ...]:
     env = task.env
 
     def within(share: float) -> Task:
-        return with_horizon(task, min(env.episode_length, round(share * _EXPLORER_STEPS_PER_CELL * env.size**2)))
+        steps = round(share * _EXPLORER_STEPS_PER_CELL * env.size**2)
+        return task.with_settings(t=min(env.episode_length, steps))
 
     def trials(of: Task, number: int) -> int:
         return number * of.num_episodes * of.env.episode_length
 
     short, longer = within(1.0), within(2.0)
-    memory = {"memory_horizon": trials(longer, 1)}
+    memory = {"network.memory_horizon": trials(longer, 1)}
     imitation = preset_for(short, "cpu").replace(
-        **_IMITATION | memory | {"task_inference_coefficient": 0.5},
-        teacher=TEACHERS["maze"],
-        student_share=0.2,
-        iterations=200,
-        batch_size=trials(short, 100),
-        policy_minibatch_trials=10,
-        policy_learning_rate=1e-3,
-        learning_rate_schedule="cosine",
+        {
+            **_IMITATION | memory | {"objective.task_inference_coefficient": 0.5},
+            "imitation.teacher": task.kind.teacher,
+            "imitation.student_share": 0.2,
+            "iterations": 200,
+            "batch.size": trials(short, 100),
+            "slow_rl.minibatch_trials": 10,
+            "slow_rl.learning_rate": 1e-3,
+            "optimiser.schedule": "cosine",
+        }
     )
     second = imitation.replace(
-        student_share=0.5,
-        iterations=100,
-        batch_size=trials(longer, 50),
-        policy_minibatch_trials=5,
-        policy_learning_rate=8e-4,
+        {
+            "imitation.student_share": 0.5,
+            "iterations": 100,
+            "batch.size": trials(longer, 50),
+            "slow_rl.minibatch_trials": 5,
+            "slow_rl.learning_rate": 8e-4,
+        }
     )
     # For reward trial follows trial, at the whole horizon: no step is played after a trial's end.
     reinforcement = preset_for(task, "cpu").replace(
-        **memory,
-        entropy_coefficient=0.0,
-        iterations=300,
-        policy_epochs=3,
-        lane_steps=trials(task, 1),
-        batch_size=trials(task, 60),
-        policy_minibatch_trials=10,
-        policy_learning_rate=3e-4,
+        {
+            **memory,
+            "objective.entropy_coefficient": 0.0,
+            "iterations": 300,
+            "slow_rl.epochs": 3,
+            "batch.lane_steps": trials(task, 1),
+            "batch.size": trials(task, 60),
+            "slow_rl.minibatch_trials": 10,
+            "slow_rl.learning_rate": 3e-4,
+        }
     )
     return (
         Stage("1-imitation", short, imitation),

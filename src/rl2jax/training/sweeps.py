@@ -1,6 +1,5 @@
 """Many settings in one program: trainings that differ in numbers of their config, each what it is by itself."""
 
-import copy
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
@@ -14,47 +13,33 @@ from jax.sharding import Mesh, PartitionSpec
 
 from rl2jax.devices import SEEDS, put, vmap_seeds
 from rl2jax.envs.base import TaskDistribution
-from rl2jax.settings import require
+from rl2jax.settings import require, require_known
 from rl2jax.training.config import TrainConfig, parse_overrides
 from rl2jax.training.learner import Learner
 from rl2jax.training.seeds import SeedLearner
 from rl2jax.training.update import TrainState
 from rl2jax.types import Metrics
 
-SWEPT = (
-    "discount",
-    "gae_lambda",
-    "policy_learning_rate",
-    "baseline_learning_rate",
-    "gradient_clip",
-    "clip_range",
-    "max_kl",
-    "cg_damping",
-    "entropy_coefficient",
-    "task_inference_coefficient",
-)
-"""Fields of `TrainConfig` that are only numbers in the program; others choose the program or its shapes."""
 
-
-def grid(**values: Sequence[float]) -> dict[str, np.ndarray]:
-    """Every combination of values of each field, the last field's changing fastest; float32 [combinations] each."""
+def grid(values: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
+    """Every combination of values of each setting, the last one's changing fastest; float32 [combinations] each."""
     combinations = np.array(list(itertools.product(*values.values())), np.float32)
     return dict(zip(values, combinations.T, strict=True))
 
 
-def parse_settings(assignments: Sequence[str]) -> list[dict[str, float]]:
-    """["gae_lambda=0.3,0.9", ...] as the settings of a sweep's members: every combination; [{}] of nothing.
+def parse_settings(assignments: Sequence[str], config: TrainConfig) -> list[dict[str, float]]:
+    """["objective.gae_lambda=0.3,0.9", ...] as the settings of a sweep's members: every combination; [{}] of nothing.
 
     Raises:
-      ValueError: naming the field, the value and what is allowed.
+      InputError: naming the setting, the value and what is allowed.
     """
     values: dict[str, list[float]] = {}
     for assignment in assignments:
         name, equals, texts = assignment.partition("=")
-        require(bool(equals and texts), "--vary", assignment, "of the form field=value,value,...")
-        require(name in SWEPT, "--vary field", name, f"one of {', '.join(SWEPT)}")
+        require(bool(equals and texts), "--vary", assignment, "of the form setting=value,value,...")
+        require_known(name, config.swept(), "--vary setting")
         require(name not in values, "--vary", assignment, f"one list of values for {name}")
-        values[name] = [parse_overrides([f"{name}={text}"])[name] for text in texts.split(",")]
+        values[name] = [parse_overrides([f"{name}={text}"], config)[name] for text in texts.split(",")]
         require(len({*values[name]}) == len(values[name]), "--vary", assignment, "without a value twice")
     return [dict(zip(values, members, strict=True)) for members in itertools.product(*values.values())]
 
@@ -64,7 +49,7 @@ class SweepLearner(SeedLearner):
     """A `SeedLearner` whose members differ in numbers of their config too.
 
     Attributes:
-      values: (field, one number for each member), ...; fields in `SWEPT`.
+      values: (setting, one number for each member), ...; settings in `TrainConfig.swept`.
 
     Raises:
       ValueError: at construction, as `train_sweep`.
@@ -82,12 +67,12 @@ class SweepLearner(SeedLearner):
 
 
 def learner_of(learners: Sequence[Learner], mesh: Mesh | None) -> SeedLearner:
-    """All of these in one program: learners of one task, whose configs are the same but for fields in `SWEPT`.
+    """All of these in one program: learners of one task, whose configs differ in `TrainConfig.swept` settings only.
 
     Raises:
       ValueError: if they differ in more, or cannot be shared evenly by the mesh.
     """
-    configs = [dataclasses.asdict(learner.config) for learner in learners]
+    configs = [learner.config.flat() for learner in learners]
     differ = [name for name, value in configs[0].items() if any(config[name] != value for config in configs)]
     if not differ:
         return SeedLearner(learners[0], len(learners), mesh)
@@ -110,7 +95,7 @@ def train_sweep(
       env: the task distribution.
       config: all other settings, the same for all.
       keys: the trainings' randomness, [num_members]; one key repeated compares settings on the same tasks and draws.
-      values: of fields in `SWEPT`; float32 [num_members] each, as from `grid`.
+      values: of settings in `config.swept()`; float32 [num_members] each, as from `grid`.
       states: continue from these, [num_members], all at the same iteration, to `config.iterations`.
       mesh: devices that share the members, from `devices.make_mesh(devices, "seeds")`.
 
@@ -119,8 +104,8 @@ def train_sweep(
       not finite stays where it was, see `metrics.finite`.
 
     Raises:
-      ValueError: for a field that cannot be swept, a value that the config does not allow, or members that the devices
-        cannot share evenly.
+      InputError: for a setting that cannot be swept, a value that the config does not allow, or members that the
+        devices cannot share evenly.
     """
     num_members = keys.shape[0]
     if mesh is not None:
@@ -136,16 +121,18 @@ def train_sweep(
 
 def _require_sweepable(config: TrainConfig, values: Mapping[str, chex.Array], num_members: int) -> None:
     for name, of_members in values.items():
-        require(name in SWEPT, "swept field", name, f"one of {', '.join(SWEPT)}")
+        require_known(name, config.swept(), "swept setting")
         require(np.shape(of_members) == (num_members,), name, np.shape(of_members), f"of shape ({num_members},)")
     # An auxiliary head, and a check of the KL, are in the program or not.
-    if "task_inference_coefficient" in values:
-        coefficient = config.task_inference_coefficient
-        require(coefficient > 0, "task_inference_coefficient of the config", coefficient, "> 0 where it is swept")
-    for limit in (config.max_kl, *np.asarray(values.get("max_kl", ()))):
-        require("max_kl" not in values or np.isfinite(limit), "max_kl", limit, "finite where it is swept")
+    settings = config.flat()
+    inference = "objective.task_inference_coefficient"
+    if inference in values:
+        require(settings[inference] > 0, f"{inference} of the config", settings[inference], "> 0 where it is swept")
+    for name in (name for name in values if name.endswith(".max_kl")):
+        for limit in (settings[name], *np.asarray(values[name])):
+            require(bool(np.isfinite(limit)), name, limit, "finite where it is swept")
     for member in range(num_members):
-        config.replace(**{name: float(of_members[member]) for name, of_members in values.items()})
+        config.replace({name: float(of_members[member]) for name, of_members in values.items()})
 
 
 @partial(jax.jit, static_argnums=(0, 3))
@@ -159,20 +146,6 @@ def _train_members(
     learner: SeedLearner, states: TrainState, numbers: dict[str, jax.Array], length: int
 ) -> tuple[TrainState, Metrics]:
     def member(state, values):
-        return _with_values(learner.learner, values).train_chunk(state, length)
+        return learner.learner.train_chunk(state, length, learner.config.replace(values))
 
     return vmap_seeds(member, learner.mesh)(states, numbers)
-
-
-def _with_values(learner: Learner, values: dict[str, jax.Array]) -> Learner:
-    """The learner with traced numbers in its config: for use inside one trace, as it cannot be checked or hashed.
-
-    Task and networks are those of the config that was checked.
-    """
-    _ = learner.trial, learner.networks, learner.num_trials  # made, kept in the learner, and copied with it
-    config = copy.copy(learner.config)
-    for name, value in values.items():
-        object.__setattr__(config, name, value)
-    traced = copy.copy(learner)
-    object.__setattr__(traced, "config", config)
-    return traced

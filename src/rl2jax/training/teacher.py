@@ -15,18 +15,20 @@ def teacher_of(task: Task, config: TrainConfig) -> Agent | None:
     Raises:
       ValueError: if there is no such agent.
     """
-    if config.algorithm != "imitation":
+    if config.slow_rl.name != "imitation":
         return None
     agents = reference_agents(task.env)
-    require(config.teacher in agents, "teacher", config.teacher, f"one of {', '.join(agents)}")
-    values = config.teacher_temperature > 0
     require(
-        not values or bool(agents[config.teacher].teaching),
-        "teacher_temperature",
-        config.teacher_temperature,
-        f"0 with teacher {config.teacher}, which gives no values to actions",
+        config.slow_rl.teacher in agents, "imitation.teacher", config.slow_rl.teacher, f"one of {', '.join(agents)}"
     )
-    return _tuned_agent(task, config.teacher, values)
+    values = config.slow_rl.temperature > 0
+    require(
+        not values or bool(agents[config.slow_rl.teacher].teaching),
+        "imitation.temperature",
+        config.slow_rl.temperature,
+        f"0 with teacher {config.slow_rl.teacher}, which gives no values to actions",
+    )
+    return _tuned_agent(task, config.slow_rl.teacher, values)
 
 
 @cache  # equal learners need the same teacher to share compiled code

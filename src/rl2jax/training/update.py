@@ -59,25 +59,25 @@ class BaselineBatch(NamedTuple):
 
 def steps_in_lane(trial: Trial, config: TrainConfig) -> int:
     """Steps along a batch's axis of time: of a lane, or the most of a trial, where each has a lane of its own."""
-    return config.lane_steps or trial.num_steps
+    return config.batch.lane_steps or trial.num_steps
 
 
 def num_trials_in_batch(trial: Trial, config: TrainConfig) -> int:
-    """Whole trials in a batch; with `TrainConfig.lane_steps` lanes.
+    """Whole trials in a batch; with `BatchSettings.lane_steps` lanes.
 
     Raises:
       ValueError: if a batch is smaller than one trial, or lane, or its trials do not divide into tasks.
     """
-    if config.lane_steps:
-        allowed = f"at least one lane (lane_steps, {config.lane_steps})"
-        require(config.batch_size >= config.lane_steps, "batch_size", config.batch_size, allowed)
-        return config.batch_size // config.lane_steps
-    if config.batch_size < trial.num_steps:
+    if config.batch.lane_steps:
+        allowed = f"at least one lane (lane_steps, {config.batch.lane_steps})"
+        require(config.batch.size >= config.batch.lane_steps, "batch.size", config.batch.size, allowed)
+        return config.batch.size // config.batch.lane_steps
+    if config.batch.size < trial.num_steps:
         raise ValueError(
-            f"batch_size must be at least one trial ({trial.num_steps} steps: {trial.num_episodes} episodes of "
-            f"up to {trial.env.episode_length}), got {config.batch_size}"
+            f"batch.size must be at least one trial ({trial.num_steps} steps: {trial.num_episodes} episodes of "
+            f"up to {trial.env.episode_length}), got {config.batch.size}"
         )
-    num_trials, each = config.batch_size // trial.num_steps, config.trials_per_task
+    num_trials, each = config.batch.size // trial.num_steps, config.batch.trials_per_task
     require(num_trials % each == 0, "trials_per_task", each, f"a divisor of the {num_trials} trials of a batch")
     return num_trials
 
@@ -86,19 +86,22 @@ def make_optimisers(config: TrainConfig, num_trials: int):
     """(policy's, baseline's) optimiser with clipping and the config's learning-rate schedule."""
 
     def optimiser(learning_rate: float, iterations: int, steps: int):
-        learning_rates = schedule(config.learning_rate_schedule, learning_rate, iterations * steps)
-        clip = [optax.clip(config.gradient_clip)]
-        if config.gradient_norm_clip < math.inf:
-            clip.append(optax.clip_by_global_norm(config.gradient_norm_clip))
-        return optax.chain(*clip, _OPTIMISERS[config.optimiser](learning_rates))
+        learning_rates = schedule(config.optimiser.schedule, learning_rate, iterations * steps)
+        clip = [optax.clip(config.optimiser.clip)]
+        if config.optimiser.norm_clip < math.inf:
+            clip.append(optax.clip_by_global_norm(config.optimiser.norm_clip))
+        return optax.chain(*clip, _OPTIMISERS[config.optimiser.name](learning_rates))
 
-    policy_iterations = max(1, config.iterations - config.baseline_warmup_iterations)
-    policy_steps = config.policy_epochs * num_minibatches(num_trials, config.policy_minibatch_trials)
-    policy_steps = 1 if config.algorithm == "a2c" else policy_steps
-    policy = optimiser(config.policy_learning_rate, policy_iterations, policy_steps)
-    baseline_steps = config.baseline_epochs * num_minibatches(num_trials, config.baseline_minibatch_trials)
-    baseline = optimiser(config.baseline_learning_rate, config.iterations, baseline_steps)
-    return (optax.identity() if config.algorithm == "trpo" else policy), baseline
+    policy = optax.identity()
+    if hasattr(config.slow_rl, "learning_rate"):
+        policy_iterations = max(1, config.iterations - config.baseline.warmup_iterations)
+        policy_steps = 1
+        if hasattr(config.slow_rl, "epochs"):
+            policy_steps = config.slow_rl.epochs * num_minibatches(num_trials, config.slow_rl.minibatch_trials)
+        policy = optimiser(config.slow_rl.learning_rate, policy_iterations, policy_steps)
+    baseline_steps = config.baseline.epochs * num_minibatches(num_trials, config.baseline.minibatch_trials)
+    baseline = optimiser(config.baseline.learning_rate, config.iterations, baseline_steps)
+    return policy, baseline
 
 
 # Mnih et al. 2016, section 4, with a decay of 0.99. Dividing by an unbiased mean square keeps the first steps, which
@@ -126,11 +129,11 @@ def fit_baseline(key, networks, config, optimiser, params, opt_state, batch: Bas
     def epoch(carry, key_epoch):
         params, opt_state = carry
         params, opt_state, info = minibatch_epoch(
-            key_epoch, params, opt_state, optimiser, loss_fn, batch, config.baseline_minibatch_trials
+            key_epoch, params, opt_state, optimiser, loss_fn, batch, config.baseline.minibatch_trials
         )
         return (params, opt_state), info.loss
 
-    keys = jax.random.split(key, config.baseline_epochs)
+    keys = jax.random.split(key, config.baseline.epochs)
     (params, opt_state), losses = jax.lax.scan(epoch, (params, opt_state), keys)
     return params, opt_state, losses[-1]
 
@@ -138,16 +141,16 @@ def fit_baseline(key, networks, config, optimiser, params, opt_state, batch: Bas
 def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: Mesh | None = None):
     """Returns update(state, trajectory, key) -> (state, metrics)."""
     policy_optimiser, baseline_optimiser = make_optimisers(config, num_trials)
-    policy_step = POLICY_STEPS[config.algorithm]
-    shared, imitates = networks.shares_trunk, config.algorithm == "imitation"
+    policy_step = POLICY_STEPS[config.slow_rl.name]
+    shared, imitates = networks.shares_trunk, config.slow_rl.name == "imitation"
     # Nobody who imitates asks what a state is worth; but a shared network learns it by the way.
     estimates = shared or not imitates
     values_of = values_over_trials(networks, mesh)
     per_trial = (1, None, 1)
-    in_lanes = config.lane_steps > 0
+    in_lanes = config.batch.lane_steps > 0
     fits = estimates and not shared  # the baseline's network has epochs of its own
     # Epochs of minibatches take the same time on both networks, and sharing so few trials among devices saves little.
-    alike = fits and config.algorithm == "ppo"
+    alike = fits and config.slow_rl.name == "ppo"
     one_each = mesh if alike and mesh is not None and mesh.size == 2 else None
     mesh_of_each = mesh if one_each is None else None
 
@@ -160,11 +163,11 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
     def update(state: TrainState, trajectory: Trajectory, key: chex.PRNGKey) -> tuple[TrainState, Metrics]:
         key_policy, key_baseline = jax.random.split(key)
         mask = trajectory.mask
-        rewards = trajectory.expected_reward if config.expected_rewards else trajectory.reward
+        rewards = trajectory.expected_reward if config.objective.expected_rewards else trajectory.reward
         task_features = standardise_columns(trajectory.task_features)
         by_trial = task_features[0] if in_lanes else task_features  # no baseline sees it in lanes
         trial_done = trajectory.trial_done if in_lanes else None
-        returns = jax.vmap(discounted_returns, per_trial, 1)(rewards, config.discount, trial_done)
+        returns = jax.vmap(discounted_returns, per_trial, 1)(rewards, config.objective.discount, trial_done)
 
         # The first batch has no scale yet, but of a baseline that came with one: its own moments serve.
         new_moments = update_moments(state.return_moments, returns, mask)
@@ -180,21 +183,21 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
             values = jnp.zeros_like(mask)
         if in_lanes:  # where a lane's end cuts a trial, its value stands for all that would have followed
             rewards = jnp.where(mask > 0, rewards, values)
-            returns = jax.vmap(discounted_returns, per_trial, 1)(rewards, config.discount, trial_done)
+            returns = jax.vmap(discounted_returns, per_trial, 1)(rewards, config.objective.discount, trial_done)
             new_moments = update_moments(state.return_moments, returns, mask)
         new_mean, new_scale = _baseline_scale(config, new_moments)
         target = (returns - new_mean) / new_scale
         advantages = jax.vmap(generalised_advantages, (1, 1, None, None, 1), 1)(
-            rewards, values, config.discount, config.gae_lambda, trial_done
+            rewards, values, config.objective.discount, config.objective.gae_lambda, trial_done
         )
         by_step = task_features if in_lanes else task_features[None]
         acted = trajectory.agent_info
         batch = PolicyBatch(
             trajectory.trial_obs,
-            _taught(acted, config.teacher_temperature) if imitates else trajectory.action,
+            _taught(acted, config.slow_rl.temperature) if imitates else trajectory.action,
             acted.log_prob,
             acted.dist_params,
-            standardise(advantages, mask) if config.normalise_advantages else advantages * mask,
+            standardise(advantages, mask) if config.objective.normalise_advantages else advantages * mask,
             mask,
             by_step,
             target if shared else None,
@@ -209,10 +212,10 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
             fitted = learn_baseline(*of_baseline) if fits else (*baseline, jnp.zeros(()))
         policy_params, policy_opt_state, info = stepped
         baseline_params, baseline_opt_state, baseline_loss = fitted
-        if config.baseline_warmup_iterations:
+        if config.baseline.warmup_iterations:
             new = policy_params, policy_opt_state, info
             old = state.params["policy"], state.policy_opt_state, jax.tree.map(jnp.zeros_like, info)
-            warm = state.iteration >= config.baseline_warmup_iterations
+            warm = state.iteration >= config.baseline.warmup_iterations
             policy_params, policy_opt_state, info = jax.tree.map(lambda n, o: jnp.where(warm, n, o), new, old)
 
         if shared:  # the baseline learned with the policy
@@ -228,7 +231,7 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
             iteration=state.iteration + 1,
         )
         mean_return, return_standard_error = (
-            lane_returns(trajectory) if in_lanes else trial_returns(trajectory, config.trials_per_task)
+            lane_returns(trajectory) if in_lanes else trial_returns(trajectory, config.batch.trials_per_task)
         )
         residual_variance = masked_variance(returns - values, mask)
         metrics = Metrics(
@@ -271,7 +274,7 @@ def lane_returns(trajectory: Trajectory) -> tuple[chex.Array, chex.Array]:
 
 def _baseline_scale(config: TrainConfig, moments: Moments) -> tuple[chex.Array, chex.Array]:
     """(mean, scale) of what the baseline's output is relative to; float32 []."""
-    if not config.normalise_returns:
+    if not config.objective.normalise_returns:
         return jnp.zeros(()), jnp.ones(())
     return moments.mean, jnp.sqrt(moments.variance) + 1e-6
 

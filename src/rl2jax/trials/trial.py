@@ -2,15 +2,29 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 
 from rl2jax.envs.base import TaskDistribution, spaces
-from rl2jax.settings import require
+from rl2jax.settings import Section, bounded, require
 from rl2jax.types import PyTree, TrialObservation
+
+
+@dataclass(frozen=True)
+class TrialSettings(Section):
+    """What is played.
+
+    Attributes:
+      num_episodes: n, episodes in a trial.
+      first_step_flag: the termination flag that is shown at a trial's first step.
+    """
+
+    section: ClassVar[str] = "trial"
+    num_episodes: int = bounded(10, at_least=1)
+    first_step_flag: float = bounded(0.0, at_least=0, at_most=1)
 
 
 class TrialState(NamedTuple):
@@ -86,9 +100,10 @@ def starts_alike(trial: Trial) -> bool:
     """Whether every trial shows the same at its first step, whatever the task and the key.
 
     Read off the traced program: what is seen there depends on neither. A bandit's constant observation does not, nor
-    does a fixed start state, even where they are computed.
+    does a fixed start state, even where they are computed. Of tasks that only an engine plays it is not known.
     """
-    return _starts_alike(trial.env)  # the placeholders are one trial's as another's; their flag may be traced
+    # The placeholders are one trial's as another's; their flag may be traced.
+    return trial.env.plays_on_device and _starts_alike(trial.env)
 
 
 @lru_cache

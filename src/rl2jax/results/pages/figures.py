@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import matplotlib.figure
 import numpy as np
 
-from rl2jax.envs.names import parse_task
+from rl2jax.envs.names import read_name
 from rl2jax.results.pages.tables import short
 from rl2jax.results.published import SCORES, agent_name
 from rl2jax.results.rows import EvaluationRow, ScoredRow, documented
@@ -88,12 +88,12 @@ def add_legend(owner: Any, theme: Theme, handles: list, labels: list[str], **opt
     owner.legend(handles, labels, frameon=False, fontsize=8, labelcolor=theme.ink, **options)
 
 
-def _panels(tasks: list[str]) -> dict[str, list[str]]:
+def _panels(tasks: list[str]) -> dict[int, list[str]]:
     """Tasks by their number of episodes, in order."""
-    panels: dict[str, list[str]] = defaultdict(list)
+    panels: dict[int, list[str]] = defaultdict(list)
     for task in tasks:
-        panels[task.rpartition("n=")[2]].append(task)
-    return dict(sorted(panels.items(), key=lambda item: int(item[0])))
+        panels[read_name(task)[1]["n"]].append(task)
+    return dict(sorted(panels.items()))
 
 
 def learning_curves(number: int, rows: Sequence[ScoredRow], theme: Theme = LIGHT) -> matplotlib.figure.Figure:
@@ -162,7 +162,8 @@ def _training_of(axis: Any, task: str, rows: list[ScoredRow], low: float, high: 
 
 def _without_episodes(task: str) -> str:
     """What else tasks of a table differ in: "k=5"; for MDPs nothing."""
-    return short(task).rpartition(", n=")[0]
+    kind, settings = read_name(task)
+    return kind.title({name: value for name, value in settings.items() if name != "n"})
 
 
 def _curves_of(task: str, rows: Sequence[ScoredRow]) -> dict[str, EvaluationRow]:
@@ -179,7 +180,7 @@ def regret_over_time(task: str, rows: Sequence[ScoredRow], theme: Theme = LIGHT)
     Regret counts from the best arm's expected success probability, k / (k + 1). Lines are labelled in the
     order of their totals.
     """
-    num_arms = parse_task(task).env.num_arms
+    num_arms = read_name(task)[1]["k"]
     figure, axes = new_figure(theme, 1, 1, 6.4, 3.6)
     axis = axes[0, 0]
     for agent, row in _curves_of(task, rows).items():
@@ -204,10 +205,11 @@ def regret_over_time(task: str, rows: Sequence[ScoredRow], theme: Theme = LIGHT)
 
 def reward_per_episode(task: str, rows: Sequence[ScoredRow], theme: Theme = LIGHT) -> matplotlib.figure.Figure:
     """Mean return of each episode of a trial, per agent: learning inside a trial."""
+    length = read_name(task)[1]["t"]
     figure, axes = new_figure(theme, 1, 1, 6.4, 3.6)
     axis = axes[0, 0]
     for agent, row in _curves_of(task, rows).items():
-        returns = np.asarray(row.reward_curve).reshape(-1, parse_task(task).env.episode_length).sum(axis=1)
+        returns = np.asarray(row.reward_curve).reshape(-1, length).sum(axis=1)
         axis.plot(np.arange(1, len(returns) + 1), returns, label=agent_name(agent), **line_style(agent, theme))
     axis.set_title(short(task), fontsize=10, color=theme.ink)
     axis.set_xlabel("episode", fontsize=9)
@@ -219,7 +221,8 @@ def reward_per_episode(task: str, rows: Sequence[ScoredRow], theme: Theme = LIGH
 
 def pull_heat_maps(task: str, rows: Sequence[ScoredRow], theme: Theme = LIGHT) -> matplotlib.figure.Figure:
     """One map per agent: share of the pulls that went to the best arm, the second best, ..., over a trial."""
-    found = {agent: row for agent, row in _curves_of(task, rows).items() if row.pull_frequencies}
+    curves = _curves_of(task, rows)
+    found = {agent: row for agent, row in curves.items() if "pull_frequencies" in (row.statistics or {})}
     if not found:
         raise ValueError(f"no rows with pull_frequencies for {task}")
     columns = min(4, len(found))
@@ -228,7 +231,7 @@ def pull_heat_maps(task: str, rows: Sequence[ScoredRow], theme: Theme = LIGHT) -
     image = None
     for place, (agent, row) in enumerate(found.items()):
         axis = axes.flat[place]
-        shares = np.asarray(row.pull_frequencies).T
+        shares = np.asarray((row.statistics or {})["pull_frequencies"]).T
         extent = (0, len(row.reward_curve or ()), shares.shape[0] + 0.5, 0.5)
         image = axis.imshow(shares, aspect="auto", vmin=0, vmax=1, cmap=theme.colour_map, extent=extent)
         axis.set_title(f"{agent_name(agent)}  {row.mean:.1f}", fontsize=9, color=theme.ink)

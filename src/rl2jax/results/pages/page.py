@@ -14,7 +14,7 @@ from typing import Any
 import matplotlib
 import matplotlib.figure
 
-from rl2jax.envs.names import parse_task
+from rl2jax.envs.names import read_name
 from rl2jax.results.pages import figures
 from rl2jax.results.pages.figures import DARK, LIGHT
 from rl2jax.results.pages.papers import TABLES, build_table
@@ -157,7 +157,7 @@ def rows_table(
       name: an agent's name for people.
     """
     lines = []
-    one_kind = len({row.task.partition(":")[0] for row in rows}) == 1
+    one_kind = len({read_name(row.task)[0].name for row in rows}) == 1
     for row in rows:
         task = short(row.task) if one_kind else readable_tasks(row.task)
         score = score_text(row.mean, row.standard_error) if isinstance(row, ScoredRow) else ""
@@ -241,9 +241,10 @@ def _learning_curves(number: int, rows: Sequence[ScoredRow], level: int) -> list
 
 def _inside(number: int, task: str, rows: Sequence[ScoredRow]) -> str:
     """A task's own figures, to be unfolded; what its rows do not allow is left out."""
-    label, env = short(task), parse_task(task).env
+    label = short(task)
     if number == 1:
-        best = f"from what the best arm pays on average, {env.num_arms}/{env.num_arms + 1} a pull"
+        num_arms = read_name(task)[1]["k"]
+        best = f"from what the best arm pays on average, {num_arms}/{num_arms + 1} a pull"
         wanted = [
             ("Cumulative regret", f"{best}; the legend has the totals.", partial(figures.regret_over_time, task)),
             (

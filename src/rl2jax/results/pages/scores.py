@@ -88,11 +88,11 @@ def shortcuts(row: ScoredRow) -> list[str]:
     if row.agent != "rl2_paper" and row.preset not in PAPERS_PRESETS:
         return []
     settings, cuts = row.hyperparameters or {}, []
-    if (steps := settings.get("batch_size", PAPERS_BATCH)) < PAPERS_BATCH:
+    if (steps := settings.get("batch.size", PAPERS_BATCH)) < PAPERS_BATCH:
         cuts.append(f"batches of {steps} steps")
-    if (share := settings.get("fisher_fraction", 1.0)) < 1:
+    if (share := settings.get("trpo.fisher_fraction", 1.0)) < 1:
         cuts.append(f"Fisher products of {share:g} of the trials")
-    if settings.get("matmul_precision") == "bfloat16":
+    if settings.get("network.matmul_precision") == "bfloat16":
         cuts.append("products rounded to bfloat16")
     return cuts
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rl2jax.envs.names import parse_task
+from rl2jax.envs.names import read_name
 from rl2jax.results.pages.tables import Cell, Line, Section, Table
 from rl2jax.results.published import MAZES, PUBLISHED_MAZE_NAMES, PublishedMazes
 from rl2jax.results.rows import MazeRow, Row, documented
@@ -88,7 +88,7 @@ def all_pictures(folder: Path) -> list[Picture]:
 
 def size_name(task: str) -> str:
     """Of the mazes of a task: small or large."""
-    return SIZES[parse_task(task).env.size].lower()
+    return SIZES[read_name(task)[1]["size"]].lower()
 
 
 def agent_title(agent: str) -> str:
@@ -167,12 +167,13 @@ def _published(scores: PublishedMazes, name: str) -> Sequence[tuple[float, float
 
 def _heading(task: str, rows: Collection[MazeRow]) -> str:
     """A size of maze and how it was played."""
-    env = parse_task(task).env
+    settings = read_name(task)[1]
+    size, horizon = settings["size"], settings["t"]
     engines = {"vizdoom": "in ViZDoom", "twin": "in its twin on the device"}
     played = " and ".join(text for engine, text in engines.items() if any(row.engine == engine for row in rows))
     mazes = " or ".join(map(str, sorted({row.num_tasks for row in rows})))
-    size = f"{SIZES[env.size]} mazes ({env.size} x {env.size}, {env.episode_length} steps at most)"
-    return f"{size}: {mazes} test mazes, {played}"
+    of_size = f"{SIZES[size]} mazes ({size} x {size}, {horizon} steps at most)"
+    return f"{of_size}: {mazes} test mazes, {played}"
 
 
 def _how(rows: Iterable[MazeRow]) -> list[str]:

@@ -14,9 +14,8 @@ from rich.console import Console
 
 from rl2jax.agents.base import Agent
 from rl2jax.agents.maze import MAZE_AGENTS
-from rl2jax.envs.maze import MazeNavigation
 from rl2jax.envs.names import parse_task, slug
-from rl2jax.results.mazes import episodes_of, maze_row, play, play_twin, shortest_lengths, without_looking
+from rl2jax.results.mazes import ENGINES, episodes_of, maze_row, play, play_twin, shortest_lengths, without_looking
 from rl2jax.results.pages import maze_pictures as pictures
 from rl2jax.results.pages.papers import build_table
 from rl2jax.results.pages.table3 import agent_title, pictured
@@ -42,7 +41,7 @@ class Plan(NamedTuple):
 
     Attributes:
       tasks: of `published.MAZES`.
-      engine: "vizdoom" or "twin".
+      engine: one of `results.mazes.ENGINES`.
       num_mazes: test mazes, the first of the set.
       seed: of the agents' random numbers in evaluation.
       runs: folders of trained runs; empty: train with the preset.
@@ -117,7 +116,7 @@ def _fits(run: Run, task: str) -> bool:
     they were made to leave out the test mazes of a set like the table's (`MazeNavigation.num_more`).
     """
     env, trained = parse_task(task).env, run.task.env
-    if not isinstance(trained, MazeNavigation):
+    if type(trained) is not type(env):
         return False
     known = trained.split != "train" or trained.num_mazes > env.num_mazes
     known |= trained.num_more > 0 and trained.num_mazes != env.num_mazes
@@ -141,7 +140,7 @@ def _names(plan: Plan, runs: list[Run]) -> list[str]:
     names: list[str] = []
     for run in runs:
         trainings = [*(stage["config"] for stage in ancestry(run)), run.config.to_json()]
-        imitated = any(config.get("algorithm") == "imitation" for config in trainings)
+        imitated = any(config.get("slow_rl") == "imitation" for config in trainings)
         kind = "rl2_best" if imitated else "rl2"
         if plan.recipe is not None and not plan.runs:
             kind = f"rl2_{plan.recipe.replace('-', '_')}"
@@ -158,7 +157,7 @@ def _of_run(run: Run, name: str, plan: Plan) -> Player:
     agent, context = trained_agent(run, plan.deterministic)
     if not plan.runs:
         context["preset"] = plan.recipe or plan.preset
-    return Player(name, agent, context, looks=True, first_step_flag=run.config.first_step_flag)
+    return Player(name, agent, context, looks=True, first_step_flag=run.config.trial.first_step_flag)
 
 
 def _trial(task: str, player: Player, engine: str) -> Trial:
@@ -185,7 +184,7 @@ def _play(plan: Plan, task: str, player: Player, console: Console) -> bool:
             trial,
             mazes,
             evaluation_key(plan.seed),
-            plan.engine,
+            ENGINES[plan.engine],
             progress=lambda share: progress.update(bar, completed=round(share * plan.num_mazes)),
         )
     row = maze_row(
