@@ -6,6 +6,7 @@ what is lost is lost to noise, not to a wrong baseline.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from rl2jax.envs.names import Task, parse_task, slug
 from rl2jax.files import write_atomically
 from rl2jax.results.compare import run_contender, shipped_contender
 from rl2jax.results.evaluations import compare_with_progress
-from rl2jax.results.published import TABLES
-from rl2jax.results.rows import read_rows, read_tests, write_comparison
+from rl2jax.results.published import SCORES
+from rl2jax.results.rows import EvaluationRow, read_rows, read_tests, write_comparison
 from rl2jax.results.stats import PairTest
 from rl2jax.runs.shipped import agent_name, describe, start_of_agent
 from rl2jax.runs.stages import train_stage
@@ -30,7 +31,7 @@ from rl2jax.training.recipes import Stage
 NUM_TASKS = 100_000
 EVALUATION_SEED = 2  # the tasks of seed 1 are those of the tables
 BEFORE, AFTER = "rl2_best", "rl2_reinforced"
-CELLS = tuple(TABLES[1].scores)
+CELLS = tuple(SCORES[1].scores)
 _STEPS, _WARMUP, _ITERATIONS = 40_000, 10, 50
 
 
@@ -74,8 +75,8 @@ def make_row(task: Task, rate: float, seed: int, num_tasks: int, runs: Path, res
     command += "" if num_tasks == NUM_TASKS else f" --num-tasks {num_tasks}"
     digest = before.context["parameters_sha256"]
     for row in read_rows(file) if file.exists() else []:
-        if row.get("parameters_sha256") == digest:
-            require(row["command"] == command, f"{file}: command", row["command"], f"{command}, or another --results")
+        if row.parameters_sha256 == digest:
+            require(row.command == command, f"{file}: command", row.command, f"{command}, or another --results")
             return
     config = reinforcement(task, describe(name, "best").config, rate)
     stage = Stage("reinforcement", task, config)
@@ -83,12 +84,12 @@ def make_row(task: Task, rate: float, seed: int, num_tasks: int, runs: Path, res
     run = train_stage(runs / f"{slug(task.name)}-{digest[:8]}", stage, **settings, start=start_of_agent(name, "best"))
     contenders = [before, run_contender(run, task, AFTER)]
     result = compare_with_progress(task, {}, contenders, num_tasks, EVALUATION_SEED, "large", console)
-    write_comparison(file, [row | {"command": command} for row in result.rows], result.tests)
+    write_comparison(file, [replace(row, command=command) for row in result.rows], result.tests)
 
 
-def line_of(task: str, rows: list[dict[str, Any]], tests: list[PairTest]) -> str:
+def line_of(task: str, rows: list[EvaluationRow], tests: list[PairTest]) -> str:
     """A line of the table: both scores, and what reinforcement changed, with the p-value of either direction."""
-    score = {row["agent"]: f"{row['mean']:.6g} ± {row['standard_error']:.2g}" for row in rows}
+    score = {row.agent: f"{row.mean:.6g} ± {row.standard_error:.2g}" for row in rows}
     (test,) = [test for test in tests if {test.better, test.worse} == {BEFORE, AFTER}]
     difference = test.difference if test.better == AFTER else -test.difference
     changed = f"{difference:+.3g} ± {test.standard_error:.2g} | {min(1.0, 2 * test.p):.2g}"

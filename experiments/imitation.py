@@ -1,6 +1,7 @@
 """Section 3.1, supervised: the same network, fitted to a reference agent's actions, beside its teacher."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -46,13 +47,13 @@ def main() -> None:
     )
     changes = " ".join(f"--set {name}={value}" for name, value in settings.items())
     command = f"rl2jax train {task.name} --preset cpu {changes} --seed {a.seed} --out DIR && "
-    taught = next(row for row in result.rows if row["agent"] == "imitation")
-    teacher = next(row for row in result.rows if row["agent"] == a.teacher)
-    taught |= {"preset": "cpu", "command": f"{command}{taught['command']} --agents {a.teacher} --run DIR"}
-    write_comparison(a.results / f"imitation-{slug(task.name)}.json", result.rows, result.tests)
+    teacher, taught = (next(row for row in result.rows if row.agent == name) for name in (a.teacher, "imitation"))
+    taught = replace(taught, preset="cpu", command=f"{command}{taught.command} --agents {a.teacher} --run DIR")
+    rows = [taught if row.agent == taught.agent else row for row in result.rows]
+    write_comparison(a.results / f"imitation-{slug(task.name)}.json", rows, result.tests)
     for row in (teacher, taught):
-        console.print(f"{row['agent']:<12}{format_score(row)}")
-    console.print(f"the student reaches {100 * taught['mean'] / teacher['mean']:.2f}% of its teacher")
+        console.print(f"{row.agent:<12}{format_score(row.mean, row.standard_error)}")
+    console.print(f"the student reaches {100 * taught.mean / teacher.mean:.2f}% of its teacher")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from experiments.messages import in_one_line
 from experiments.readme import RESULTS as ALL_RESULTS
 from rl2jax import xla
 from rl2jax.envs.names import parse_task, slug
-from rl2jax.results.published import TABLES
+from rl2jax.results.published import SCORES
 from rl2jax.runs.progress import train_with_progress
 from rl2jax.runs.run import RUN_FILE, Run, create_run, last_iteration, open_run
 from rl2jax.runs.session import METRICS_FILE, read_metrics
@@ -37,7 +37,7 @@ _CHECKPOINTS = "checkpoints"
 
 def cells() -> list[str]:
     """The bandits of table 1, the shortest trials first."""
-    tasks = list(TABLES[1].scores)
+    tasks = list(SCORES[1].scores)
     return sorted(tasks, key=lambda task: int(task.rpartition("n=")[2]))
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rl2jax import xla
 from rl2jax.limits import bayes_optimal_value
 from rl2jax.results.evaluations import run_cell
-from rl2jax.results.published import TABLES
+from rl2jax.results.published import SCORES
 from rl2jax.results.rows import format_score
 from rl2jax.runs.session import read_metrics
 from rl2jax.runs.stages import Interrupted
@@ -22,7 +22,7 @@ TASK = "bandit:k=5,n=10"
 PRESET = "quick"
 NUM_TASKS = 100_000
 EVALUATION_SEED = 1
-PUBLISHED = TABLES[1].scores[TASK]
+PUBLISHED = SCORES[1].scores[TASK]
 
 
 def plot(run_folder: Path, mean: float, optimum: float, path: Path) -> None:
@@ -69,11 +69,13 @@ def main() -> None:
     except Interrupted as stopped:
         sys.exit(str(stopped))
     optimum = bayes_optimal_value(5, 10)
-    plot(folder, row["mean"], optimum, folder / "learning_curve.png")
-    published = "  ".join(f"{TABLES[1].columns[agent]} {score:g}" for agent, score in PUBLISHED.items())
+    plot(folder, row.mean, optimum, folder / "learning_curve.png")
+    published = "  ".join(f"{SCORES[1].columns[agent]} {score:g}" for agent, score in PUBLISHED.items())
     console.print(f"\nTable 1, n=10, k=5 (published):  {published}")
-    console.print(f"this agent:  {format_score(row)} over {NUM_TASKS} tasks; Bayes-optimal {optimum:.4f}")
-    console.print(f"that is {100 * row['mean'] / optimum:.2f}% of the optimum; {folder}/learning_curve.png")
+    console.print(
+        f"this agent:  {format_score(row.mean, row.standard_error)} over {NUM_TASKS} tasks; Bayes-optimal {optimum:.4f}"
+    )
+    console.print(f"that is {100 * row.mean / optimum:.2f}% of the optimum; {folder}/learning_curve.png")
 
 
 if __name__ == "__main__":

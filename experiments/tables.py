@@ -24,10 +24,9 @@ from experiments.wang import __main__ as wang
 from rl2jax import xla
 from rl2jax.cli.show import report
 from rl2jax.files import write_atomically
-from rl2jax.results.published import MAZES, TABLES
-from rl2jax.results.reproduction import mazes as mazes
+from rl2jax.results.pages.papers import TABLES
 from rl2jax.results.reproduction.tables import write_report
-from rl2jax.results.rows import read_rows
+from rl2jax.results.rows import read_objects
 
 MADE_OF_ROWS = (".md", ".tex", ".csv", ".html", ".png", ".svg")
 _COMMIT = re.compile(r"(Made by <code>rl2jax report</code> [^,<]*, commit )[0-9a-z]+\+?")
@@ -42,9 +41,6 @@ def rewrite(results: Path) -> None:
     for number in TABLES:
         if (folder := results / f"table{number}").is_dir():
             write_report(number, folder)
-    if (folder := results / "table3").is_dir():
-        of_mazes = mazes.Plan(tuple(MAZES), "vizdoom", 0, 0, (), None, 0, Path(), results=folder)
-        mazes.write_report(of_mazes)
     for name, write in (("wang", wang.write_report), ("candidates", candidates.write_report)):
         if (folder := results / name).is_dir():
             write(folder)
@@ -56,7 +52,7 @@ def rewrite(results: Path) -> None:
         training_seeds.write_report(folder)
     for path in sorted((results / "benchmarks").glob("*.json")):
         if path.stem == maze_benchmark.NAME:
-            write_atomically(path.with_suffix(".md"), maze_benchmark.to_markdown(read_rows(path)))
+            write_atomically(path.with_suffix(".md"), maze_benchmark.to_markdown(read_objects(path)))
         else:
             benchmarks.write_report(path.parent, path.stem)
     if results.resolve() == readme.RESULTS:

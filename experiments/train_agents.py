@@ -1,6 +1,7 @@
 """The package's trained agents: trained by a recipe, played beside their teacher, shipped; resumable anywhere."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -12,31 +13,22 @@ from rl2jax import xla
 from rl2jax.envs.names import parse_task, slug
 from rl2jax.results.compare import command_line, run_contender, select_agents
 from rl2jax.results.evaluations import compare_with_progress
-from rl2jax.results.pages import tables
-from rl2jax.results.published import TABLES
+from rl2jax.results.published import SCORES
 from rl2jax.results.reproduction.tables import write_report
-from rl2jax.results.rows import format_score, read_rows, write_comparison
+from rl2jax.results.rows import format_score, holds, opponents, read_results, read_rows, write_comparison
 from rl2jax.runs import shipped
-from rl2jax.runs.run import Run, load_state, parameters_digest
+from rl2jax.runs.run import load_state, parameters_digest
 from rl2jax.runs.stages import train_recipe
 from rl2jax.settings import require
 from rl2jax.training.recipes import RECIPES, takes_most_likely
 
 EVALUATION_SEED = 1
-CELLS = [task for table in TABLES.values() for task in table.scores]
+CELLS = [task for table in SCORES.values() for task in table.scores]
 
 
 def table_of(task_name: str) -> int:
     """Number of the table that has a cell of this task."""
-    return next(number for number, table in TABLES.items() if task_name in table.scores)
-
-
-def is_evaluated(file: Path, run: Run, num_tasks: int) -> bool:
-    """Whether a file has the row of this run's policy over so many tasks."""
-    if not file.exists():
-        return False
-    wanted = {"parameters_sha256": parameters_digest(load_state(run).params["policy"]), "num_tasks": num_tasks}
-    return any(wanted.items() <= row.items() for row in read_rows(file))
+    return next(number for number, table in SCORES.items() if task_name in table.scores)
 
 
 def make_agent(
@@ -48,18 +40,19 @@ def make_agent(
     (results / f"table{number}").mkdir(parents=True, exist_ok=True)
     file = results / f"table{number}" / f"{slug(task.name)}-{recipe}-seed{seed}.json"
     name = f"rl2_{recipe.replace('-', '_')}"
-    if not is_evaluated(file, run, num_tasks):
+    digest = parameters_digest(load_state(run).params["policy"])
+    if not holds(file, parameters_sha256=digest, num_tasks=num_tasks):
         contender = run_contender(run, task, name, takes_most_likely(recipe, task))
         teacher = select_agents(task, [task.kind.teacher])
         result = compare_with_progress(task, teacher, [contender], num_tasks, EVALUATION_SEED, "large", console)
         command = command_line(task, num_tasks, EVALUATION_SEED, list(teacher), [recipe])
-        rows = [row | {"command": command} for row in result.rows]
-        rows = [row | {"preset": recipe, "recipe": recipe} if row["agent"] == name else row for row in rows]
+        rows = [replace(row, command=command) for row in result.rows]
+        rows = [replace(row, preset=recipe, recipe=recipe) if row.agent == name else row for row in rows]
         write_comparison(file, rows, result.tests)
-    (row,) = [row for row in read_rows(file) if row["agent"] == name]
-    known = tables.opponents(tables.read_results(file.parent), task.name)
-    path = shipped.ship(run, recipe, row | known, ships)
-    console.print(f"{task.name}, {recipe}: {format_score(row)}; {path}")
+    (row,) = [row for row in read_rows(file) if row.agent == name]
+    known = opponents(read_results(file.parent), task.name)
+    path = shipped.ship(run, recipe, row.to_json() | known, ships)
+    console.print(f"{task.name}, {recipe}: {format_score(row.mean, row.standard_error)}; {path}")
     write_report(number, file.parent)
 
 

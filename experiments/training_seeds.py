@@ -6,8 +6,8 @@ reference agent that teaches or could.
 
 import argparse
 import statistics
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -19,8 +19,8 @@ from rl2jax.envs.names import Task, parse_task, slug
 from rl2jax.files import write_atomically
 from rl2jax.results.compare import Contender, run_contender, select_agents, shipped_contender
 from rl2jax.results.evaluations import compare_with_progress
-from rl2jax.results.published import TABLES
-from rl2jax.results.rows import read_rows, read_tests, write_comparison
+from rl2jax.results.published import SCORES
+from rl2jax.results.rows import EvaluationRow, read_rows, read_tests, write_comparison
 from rl2jax.results.stats import PairTest
 from rl2jax.runs.stages import train_recipe
 from rl2jax.settings import require
@@ -28,7 +28,7 @@ from rl2jax.training.recipes import RECIPES, takes_most_likely
 
 NUM_TASKS = 100_000
 EVALUATION_SEED = 2  # the tasks of seed 1 are those of the tables
-CELLS = tuple(task for table in TABLES.values() for task in table.scores)
+CELLS = tuple(task for table in SCORES.values() for task in table.scores)
 DOCUMENT = ROOT / "docs" / "recipes.md"
 
 
@@ -53,11 +53,11 @@ def make_rows(
     shipped = shipped_contender(recipe, task)
     of_package = shipped.context["training_seed"]
     require(of_package not in seeds, "--seeds", of_package, f"without {of_package}, the package's agent's own")
-    known = [row for row in read_rows(file) if "training_seed" in row] if file.exists() else []
+    known = [row for row in read_rows(file) if row.training_seed is not None] if file.exists() else []
     asked = ", ".join(map(str, [of_package, *seeds]))
     for row in known:
-        here = f"{row['training_seed']} over {row['num_tasks']}"
-        kept = row["training_seed"] in [of_package, *seeds] and row["num_tasks"] <= num_tasks
+        here = f"{row.training_seed} over {row.num_tasks}"
+        kept = row.training_seed in [of_package, *seeds] and row.num_tasks <= num_tasks
         require(kept, f"{file}: seed", here, f"one of {asked} over at most {num_tasks} tasks, or another --results")
     contenders = [_named(shipped)]
     for seed in seeds:
@@ -65,13 +65,13 @@ def make_rows(
         run = train_recipe(folder, task.name, recipe, training_seed=seed, console=console)
         contenders.append(_named(run_contender(run, task, shipped.name, takes_most_likely(recipe, task))))
     wanted = [(c.name, c.context["parameters_sha256"], num_tasks) for c in contenders]
-    if wanted == [(row["agent"], row["parameters_sha256"], row["num_tasks"]) for row in known]:
+    if wanted == [(row.agent, row.parameters_sha256, row.num_tasks) for row in known]:
         return
     teacher = select_agents(task, [task.kind.teacher])
     result = compare_with_progress(task, teacher, contenders, num_tasks, EVALUATION_SEED, "large", console)
     command = f"python -m experiments.training_seeds --recipe {recipe} --tasks {task.name} --seeds "
     command += " ".join(map(str, seeds)) + ("" if num_tasks == NUM_TASKS else f" --num-tasks {num_tasks}")
-    rows = [row | {"command": command, "recipe": recipe} for row in result.rows]
+    rows = [replace(row, command=command, recipe=recipe) for row in result.rows]
     write_comparison(file, rows, result.tests)
 
 
@@ -80,7 +80,7 @@ def _named(contender: Contender) -> Contender:
     return contender._replace(name=f"{contender.name}-seed{contender.context['training_seed']}")
 
 
-def line_of(rows: list[dict[str, Any]], tests: list[PairTest], seeds: list[int]) -> str:
+def line_of(rows: list[EvaluationRow], tests: list[PairTest], seeds: list[int]) -> str:
     """A line of the table.
 
     Args:
@@ -89,13 +89,13 @@ def line_of(rows: list[dict[str, Any]], tests: list[PairTest], seeds: list[int])
       seeds: that have columns.
     """
     teacher, shipped, *others = rows
-    cells = [shipped["task"], shipped["recipe"], f"{shipped['mean']:.6g} ± {shipped['standard_error']:.2g}"]
+    cells = [shipped.task, str(shipped.recipe), f"{shipped.mean:.6g} ± {shipped.standard_error:.2g}"]
     for seed in seeds:
-        names = [row["agent"] for row in others if row["training_seed"] == seed]
-        cells.append(_difference(names[0], shipped["agent"], tests) if names else "–")
-    scores = [row["mean"] for row in rows[1:]]
+        names = [row.agent for row in others if row.training_seed == seed]
+        cells.append(_difference(names[0], shipped.agent, tests) if names else "–")
+    scores = [row.mean for row in rows[1:]]
     cells.append(f"{100 * statistics.stdev(scores) / statistics.mean(scores):.2g}%")
-    cells.append(f"{100 * min(scores) / teacher['mean']:.2f}%")
+    cells.append(f"{100 * min(scores) / teacher.mean:.2f}%")
     return "| " + " | ".join(cells) + " |"
 
 
@@ -108,11 +108,11 @@ def _difference(name: str, other: str, tests: list[PairTest]) -> str:
 
 def to_markdown(results: Path) -> str:
     """The table of all cells that have rows, recipe by recipe."""
-    found: list[tuple[list[dict[str, Any]], list[PairTest]]] = []
+    found: list[tuple[list[EvaluationRow], list[PairTest]]] = []
     for recipe in RECIPES:
         files = [results / f"{slug(parse_task(task).name)}-{recipe}.json" for task in CELLS]
         found += [(read_rows(file), read_tests(file)) for file in files if file.exists()]
-    seeds = sorted({row["training_seed"] for rows, _ in found for row in rows[2:]})
+    seeds = sorted({row.training_seed for rows, _ in found for row in rows[2:] if row.training_seed is not None})
     differences = [f"seed {seed} less the package's, in pairs" for seed in seeds]
     header = ["cell", "recipe", "the package's", *differences, "deviation over seeds", "lowest, of reference"]
     lines = ["| " + " | ".join(header) + " |", "|---|---|" + "---:|" * (len(header) - 2)]

@@ -20,7 +20,7 @@ from experiments.benchmarks.timing import Sample, note, run_child
 from experiments.documents import put_table
 from rl2jax.envs.names import parse_task
 from rl2jax.files import git_commit, write_atomically
-from rl2jax.results.rows import read_rows, write_rows
+from rl2jax.results.rows import read_objects, write_objects
 from rl2jax.settings import require
 from rl2jax.slow_rl.ppo import PPO
 from rl2jax.slow_rl.sgd import num_minibatches
@@ -225,13 +225,13 @@ def write_report(results: Path, name: str) -> str:
     Returns:
       the table.
     """
-    rows = read_rows(results / f"{name}.json")
+    rows = read_objects(results / f"{name}.json")
     table = to_markdown(rows)
     write_atomically(results / f"{name}.md", table)
     if any("of_floor" in row for row in rows):
         roofline(rows).savefig(results / f"{name}-roofline.png", dpi=150)
     if results.resolve() == RESULTS and DOCUMENT.exists():
-        files = (read_rows(path) for path in sorted(results.glob("cpu*.json")))
+        files = (read_objects(path) for path in sorted(results.glob("cpu*.json")))
         everything = [row for rows in files for row in rows if "batch_size" in row]  # agents that play have none
         text = put_table(DOCUMENT.read_text(), f"benchmark {name}", table)
         write_atomically(DOCUMENT, put_table(text, "bars", against_bars(everything)))
@@ -275,7 +275,7 @@ def main() -> None:
         rows += rows_of(case, a, with_torch)
         described = machine({name: rows[0][name] for name in ("device", "jax")}, load)
         name = file_name(rows[0]["platform"], a)
-        write_rows(a.results / f"{name}.json", [row | {"machine": described} for row in rows])
+        write_objects(a.results / f"{name}.json", [row | {"machine": described} for row in rows])
     print(write_report(a.results, name))
     note(f"{a.results / name}.(json, md) after {time.perf_counter() - start:.0f} s")
     if a.check:

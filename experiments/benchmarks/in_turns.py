@@ -27,7 +27,7 @@ from experiments.benchmarks.__main__ import (
 from experiments.benchmarks.parts import FIRST_ORDER, ITERATIONS, NATURAL, against_floor, paper_learner
 from experiments.benchmarks.timing import Contestant, Sample, note
 from experiments.messages import in_one_line
-from rl2jax.results.rows import write_rows
+from rl2jax.results.rows import write_objects
 from rl2jax.settings import require
 from rl2jax.training.cost import Cost, phase_costs, total
 
@@ -171,7 +171,7 @@ def main() -> None:
     for match in MATCHES:
         changes = {"batch.size": sizes[match.task], "network.units": a.gru_units}
         rows += compete(match, changes, tuple(dict.fromkeys(a.devices)), a.rounds)
-        write_rows(a.results / f"{NAME}.json", [row | {"machine": described} for row in rows])
+        write_objects(a.results / f"{NAME}.json", [row | {"machine": described} for row in rows])
     print(write_report(a.results, NAME))
     note(f"{a.results / NAME}.(json, md) after {time.perf_counter() - start:.0f} s")
 

@@ -13,7 +13,7 @@ from experiments.benchmarks.__main__ import RESULTS, machine, write_report
 from experiments.benchmarks.reports import Row
 from experiments.benchmarks.timing import note, run_child
 from experiments.messages import in_one_line
-from rl2jax.results.rows import write_rows
+from rl2jax.results.rows import write_objects
 from rl2jax.runs.shipped import RECIPES, ShippedAgent, list_agents
 from rl2jax.settings import require
 
@@ -47,7 +47,7 @@ def main() -> None:
     described = machine({name: rows[0][name] for name in ("device", "jax")}, load)
     a.results.mkdir(parents=True, exist_ok=True)
     name = f"{rows[0]['platform']}-loading"
-    write_rows(a.results / f"{name}.json", [row | {"machine": described} for row in rows])
+    write_objects(a.results / f"{name}.json", [row | {"machine": described} for row in rows])
     print(write_report(a.results, name))
 
 

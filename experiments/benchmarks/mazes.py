@@ -28,7 +28,7 @@ from rl2jax.engines.collection import collect
 from rl2jax.engines.vizdoom.mazes import VizdoomMazes
 from rl2jax.envs.names import Task, parse_task
 from rl2jax.files import write_atomically
-from rl2jax.results.rows import read_rows, write_rows
+from rl2jax.results.rows import read_objects, write_objects
 from rl2jax.settings import require
 from rl2jax.training.cost import matmul_peak
 from rl2jax.training.learner import Learner
@@ -222,8 +222,8 @@ def described(rows: list[Row], load: float) -> list[Row]:
 def write(results: Path, rows: list[Row]) -> None:
     """Rows, and their table beside them."""
     results.mkdir(parents=True, exist_ok=True)
-    write_rows(results / f"{NAME}.json", rows)
-    write_atomically(results / f"{NAME}.md", to_markdown(read_rows(results / f"{NAME}.json")))
+    write_objects(results / f"{NAME}.json", rows)
+    write_atomically(results / f"{NAME}.md", to_markdown(read_objects(results / f"{NAME}.json")))
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:

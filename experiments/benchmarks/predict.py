@@ -7,7 +7,7 @@ import argparse
 
 from experiments.benchmarks.parts import ITERATIONS, Row
 from rl2jax.envs.names import parse_task
-from rl2jax.results.published import TABLES
+from rl2jax.results.published import SCORES
 from rl2jax.training.cost import Peak, iteration_seconds, phase_costs, sequential_steps, total
 from rl2jax.training.learner import Learner
 from rl2jax.training.presets import preset_for
@@ -17,7 +17,7 @@ def prediction(number: int, preset: str, peak: Peak, devices: int, step_seconds:
     """A Markdown table: operations, loop steps, seconds per iteration and minutes per training of each cell."""
     lines = ["| task | TFLOP | steps in turn | s per iteration | iterations | min |", "|---|---:|---:|---:|---:|---:|"]
     minutes = []
-    for name in TABLES[number].scores:
+    for name in SCORES[number].scores:
         task = parse_task(name)
         learner = Learner(task.env, preset_for(task, preset))
         seconds = iteration_seconds(learner, peak, devices, step_seconds)
@@ -47,7 +47,7 @@ def predicted_seconds(row: Row) -> float:
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.predict", description=__doc__)
-    parser.add_argument("--table", type=int, default=1, choices=list(TABLES))
+    parser.add_argument("--table", type=int, default=1, choices=list(SCORES))
     parser.add_argument("--preset", default="paper")
     parser.add_argument("--teraflops", type=float, required=True, help="of a matrix product on one device")
     parser.add_argument("--terabytes", type=float, required=True, help="memory bandwidth of one device, TB/s")

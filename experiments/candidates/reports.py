@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.stats
 
-from rl2jax.results.rows import read_rows
+from rl2jax.results.rows import read_objects
 from rl2jax.results.stats import SIGNIFICANCE, holm
 from rl2jax.settings import require
 from rl2jax.training.config import TrainConfig
@@ -94,7 +94,7 @@ def row_files(folder: Path) -> list[Path]:
 
 def read_results(results: Path) -> list[Row]:
     """All rows of all tasks."""
-    return [row for folder in sorted(results.glob("*/")) for path in row_files(folder) for row in read_rows(path)]
+    return [row for folder in sorted(results.glob("*/")) for path in row_files(folder) for row in read_objects(path)]
 
 
 def to_markdown(rows: list[Row]) -> str:

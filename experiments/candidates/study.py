@@ -13,7 +13,7 @@ from experiments.candidates.reports import NUM_BLOCKS, Row, block_means, require
 from rl2jax.envs.names import Task, slug
 from rl2jax.files import git_commit
 from rl2jax.results.compare import run_contender
-from rl2jax.results.rows import evaluation_row, read_rows, write_rows
+from rl2jax.results.rows import read_objects, scores, write_objects
 from rl2jax.runs.progress import progress_bar
 from rl2jax.runs.run import Run
 from rl2jax.runs.session import read_metrics
@@ -85,19 +85,21 @@ class Study(NamedTuple):
             require(field not in self.overrides, "--set", field, f"another field: this one is {instead}")
         allowed = f"a multiple of {NUM_BLOCKS}, and > 0"
         require(self.num_tasks > 0 and self.num_tasks % NUM_BLOCKS == 0, "--num-tasks", self.num_tasks, allowed)
-        require_alike((row for path in row_files(self.folder) for row in read_rows(path)), self.common(), self.folder)
+        require_alike(
+            (row for path in row_files(self.folder) for row in read_objects(path)), self.common(), self.folder
+        )
 
 
 def plan(study: Study, candidate: Candidate, console: Console) -> list[Planned]:
     """The trainings of a candidate with their iterations; times what was not timed before."""
     path = study.folder / f"{candidate.name}-time.json"
-    known = {row["name"]: row for row in read_rows(path)} if path.exists() else {}
+    known = {row["name"]: row for row in read_objects(path)} if path.exists() else {}
     parts = parts_of(candidate, study.task, study.overrides)
     rows = [_timed(study, part, known.get(part.stage.name), console) for part in parts]
     measured = [row for row in rows if row["ratios"]]
     if measured:
         study.folder.mkdir(parents=True, exist_ok=True)
-        write_rows(path, measured)
+        write_objects(path, measured)
     return [_planned(study, part, row["ratio"]) for part, row in zip(parts, rows, strict=True)]
 
 
@@ -137,7 +139,7 @@ def find_row(study: Study, candidate: Candidate, training_seed: int, planned: li
     path = study.row_file(candidate, training_seed)
     if not path.exists():
         return None
-    (row,) = read_rows(path)
+    (row,) = read_objects(path)
     return row if row["parts"] == [p.row for p in planned] else None
 
 
@@ -159,7 +161,7 @@ def make_row(study: Study, candidate: Candidate, training_seed: int, planned: li
         seconds = sum(step["seconds"] for run in runs for step in read_metrics(run.folder))
         row |= {"seconds": round(seconds, 1), **_play(study, runs[-1], console)}
     study.folder.mkdir(parents=True, exist_ok=True)
-    write_rows(study.row_file(candidate, training_seed), [row])
+    write_objects(study.row_file(candidate, training_seed), [row])
     return row
 
 
@@ -186,4 +188,4 @@ def _play(study: Study, run: Run, console: Console) -> Row:
             evaluation_key(study.seed),
             progress=lambda done: progress.update(bar, completed=done),
         )
-    return evaluation_row(evaluation, **contender.context, block_means=block_means(evaluation.total_reward))
+    return {**contender.context, "block_means": block_means(evaluation.total_reward), **scores(evaluation)}

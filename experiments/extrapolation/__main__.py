@@ -18,7 +18,7 @@ from experiments.extrapolation.study import (
 from experiments.messages import in_one_line
 from rl2jax import xla
 from rl2jax.files import write_atomically
-from rl2jax.results.pages.tables import read_results
+from rl2jax.results.rows import EvaluationRow, read_results
 from rl2jax.runs.progress import progress_bar
 from rl2jax.runs.shipped import RECIPES
 from rl2jax.settings import require
@@ -49,13 +49,17 @@ def play(agents: list[TrainedAgent], results: Path, most_steps: int, console: Co
         progress.update(bar, completed=len(settings), note="")
 
 
+def _rows(results: Path) -> list[EvaluationRow]:
+    return [row for row in read_results(results) if isinstance(row, EvaluationRow)]
+
+
 def write_report(results: Path) -> list[Path]:
     """A table of all shares, and the heat maps that there are rows for, beside the folder of rows; from those alone.
 
     Returns:
       the files.
     """
-    rows = read_results(results)
+    rows = _rows(results)
     path = results.parent / results.name
     files = [path.with_suffix(".md")]
     write_atomically(files[0], to_markdown(rows))
@@ -80,7 +84,7 @@ def main() -> None:
         require(a.most_steps >= FEWEST_STEPS, "--most-steps", a.most_steps, f"an integer >= {FEWEST_STEPS}")
         play(trained_agents(a.runs, a.recipe), results, a.most_steps, console)
     files = write_report(results)
-    errors = [share.standard_error for share in shares(read_results(results)).values()]
+    errors = [share.standard_error for share in shares(_rows(results)).values()]
     console.print(f"cells: {len(errors)}, standard errors of at most {max(errors):.2f} percent")
     console.print(f"tables and heat maps: {', '.join(map(str, files))}", soft_wrap=True)
 

@@ -10,10 +10,11 @@ import matplotlib.patches
 import numpy as np
 from matplotlib.patheffects import withStroke
 
-from experiments.extrapolation.shares import Row, Share, best_reference, by_task, shares
+from experiments.extrapolation.shares import Share, by_task, shares
 from rl2jax.envs import BernoulliBandit
 from rl2jax.envs.names import Task, parse_task
-from rl2jax.results.pages.tables import Cell, score_text
+from rl2jax.results.pages.tables import score_text
+from rl2jax.results.rows import EvaluationRow, best_reference
 
 TITLES = {"bandit": "Bandits", "arms": "Bandits, other numbers of arms", "mdp": "Tabular MDPs"}
 _COLOURS = "cividis"  # its lightness grows throughout: the same order in shades of grey
@@ -73,7 +74,7 @@ def _prior(task: Task) -> tuple[int, str]:
     return 1, f"Beta({env.alpha:g}, {env.beta:g}) arms"
 
 
-def panels(kind: str, rows: list[Row]) -> list[list[Panel]]:
+def panels(kind: str, rows: list[EvaluationRow]) -> list[list[Panel]]:
     """The panels of one figure.
 
     Args:
@@ -81,7 +82,7 @@ def panels(kind: str, rows: list[Row]) -> list[list[Panel]]:
         "arms", bandit agents at other numbers of arms: one line, a panel for each length.
       rows: of all settings.
     """
-    names = dict.fromkeys((row["trained_on"], row["task"]) for row in rows if "trained_on" in row)
+    names = dict.fromkeys((row.trained_on, row.task) for row in rows if row.trained_on is not None)
     pairs = [(parse_task(trained), parse_task(tested)) for trained, tested in names]
     return _panels_of_arms(pairs) if kind == "arms" else _panels_of_lengths(kind, pairs)
 
@@ -126,7 +127,7 @@ def _ordered(tasks: Iterable[Task], value: Callable[[Task], int]) -> list[Task]:
     return sorted(dict.fromkeys(tasks), key=value)
 
 
-def to_markdown(rows: list[Row]) -> str:
+def to_markdown(rows: list[EvaluationRow]) -> str:
     """A table for each panel: shares with standard errors, bold where the task is the one trained on."""
     found, rows_of = shares(rows), by_task(rows)
     lines = ["Score in percent of the best reference agent's on the same tasks, with standard errors.", ""]
@@ -141,18 +142,18 @@ def to_markdown(rows: list[Row]) -> str:
                 texts = []
                 for task in panel.tested:
                     cell = found.get((name, task.name))
-                    text = "–" if cell is None else score_text(Cell(*cell))
+                    text = "–" if cell is None else score_text(*cell)
                     texts.append(f"**{text}**" if name == task.name else text)
                 lines.append(f"| {panel.varied}={panel.value(parse_task(name))} | " + " | ".join(texts) + " |")
-            best = [best_reference(rows_of[task.name]) for task in panel.tested]
-            scores = [f"{row['agent']} {score_text(Cell(row['mean'], row['standard_error']))}" for row in best]
+            best = [row for task in panel.tested if (row := best_reference(rows_of[task.name])) is not None]
+            scores = [f"{row.agent} {score_text(row.mean, row.standard_error)}" for row in best]
             lines.append("| best reference agent | " + " | ".join(scores) + " |")
-            lines.append("| tasks | " + " | ".join(f"{row['num_tasks']}" for row in best) + " |")
+            lines.append("| tasks | " + " | ".join(f"{row.num_tasks}" for row in best) + " |")
             lines.append("")
     return "\n".join(lines)
 
 
-def heat_maps(kind: str, rows: list[Row]) -> matplotlib.figure.Figure:
+def heat_maps(kind: str, rows: list[EvaluationRow]) -> matplotlib.figure.Figure:
     """Trained on against tested on, in percent of the best reference agent; a frame where both are the same.
 
     Args:

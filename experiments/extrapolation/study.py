@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.extrapolation.shares import Row, best_reference, name_of
+from experiments.extrapolation.shares import name_of
 from rl2jax.envs import BernoulliBandit, TabularMDP, TaskDistribution
 from rl2jax.envs.names import Task, parse_task, slug
 from rl2jax.results.compare import (
@@ -18,7 +18,7 @@ from rl2jax.results.compare import (
     run_contender,
     shipped_contender,
 )
-from rl2jax.results.rows import read_rows, write_rows
+from rl2jax.results.rows import EvaluationRow, best_reference, read_rows, write_rows
 from rl2jax.runs.run import Run, open_run
 from rl2jax.runs.shipped import UnfitError, list_agents
 from rl2jax.settings import require
@@ -181,7 +181,7 @@ def complete(
     trained: list[Contender],
     num_tasks: int,
     on_progress: Callable[[float], object] = lambda share: None,
-) -> list[Row]:
+) -> list[EvaluationRow]:
     """All rows of a setting: from its file in `folder` where they still hold, else played and added to it.
 
     A trained agent's row holds while its parameters are the same, a reference agent's while the tasks are. New agents
@@ -196,15 +196,16 @@ def complete(
     """
     path = folder / f"{slug(task.name)}.json"
     rows = read_rows(path) if path.exists() else []
-    num_tasks = max([num_tasks, *(row["num_tasks"] for row in rows if row["seed"] == SEED)])
+    num_tasks = max([num_tasks, *(row.num_tasks for row in rows if row.seed == SEED)])
     names = reference_names(task)
     # Agents that draw very many random numbers may have played fewer.
-    same_tasks = bool(rows) and (rows[0]["seed"], max(row["num_tasks"] for row in rows)) == (SEED, num_tasks)
-    if same_tasks and set(names) <= set(map(name_of, rows)):
-        names = [name_of(best_reference(rows))]
+    same_tasks = bool(rows) and (rows[0].seed, max(row.num_tasks for row in rows)) == (SEED, num_tasks)
+    best = best_reference(rows)
+    if same_tasks and best is not None and set(names) <= set(map(name_of, rows)):
+        names = [best.agent]
     else:
         rows = []  # others may be best now
-    digests = {name_of(row): row.get("parameters_sha256") for row in rows}
+    digests = {name_of(row): row.parameters_sha256 for row in rows}
     new = [agent for agent in trained if digests.get(agent.name) != agent.context["parameters_sha256"]]
     if rows and not new:
         return rows
@@ -222,19 +223,20 @@ def complete(
     return rows
 
 
-def with_played(rows: list[Row], played: Comparison) -> list[Row]:
+def with_played(rows: list[EvaluationRow], played: Comparison) -> list[EvaluationRow]:
     """Earlier rows and those of a comparison, which replace earlier ones of the same agents.
 
     Those of trained agents name the best reference agent, and give the standard error of the difference to it.
     """
-    best = best_reference(played.rows)["agent"]
+    best = best_reference(played.rows)
+    assert best is not None, "reference agents play in every setting"
     errors = {frozenset((test.better, test.worse)): test.standard_error for test in played.tests}
     new = []
     for row in played.rows:
-        kept = {field: row[field] for field in _FIELDS if field in row}
-        if "trained_on" in row:
-            error = errors[frozenset((row["agent"], best))]
-            kept |= {"agent": "rl2", "best_reference": best, "difference_standard_error": error}
-        new.append(kept)
+        kept = {field: value for field, value in row.to_json().items() if field in _FIELDS}
+        if row.trained_on is not None:
+            error = errors[frozenset((row.agent, best.agent))]
+            kept |= {"agent": "rl2", "best_reference": best.agent, "difference_standard_error": error}
+        new.append(EvaluationRow(**kept))
     replaced = set(map(name_of, new))
     return [row for row in rows if name_of(row) not in replaced] + new

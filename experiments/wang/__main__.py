@@ -8,12 +8,12 @@ from rich.console import Console
 
 from experiments.messages import in_one_line
 from experiments.wang import bandits, dependent, harlow, informative, navigation, restless, two_step
-from experiments.wang.study import PRESETS, Plan, Row, Study, is_complete, rows_of
+from experiments.wang.study import PRESETS, Plan, Study, is_complete, rows_of
 from rl2jax import xla
 from rl2jax.files import write_atomically
 from rl2jax.results.pages.figures import LIGHT
 from rl2jax.results.pages.page import PAGE, document, figure_element, provenance, svg
-from rl2jax.results.rows import read_rows
+from rl2jax.results.rows import MeasuredRow, read_rows
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "wang"
 EVALUATION_SEED = 1
@@ -22,7 +22,7 @@ STUDIES = {m.STUDY.name: m.STUDY for m in (bandits, dependent, informative, rest
 
 def write_report(results: Path) -> None:
     """Figures, a list of claims and a page, from the rows on disk alone."""
-    found: list[tuple[Study, list[Row]]] = []
+    found: list[tuple[Study, list[MeasuredRow]]] = []
     for study in STUDIES.values():
         path = results / f"{study.name}.json"
         rows = read_rows(path) if path.exists() else []

@@ -5,9 +5,10 @@ from typing import Any
 import matplotlib.figure
 
 from experiments.wang.draw import TRAINED, display, lines
-from experiments.wang.study import Claim, Reference, Row, Study, interval, mean_and_error, pooled, rows_with
+from experiments.wang.study import Claim, Reference, Study, interval, mean_and_error, pooled, rows_with
 from rl2jax.envs.names import Task
 from rl2jax.results.pages.figures import Theme
+from rl2jax.results.rows import MeasuredRow
 from rl2jax.trials.behaviour.regret import cumulative_regret
 from rl2jax.trials.evaluate import Played
 
@@ -22,18 +23,18 @@ def measure_regret(task: Task, played: Played) -> dict[str, Any]:
     return {"regret": mean, "regret_error": error, "curve": regret.mean(axis=0).round(4).tolist()}
 
 
-def _draw(rows: list[Row], theme: Theme) -> matplotlib.figure.Figure:
-    shown = [(row["agent"], row["measured"]["curve"]) for row in rows_with(rows, task=rows[0]["task"])]
+def _draw(rows: list[MeasuredRow], theme: Theme) -> matplotlib.figure.Figure:
+    shown = [(row.agent, "", row.measured["curve"]) for row in rows_with(rows, task=rows[0].task)]
     return lines(theme, shown, "pull", "cumulative regret")
 
 
-def _claims(rows: list[Row]) -> list[Claim]:
-    trained = [row["measured"] for row in rows_with(rows, agent=TRAINED)]
+def _claims(rows: list[MeasuredRow]) -> list[Claim]:
+    trained = [row.measured for row in rows_with(rows, agent=TRAINED)]
     ours = pooled(trained, "regret")
     claims = []
     for name, better in (("gittins", True), ("thompson", False), ("ucb1", False)):
         (row,) = rows_with(rows, agent=name)
-        theirs = row["measured"]["regret"], row["measured"]["regret_error"]
+        theirs = row.measured["regret"], row.measured["regret_error"]
         # Every seed by itself, and their mean.
         each = [(m["regret"], m["regret_error"]) for m in trained] + [ours]
         apart = all(

@@ -6,8 +6,9 @@ import numpy as np
 from experiments.wang.bandits import TASK as INDEPENDENT
 from experiments.wang.bandits import measure_regret
 from experiments.wang.draw import TRAINED, display, matrix
-from experiments.wang.study import Claim, Reference, Row, Study, interval, rows_with
+from experiments.wang.study import Claim, Reference, Study, interval, rows_with
 from rl2jax.results.pages.figures import Theme
+from rl2jax.results.rows import MeasuredRow
 
 NAMES = {
     INDEPENDENT: "independent",
@@ -19,17 +20,17 @@ NAMES = {
 _REFERENCES = ("gittins", "thompson", "ucb1", "bayes_optimal")
 
 
-def _regret(rows: list[Row], **fields: str) -> tuple[float, float]:
+def _regret(rows: list[MeasuredRow], **fields: str) -> tuple[float, float]:
     (row,) = rows_with(rows, **fields)
-    return row["measured"]["regret"], row["measured"]["regret_error"]
+    return row.measured["regret"], row.measured["regret_error"]
 
 
-def _draw(rows: list[Row], theme: Theme) -> matplotlib.figure.Figure:
+def _draw(rows: list[MeasuredRow], theme: Theme) -> matplotlib.figure.Figure:
     columns = list(NAMES)
     nothing = (np.nan, np.nan)
     table = [[_regret(rows, agent=TRAINED, trained_on=row, task=task) for task in columns] for row in columns]
     for agent in _REFERENCES:
-        playing = {row["task"] for row in rows_with(rows, agent=agent)}
+        playing = {row.task for row in rows_with(rows, agent=agent)}
         table.append([_regret(rows, agent=agent, task=task) if task in playing else nothing for task in columns])
     labels = [*(f"trained: {name}" for name in NAMES.values()), *map(display, _REFERENCES)]
     regret, error = np.moveaxis(np.array(table), -1, 0)
@@ -37,7 +38,7 @@ def _draw(rows: list[Row], theme: Theme) -> matplotlib.figure.Figure:
     return matrix(theme, regret, 1.96 * error, labels, list(NAMES.values()), "tested on", title)
 
 
-def _claims(rows: list[Row]) -> list[Claim]:
+def _claims(rows: list[MeasuredRow]) -> list[Claim]:
     claims = []
     for task, name in NAMES.items():
         if task == INDEPENDENT:

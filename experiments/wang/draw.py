@@ -20,29 +20,27 @@ _NAMES = {
 }
 
 
-def display(agent: str) -> str:
-    """An agent's name as readers see it; what follows a comma stays."""
-    name, comma, rest = agent.partition(",")
-    return _NAMES.get(name, name.replace("_", " ")) + comma + rest
+def display(agent: str, what: str = "") -> str:
+    """An agent's name as readers see it, and what is shown of it."""
+    return ", ".join(filter(None, (_NAMES.get(agent, agent.replace("_", " ")), what)))
 
 
-def lines(theme: Theme, shown: list[tuple[str, list[float]]], across: str, up: str) -> matplotlib.figure.Figure:
-    """A line for each (name, values), counted from 1; an agent has a colour, what follows a comma in its name a dash.
+def lines(theme: Theme, shown: list[tuple[str, str, list[float]]], across: str, up: str) -> matplotlib.figure.Figure:
+    """A line for each (agent, what is shown of it, values), counted from 1; an agent has a colour, the second a dash.
 
     Lines of one name, such as seeds, share a place in the legend. Trained agents' are thick, and behind the others.
     """
     figure, axes = new_figure(theme, 1, 1, 6.8, 3.6)
     axis = axes[0, 0]
-    agents = list(dict.fromkeys(name.partition(",")[0] for name, _ in shown))
-    whats = list(dict.fromkeys(name.partition(",")[2] for name, _ in shown))
-    longest = max(len(values) for _, values in shown)
-    for name, values in shown:
-        agent, _, what = name.partition(",")
-        trained = agent == TRAINED
+    agents = list(dict.fromkeys(agent for agent, _, _ in shown))
+    whats = list(dict.fromkeys(what for _, what, _ in shown))
+    longest = max(len(values) for _, _, values in shown)
+    for agent, what, values in shown:
+        name, trained = display(agent, what), agent == TRAINED
         axis.plot(
             np.arange(1, len(values) + 1),
             values,
-            label=None if display(name) in axis.get_legend_handles_labels()[1] else display(name),
+            label=None if name in axis.get_legend_handles_labels()[1] else name,
             color=theme.lines[agents.index(agent) % len(theme.lines)],
             linestyle=("-", "--", ":")[whats.index(what) % 3],
             linewidth=4.0 if trained else 1.4,

@@ -6,9 +6,10 @@ import matplotlib.figure
 import numpy as np
 
 from experiments.wang.draw import TRAINED, lines
-from experiments.wang.study import Claim, Reference, Row, Study, mean_and_error, rows_with
+from experiments.wang.study import Claim, Reference, Study, mean_and_error, rows_with
 from rl2jax.envs.names import Task
 from rl2jax.results.pages.figures import Theme
+from rl2jax.results.rows import MeasuredRow
 from rl2jax.trials.behaviour.learning import harlow_accuracy
 from rl2jax.trials.evaluate import Played
 
@@ -31,14 +32,14 @@ def _measure(task: Task, played: Played) -> dict[str, Any]:
     }
 
 
-def _draw(rows: list[Row], theme: Theme) -> matplotlib.figure.Figure:
-    return lines(theme, [(row["agent"], row["measured"]["accuracy"]) for row in rows], "choice", "accuracy")
+def _draw(rows: list[MeasuredRow], theme: Theme) -> matplotlib.figure.Figure:
+    return lines(theme, [(row.agent, "", row.measured["accuracy"]) for row in rows], "choice", "accuracy")
 
 
-def _claims(rows: list[Row]) -> list[Claim]:
+def _claims(rows: list[MeasuredRow]) -> list[Claim]:
     (row,) = rows_with(rows, agent=TRAINED)
-    first, second = row["measured"]["accuracy"][:2]
-    made = row["measured"]["choices_made"][-1]
+    first, second = row.measured["accuracy"][:2]
+    made = row.measured["choices_made"][-1]
     return [
         Claim(
             f"second choice right in {second:.2%} of new pairs (at least 90%; the first: {first:.2%})", second >= 0.9

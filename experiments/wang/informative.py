@@ -5,9 +5,10 @@ from typing import Any
 import matplotlib.figure
 
 from experiments.wang.draw import TRAINED, lines
-from experiments.wang.study import Claim, Reference, Row, Study, mean_and_error, rows_with
+from experiments.wang.study import Claim, Reference, Study, mean_and_error, rows_with
 from rl2jax.envs.names import Task
 from rl2jax.results.pages.figures import Theme
+from rl2jax.results.rows import MeasuredRow
 from rl2jax.trials.behaviour.regret import informative_pulls
 from rl2jax.trials.evaluate import Played
 
@@ -28,18 +29,18 @@ def _measure(task: Task, played: Played) -> dict[str, Any]:
     }
 
 
-def _draw(rows: list[Row], theme: Theme) -> matplotlib.figure.Figure:
+def _draw(rows: list[MeasuredRow], theme: Theme) -> matplotlib.figure.Figure:
     shown = [
-        (f"{row['agent']}, {what}", row["measured"][key])
+        (row.agent, what, row.measured[key])
         for row in rows
         for key, what in (("informative", "the arm that tells"), ("target", "the target"))
     ]
     return lines(theme, shown, "pull", "share of trials")
 
 
-def _claims(rows: list[Row]) -> list[Claim]:
+def _claims(rows: list[MeasuredRow]) -> list[Claim]:
     (row,) = rows_with(rows, agent=TRAINED)
-    first, then = row["measured"]["informative"][0], row["measured"]["target_after_told"] or 0.0
+    first, then = row.measured["informative"][0], row.measured["target_after_told"] or 0.0
     return [
         Claim(f"the arm that tells comes first in {first:.2%} of trials (at least 95%)", first >= 0.95),
         Claim(f"the target comes after it in {then:.2%} (at least 95%)", then >= 0.95),

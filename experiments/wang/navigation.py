@@ -6,9 +6,10 @@ import matplotlib.figure
 import numpy as np
 
 from experiments.wang.draw import TRAINED, lines
-from experiments.wang.study import Claim, Reference, Row, Study, mean_and_error, rows_with
-from rl2jax.envs.names import Task
+from experiments.wang.study import Claim, Reference, Study, mean_and_error, rows_with
+from rl2jax.envs.names import Task, parse_task
 from rl2jax.results.pages.figures import Theme
+from rl2jax.results.rows import MeasuredRow
 from rl2jax.trials.behaviour.learning import steps_to_goal
 from rl2jax.trials.evaluate import Played
 
@@ -33,28 +34,32 @@ def _measure(task: Task, played: Played) -> dict[str, Any]:
     }
 
 
-def _draw(rows: list[Row], theme: Theme) -> matplotlib.figure.Figure:
+def _draw(rows: list[MeasuredRow], theme: Theme) -> matplotlib.figure.Figure:
     shown = [
-        (f"{row['agent']}, {'field' if 'open=1' in row['task'] else 'I-maze'}", row["measured"]["steps"])
+        (row.agent, "I-maze" if _is_maze(row) else "field", row.measured["steps"])
         for row in rows
-        if row["measured"]["steps"] is not None and row["agent"] != "random"
+        if row.measured["steps"] is not None and row.agent != "random"
     ]
     return lines(theme, shown, "visit", "steps to the goal")
 
 
-def _claims(rows: list[Row]) -> list[Claim]:
+def _is_maze(row: MeasuredRow) -> bool:
+    return parse_task(row.task).env.layout == "i-maze"
+
+
+def _claims(rows: list[MeasuredRow]) -> list[Claim]:
     claims = []
     for row in rows_with(rows, agent=TRAINED):
-        (optimal,) = rows_with(rows, agent="shortest_path", task=row["task"])
-        steps = row["measured"]["steps"]
-        name = "open field" if "open=1" in row["task"] else "I-maze"
+        (optimal,) = rows_with(rows, agent="shortest_path", task=row.task)
+        steps = row.measured["steps"]
+        name = "I-maze" if _is_maze(row) else "open field"
         if steps is None:
             claims.append(Claim(f"{name}: the goal is found {_VISITS} times in no trial", False))
             continue
         text = (
             f"{name}: {steps[0]:.1f} steps to the goal the first time, {steps[1]:.1f} the second, {steps[-1]:.1f} the "
-            f"last (the shortest way: {optimal['measured']['steps'][-1]:.1f}; "
-            f"all {_VISITS} visits in {row['measured']['complete']:.0%} of trials)"
+            f"last (the shortest way: {optimal.measured['steps'][-1]:.1f}; "
+            f"all {_VISITS} visits in {row.measured['complete']:.0%} of trials)"
         )
         claims.append(Claim(text, steps[1] < 0.8 * steps[0]))
     return claims

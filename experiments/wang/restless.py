@@ -6,9 +6,10 @@ import matplotlib.figure
 import numpy as np
 
 from experiments.wang.draw import TRAINED, bars
-from experiments.wang.study import Claim, Reference, Row, Study, mean_and_error, rows_with
+from experiments.wang.study import Claim, Reference, Study, mean_and_error, rows_with
 from rl2jax.envs.names import Task
 from rl2jax.results.pages.figures import Theme
+from rl2jax.results.rows import MeasuredRow
 from rl2jax.trials.behaviour.regret import cumulative_regret
 from rl2jax.trials.behaviour.rescorla_wagner import fit_rescorla_wagner
 from rl2jax.trials.evaluate import Played
@@ -38,22 +39,22 @@ def _measure(task: Task, played: Played) -> dict[str, Any]:
     return measured
 
 
-def _draw(rows: list[Row], theme: Theme) -> matplotlib.figure.Figure:
-    groups = [row["agent"] for row in rows]
-    means = [[row["measured"][f"learning_rate_{name}"] for row in rows] for name in ("low", "high")]
-    errors = [[row["measured"][f"learning_rate_{name}_error"] for row in rows] for name in ("low", "high")]
+def _draw(rows: list[MeasuredRow], theme: Theme) -> matplotlib.figure.Figure:
+    groups = [row.agent for row in rows]
+    means = [[row.measured[f"learning_rate_{name}"] for row in rows] for name in ("low", "high")]
+    errors = [[row.measured[f"learning_rate_{name}_error"] for row in rows] for name in ("low", "high")]
     return bars(theme, groups, ["low volatility", "high volatility"], means, errors, "fitted learning rate")
 
 
-def _claims(rows: list[Row]) -> list[Claim]:
+def _claims(rows: list[MeasuredRow]) -> list[Claim]:
     (row,) = rows_with(rows, agent=TRAINED)
-    m = row["measured"]
+    m = row.measured
     low, high = m["learning_rate_low"], m["learning_rate_high"]
     error = float(np.hypot(m["learning_rate_low_error"], m["learning_rate_high_error"]))
     text = (
         f"learning rate {low:.3f} at low and {high:.3f} at high volatility (difference {high - low:.3f} ± {error:.3f})"
     )
-    fixed = rows_with(rows, agent="rescorla_wagner")[0]["measured"]["regret"]
+    fixed = rows_with(rows, agent="rescorla_wagner")[0].measured["regret"]
     return [
         Claim(text, high - low > 1.96 * error),
         Claim(f"regret {m['regret']:.2f}, below the best fixed learning rate's {fixed:.2f}", m["regret"] < fixed),

@@ -16,14 +16,13 @@ from rl2jax.envs.names import Task, parse_task, slug
 from rl2jax.files import git_commit
 from rl2jax.results.compare import known_agents
 from rl2jax.results.pages.figures import Theme
-from rl2jax.results.rows import read_rows, write_rows
+from rl2jax.results.rows import MeasuredRow, read_rows, write_rows
 from rl2jax.runs.run import Run, trained_agent
 from rl2jax.runs.stages import train_cell
 from rl2jax.trials.evaluate import Played, evaluation_key, play_tasks
 from rl2jax.trials.trial import Trial
 from rl2jax.trials.tuning import tuned_or_tune
 
-Row = dict[str, Any]
 # Preset "cpu" is `wang` with what makes it learn in fewer steps, found by trying on two independent arms: the mean
 # return of the last 12 of 300 steps of a hundred trials (seed 0, standard error 0.5) was 63.5 with all of this, 62.5
 # without normalised weights and returns (at 7e-3 and a bonus of 0.05), 60.9 without gates that start with memory too.
@@ -90,8 +89,8 @@ class Study(NamedTuple):
     tested_on: tuple[str, ...]
     references: tuple[Reference, ...]
     measure: Callable[[Task, Played], dict[str, Any]]
-    draw: Callable[[list[Row], Theme], matplotlib.figure.Figure]
-    claims: Callable[[list[Row]], list[Claim]]
+    draw: Callable[[list[MeasuredRow], Theme], matplotlib.figure.Figure]
+    claims: Callable[[list[MeasuredRow]], list[Claim]]
     changes: tuple[tuple[str, Any], ...] = ()
     num_seeds: int = 1
     num_tasks: int = 10_000
@@ -121,11 +120,11 @@ class Plan:
     iterations: int | None = None
 
 
-def rows_of(study: Study, plan: Plan) -> list[Row]:
+def rows_of(study: Study, plan: Plan) -> list[MeasuredRow]:
     """Runs what is not done yet of a study, and returns all its rows."""
     path = plan.results / f"{study.name}.json"
     kept = read_rows(path) if path.exists() else []
-    rows: list[Row] = []
+    rows: list[MeasuredRow] = []
     for reference in study.references:
         for task_name in study.tested_on:
             task = parse_task(task_name)
@@ -148,7 +147,7 @@ def rows_of(study: Study, plan: Plan) -> list[Row]:
     return rows
 
 
-def is_complete(study: Study, rows: list[Row]) -> bool:
+def is_complete(study: Study, rows: list[MeasuredRow]) -> bool:
     """Whether these are all rows of a study; those of one that was stopped half-way are not."""
     names = [parse_task(name).name for name in study.trained_on]
     tested = 1 if study.own_task_only else len(study.tested_on)
@@ -175,23 +174,28 @@ def _trained(study: Study, plan: Plan, task_name: str, seed: int) -> Run:
 
 
 def _measured(
-    study: Study, plan: Plan, task: Task, agent: Any, context: dict[str, Any], flag: float, kept: list[Row]
-) -> Row:
+    study: Study, plan: Plan, task: Task, agent: Any, context: dict[str, Any], flag: float, kept: list[MeasuredRow]
+) -> MeasuredRow:
     """The row on disk if it is of this agent and these tasks, else one that is measured now."""
-    command = f"python -m experiments.wang --only {study.name} --preset {plan.preset}"
-    row = {"experiment": study.name, "task": task.name, **context, "num_tasks": study.num_tasks, "seed": plan.seed}
-    identity = json.loads(json.dumps(row))
+    who = {"task": task.name, **context, "num_tasks": study.num_tasks, "seed": plan.seed}
+    identity = json.loads(json.dumps(who))  # lists in place of tuples, as in the rows on disk
     for old in kept:
-        if identity.items() <= old.items():
+        if old.matches(**identity):
             return old
     plan.console.print(f"{study.name}: {context['agent']} on {task.name}", soft_wrap=True)
     played = play_tasks(agent, Trial(task.env, task.num_episodes, flag), study.num_tasks, evaluation_key(plan.seed))
-    return {**row, "measured": study.measure(task, played), "command": command, "commit": git_commit()}
+    return MeasuredRow(
+        experiment=study.name,
+        **identity,
+        measured=study.measure(task, played),
+        command=f"python -m experiments.wang --only {study.name} --preset {plan.preset}",
+        commit=git_commit(),
+    )
 
 
-def rows_with(rows: list[Row], **fields: Any) -> list[Row]:
+def rows_with(rows: list[MeasuredRow], **fields: Any) -> list[MeasuredRow]:
     """The rows whose fields have these values."""
-    return [row for row in rows if fields.items() <= row.items()]
+    return [row for row in rows if row.matches(**fields)]
 
 
 def mean_and_error(values: Any) -> tuple[float, float]:

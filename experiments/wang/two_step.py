@@ -6,9 +6,10 @@ import matplotlib.figure
 import numpy as np
 
 from experiments.wang.draw import TRAINED, bars
-from experiments.wang.study import Claim, Reference, Row, Study, mean_and_error, rows_with
-from rl2jax.envs.names import Task
+from experiments.wang.study import Claim, Reference, Study, mean_and_error, rows_with
+from rl2jax.envs.names import Task, parse_task
 from rl2jax.results.pages.figures import Theme
+from rl2jax.results.rows import MeasuredRow
 from rl2jax.trials.behaviour.two_step import (
     OUTCOMES,
     decisions_of,
@@ -41,23 +42,23 @@ def _measure(task: Task, played: Played) -> dict[str, Any]:
     }
 
 
-def _draw(rows: list[Row], theme: Theme) -> matplotlib.figure.Figure:
-    shown = rows_with(rows, task=rows[-1]["task"])
-    groups = [row["agent"] for row in shown]
-    means = np.array([row["measured"]["stay"] for row in shown]).T.tolist()
-    errors = np.array([row["measured"]["stay_error"] for row in shown]).T.tolist()
+def _draw(rows: list[MeasuredRow], theme: Theme) -> matplotlib.figure.Figure:
+    shown = rows_with(rows, task=rows[-1].task)
+    groups = [row.agent for row in shown]
+    means = np.array([row.measured["stay"] for row in shown]).T.tolist()
+    errors = np.array([row.measured["stay_error"] for row in shown]).T.tolist()
     return bars(theme, groups, list(OUTCOMES), means, errors, "stay probability", bottom=0.0)
 
 
-def _claims(rows: list[Row]) -> list[Claim]:
+def _claims(rows: list[MeasuredRow]) -> list[Claim]:
     claims = []
     for row in rows_with(rows, agent=TRAINED):
-        m = row["measured"]
+        m = row.measured
         (_, reward, _, interaction), (_, reward_error, _, interaction_error) = (
             m["coefficients"],
             m["coefficients_error"],
         )
-        kind = "fixed roles" if row["task"].count("switch=0") else "switching roles"
+        kind = "switching roles" if parse_task(row.task).env.switch_permille else "fixed roles"
         claims += [
             Claim(
                 f"{kind}: interaction of reward and transition {interaction:.3f} ± {interaction_error:.3f}, above 0",

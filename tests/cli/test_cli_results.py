@@ -1,6 +1,7 @@
 """compare, limits, table, figure and the reproduction of a table, as a user meets them."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from command import refused, run
@@ -10,7 +11,7 @@ from rl2jax import limits
 from rl2jax.results.compare import select_agents
 from rl2jax.results.reproduction import tables as reproduce
 from rl2jax.results.reproduction.tables import Plan
-from rl2jax.results.rows import read_rows
+from rl2jax.results.rows import holds, read_rows, write_rows
 from rl2jax.training import presets
 
 TASK = "bandit:k=3,n=4"
@@ -31,11 +32,11 @@ def test_compare_writes_rows_and_tests(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert f"{TASK}, seed 3" in shown
     assert "After Holm's adjustment" in shown
-    rows = {row["agent"]: row for row in read_rows(path)}
+    rows = {row.agent: row for row in read_rows(path)}
     assert list(rows) == agents.split(",")
-    assert rows["random"]["mean"] < rows["greedy"]["mean"]
-    assert rows["greedy"]["hyperparameters"] == {"tie_breaking": "lowest"}
-    assert rows["greedy"]["command"] == f"rl2jax compare {TASK} --num-tasks 2000 --seed 3 --agents {agents}"
+    assert rows["random"].mean < rows["greedy"].mean
+    assert rows["greedy"].hyperparameters == {"tie_breaking": "lowest"}
+    assert rows["greedy"].command == f"rl2jax compare {TASK} --num-tasks 2000 --seed 3 --agents {agents}"
     tests = json.loads((tmp_path / "rows.tests.json").read_text())
     assert len(tests) == 3
     assert all(test["paired"] for test in tests)
@@ -47,7 +48,7 @@ def test_one_task_has_no_errors(tmp_path):
     assert run(["compare", TASK, "--agents", "random,greedy", "--num-tasks", 1, "--json", path]) == 0
     (test,) = json.loads((tmp_path / "rows.tests.json").read_text())
     assert test["standard_error"] is None
-    assert [row["standard_error"] for row in read_rows(path)] == [None, None]
+    assert [row.standard_error for row in read_rows(path)] == [None, None]
 
 
 def test_compare_says_what_is_wrong(tmp_path, capsys):
@@ -71,9 +72,8 @@ def test_limits_of_a_short_bandit_are_exact(tmp_path, capsys):
     assert run(["limits", "bandit:k=5,n=10", "--num-tasks", 100, "--json", path]) == 0
     assert "Bayes-optimal value 6.659988" in capsys.readouterr().out
     (row,) = read_rows(path)
-    wanted = {"task", "exact", "upper_bound", "upper_bound_standard_error", "method", "best_policy", "best_policy_mean"}
-    assert wanted <= set(row)
-    assert (row["agent"], row["best_policy"], row["method"]) == ("limit", "bayes_optimal", "dynamic programming")
+    assert row.exact == row.upper_bound == row.mean == pytest.approx(6.66, abs=1e-4)
+    assert (row.agent, row.best_policy, row.method) == ("limit", "bayes_optimal", "dynamic programming")
 
 
 def test_limits_of_mdps_are_the_oracles(capsys, monkeypatch):
@@ -123,10 +123,10 @@ def test_a_reproduction_ends_with_table_figure_and_page(reproduced):
         "figure2.png",
         "table1",
     }
-    rows = {row["agent"]: row for row in read_rows(folder / "results" / "table1" / "bandit-k5-n10-quick-seed0.json")}
-    assert rows["rl2"]["preset"] == "quick"
-    assert rows["rl2"]["command"].startswith("rl2jax train bandit:k=5,n=10 --preset quick --seed 0 --out DIR && ")
-    assert rows["rl2"]["learning_curve"]["iteration"] == [1, 2, 3]
+    rows = {row.agent: row for row in read_rows(folder / "results" / "table1" / "bandit-k5-n10-quick-seed0.json")}
+    assert rows["rl2"].preset == "quick"
+    assert rows["rl2"].command.startswith("rl2jax train bandit:k=5,n=10 --preset quick --seed 0 --out DIR && ")
+    assert rows["rl2"].learning_curve["iteration"] == [1, 2, 3]
 
 
 def test_another_agents_row_is_not_taken_for_ours(reproduced, monkeypatch):
@@ -134,10 +134,9 @@ def test_another_agents_row_is_not_taken_for_ours(reproduced, monkeypatch):
     folder, _ = reproduced
     results = folder / "results" / "table1"
     (row_file,) = results.glob("*-quick-seed0.json")
-    rows = read_rows(row_file)
-    (ours,) = [row for row in rows if row["agent"] == "rl2"]
-    assert not reproduce._holds(row_file, {**ours, "parameters_sha256": "another"})
-    assert reproduce._holds(row_file, {"agent": "rl2", "parameters_sha256": ours["parameters_sha256"]})
+    (ours,) = [row for row in read_rows(row_file) if row.agent == "rl2"]
+    assert not holds(row_file, preset="quick", agent="rl2", parameters_sha256="another")
+    assert holds(row_file, agent="rl2", parameters_sha256=ours.parameters_sha256)
 
 
 @pytest.mark.parametrize("form", ["terminal", "markdown", "latex", "csv"])
@@ -145,12 +144,12 @@ def test_table_in_every_format(reproduced, capsys, monkeypatch, tmp_path, form):
     """Scores of ours, which are in no published column; with --all an agent that the paper does not have."""
     monkeypatch.setenv("COLUMNS", "300")  # or the terminal's table is folded
     (row_file,) = (reproduced[0] / "results" / "table1").glob("*-quick-seed0.json")
-    rows = {row["agent"]: row for row in read_rows(row_file)}
-    beyond = {**rows["greedy"], "agent": "bayes_optimal", "mean": 6.543, "standard_error": 0.01}
-    (tmp_path / "rows.json").write_text(json.dumps([*rows.values(), beyond]))
+    rows = {row.agent: row for row in read_rows(row_file)}
+    beyond = replace(rows["greedy"], agent="bayes_optimal", mean=6.543, standard_error=0.01)
+    write_rows(tmp_path / "rows.json", [*rows.values(), beyond])
 
     def text(row):
-        mean, error = row["mean"], row["standard_error"]
+        mean, error = row.mean, row.standard_error
         digits = 3 if row is beyond else 2
         plus_minus = {"latex": r" $\pm$ ", "csv": ","}.get(form, " ± ")
         return f"{mean}{plus_minus}{error}" if form == "csv" else f"{mean:.{digits}f}{plus_minus}{error:.{digits}f}"
@@ -167,7 +166,7 @@ def test_table_in_every_format(reproduced, capsys, monkeypatch, tmp_path, form):
 def test_table_and_figure_say_what_is_wrong(reproduced, capsys, tmp_path):
     folder, _ = reproduced
     results = ["--results", folder / "results" / "table1"]
-    refused(capsys, ["table", 3, *results], "table must be one of 1, 2, got 3")
+    refused(capsys, ["table", 4, *results], "table must be one of 1, 2, 3, got 4")
     refused(capsys, ["table", 1, *results, "--format", "word"], "--format", "word")
     refused(capsys, ["table", 1, "--results", tmp_path / "nowhere"], "--results", "folder with rows")
     refused(capsys, ["figure", 2, *results, "--out", tmp_path / "figure.doc"], "--out", ".png")

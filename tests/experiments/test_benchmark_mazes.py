@@ -7,7 +7,7 @@ import pytest
 
 from experiments.benchmarks import mazes
 from rl2jax.envs.names import parse_task
-from rl2jax.results.rows import read_rows
+from rl2jax.results.rows import read_objects
 from rl2jax.training.learner import Learner
 from rl2jax.training.presets import preset_for
 
@@ -93,7 +93,7 @@ def test_a_tiny_run_writes_its_rows(tmp_path, monkeypatch, capsys):
     results = tmp_path / "results"
     options = {"rounds": 2, "trials": 3, "games": 1, "iterations": 0, "results": results}
     mazes.main([word for name, value in options.items() for word in (f"--{name}", str(value))])
-    rows = read_rows(results / "mazes.json")
+    rows = read_objects(results / "mazes.json")
     assert [row["part"] for row in rows] == [
         "random play in ViZDoom, 2 workers of 1 games",
         "random play on the twin",

@@ -31,7 +31,7 @@ from experiments.documents import put_table
 from rl2jax.envs import BernoulliBandit
 from rl2jax.networks.base import Categorical, Encoding, PolicyAndBaseline
 from rl2jax.networks.cells import CellWeights, gru_step
-from rl2jax.results.rows import read_rows
+from rl2jax.results.rows import read_objects
 from rl2jax.runs.shipped import list_agents
 from rl2jax.training.cost import Cost
 from rl2jax.training.learner import Learner
@@ -280,7 +280,7 @@ def test_another_loop_counts_with_its_best_setting_and_against_equal_work():
 
 def test_what_is_committed_is_made_of_the_committed_rows():
     for path in RESULTS.glob("cpu*.json"):
-        assert path.with_suffix(".md").read_text() == to_markdown(read_rows(path))
+        assert path.with_suffix(".md").read_text() == to_markdown(read_objects(path))
 
 
 def test_a_program_is_planned_without_being_run():
@@ -519,7 +519,7 @@ def test_an_agent_is_loaded_and_played_in_a_process_of_its_own(tmp_path, monkeyp
     monkeypatch.setattr(loading, "list_agents", lambda: only)
     monkeypatch.setattr(sys, "argv", ["loading", "--num-trials", "20", "--results", str(tmp_path)])
     loading.main()
-    (row,) = read_rows(tmp_path / "cpu-loading.json")
+    (row,) = read_objects(tmp_path / "cpu-loading.json")
     assert (row["name"], row["recipe"], row["num_trials"]) == ("bandit-k5-n10", "best", 20)
     assert 0.0 < row["mean"] <= 10.0
     assert 0.5 < row["seconds"] < 300.0

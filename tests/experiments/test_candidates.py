@@ -18,7 +18,7 @@ from experiments.candidates.equal_time import iterations_for, median, takes_as_l
 from experiments.candidates.reports import NUM_BLOCKS, block_means, difference, read_results, score, to_markdown
 from rl2jax.agents import reference_agents
 from rl2jax.envs.names import parse_task
-from rl2jax.results.rows import read_rows
+from rl2jax.results.rows import read_objects
 from rl2jax.runs import stages as experiment_of_package
 from rl2jax.runs.run import ancestry, open_run
 from rl2jax.training.cost import Peak
@@ -298,12 +298,12 @@ def test_a_tiny_study(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(experiment_of_package, "train_with_progress", forbidden)
         run(tmp_path, "base")
-    (base,) = read_rows(folder / "base-seed4.json")
+    (base,) = read_objects(folder / "base-seed4.json")
     run(tmp_path, "curriculum")
-    assert read_rows(folder / "base-seed4.json") == [base]
+    assert read_objects(folder / "base-seed4.json") == [base]
 
-    (row,) = read_rows(folder / "curriculum-seed4.json")
-    (timed,) = read_rows(folder / "curriculum-time.json")
+    (row,) = read_objects(folder / "curriculum-seed4.json")
+    (timed,) = read_objects(folder / "curriculum-time.json")
     first, main = row["parts"]
     assert (timed["ratio"], timed["ratios"]) == (0.5, [0.4, 0.5, 0.9])
     assert (first["task"], first["ratio"], first["iterations"]) == ("bandit:k=2,n=1", 0.5, 2)  # 0.3 * 3 / 0.5
@@ -332,7 +332,7 @@ def test_a_training_that_diverges_leaves_a_row(tmp_path, monkeypatch):
 
     monkeypatch.setattr(study, "train_stage", diverge)
     run(tmp_path, "base")
-    (row,) = read_rows(tmp_path / "results" / "bandit-k2-n4" / "base-seed4.json")
+    (row,) = read_objects(tmp_path / "results" / "bandit-k2-n4" / "base-seed4.json")
     assert row["failure"] == "not finite in iteration 3"
     assert "failed: seed 4, not finite in iteration 3" in (tmp_path / "results" / "candidates.md").read_text()
 

@@ -1,6 +1,5 @@
 """The extrapolation study: settings, shares of the best reference agent's score, rows made once, tables and figures."""
 
-import json
 import sys
 
 import jax
@@ -14,13 +13,12 @@ from experiments.extrapolation import __main__ as experiment
 from experiments.extrapolation import heat_maps as pictures
 from experiments.extrapolation import study
 from experiments.extrapolation.heat_maps import heat_maps, panels, to_markdown
-from experiments.extrapolation.shares import best_reference, share, shares
+from experiments.extrapolation.shares import share, shares
 from rl2jax.agents import random_agent
 from rl2jax.envs import BernoulliBandit, TabularMDP, random_cartpole
 from rl2jax.envs.names import parse_task
 from rl2jax.results.compare import Comparison, Contender
-from rl2jax.results.pages.tables import read_results
-from rl2jax.results.rows import read_rows
+from rl2jax.results.rows import EvaluationRow, best_reference, read_results, read_rows, write_rows
 from rl2jax.results.stats import pairwise_tests
 from rl2jax.runs import checkpoint
 from rl2jax.runs.run import create_run
@@ -31,7 +29,8 @@ from rl2jax.trials.tuning import Tuned
 
 
 def row_of(task, agent, mean, error=0.1, **more):
-    return {"task": task, "agent": agent, "num_tasks": 100, "seed": 1, "mean": mean, "standard_error": error, **more}
+    base = {"task": task, "agent": agent, "num_tasks": 100, "seed": 1, "mean": mean, "standard_error": error}
+    return EvaluationRow(**(base | more))
 
 
 def trained_row(task, trained_on, mean, best="gittins"):
@@ -64,18 +63,18 @@ def test_a_share_and_its_error_on_common_tasks():
     def error(x):
         return x.std(ddof=1) / np.sqrt(len(x))
 
-    row = {"mean": a.mean(), "standard_error": error(a), "difference_standard_error": error(a - b)}
-    found = share(row, {"mean": b.mean(), "standard_error": error(b)})
+    best = row_of("t", "best", b.mean(), error(b))
+    found = share(row_of("t", "rl2", a.mean(), error(a), difference_standard_error=error(a - b)), best)
     ratio = a.mean() / b.mean()
     assert found.percent == pytest.approx(100 * ratio)
     assert found.standard_error == pytest.approx(100 * error(a - ratio * b) / b.mean(), rel=1e-6)
     # A constant share has no error, though both means have one.
-    half = {"mean": b.mean() / 2, "standard_error": error(b) / 2, "difference_standard_error": error(b) / 2}
-    assert share(half, {"mean": b.mean(), "standard_error": error(b)}).standard_error == pytest.approx(0.0, abs=1e-4)
+    half = row_of("t", "rl2", b.mean() / 2, error(b) / 2, difference_standard_error=error(b) / 2)
+    assert share(half, best).standard_error == pytest.approx(0.0, abs=1e-4)
 
 
 def test_shares_are_of_the_best_reference_agent():
-    assert best_reference(ROWS[:4])["agent"] == "gittins"
+    assert best_reference(ROWS[:4]).agent == "gittins"
     found = shares(ROWS)
     assert len(found) == 8
     assert found["bandit:k=3,n=4", "bandit:k=3,n=9"].percent == pytest.approx(91.25)
@@ -128,7 +127,7 @@ def test_panels_of_other_numbers_of_arms():
 
 def test_rows_labels_that_differ_between_panels_are_shown():
     """Agents of one length may be of other numbers of arms than those of the next."""
-    fewer = [row for row in rows_of_arms(500) if row.get("trained_on") != "bandit:k=5,n=500"]
+    fewer = [row for row in rows_of_arms(500) if row.trained_on != "bandit:k=5,n=500"]
     shown = heat_maps("arms", [*rows_of_arms(10), *rows_of_arms(100), *fewer]).axes
     labels = [[label.get_text() for label in axis.get_yticklabels()] for axis in shown[:3]]
     assert labels[::2] == [["5", "10", "50"], ["10", "50"]]
@@ -262,8 +261,8 @@ def fake_compare(task, contenders, num_tasks, seed, *, on_progress):
     rows = []
     for number, (name, total) in enumerate(totals.items()):
         on_progress(name, num_tasks, num_tasks)
-        row = row_of(task.name, name, total.mean(), total.std(ddof=1) / np.sqrt(num_tasks), reward_curve=[0.0])
-        rows.append(row | {"num_tasks": num_tasks, "seed": seed} | contenders[number].context)
+        more = {"num_tasks": num_tasks, "seed": seed, "reward_curve": [0.0], **contenders[number].context}
+        rows.append(row_of(task.name, name, total.mean(), total.std(ddof=1) / np.sqrt(num_tasks), **more))
     return Comparison(rows, pairwise_tests(totals, paired=True))
 
 
@@ -292,8 +291,8 @@ def test_rows_are_made_once(tmp_path, played):
     assert played.pop() == ["random", "greedy", "bandit:k=3,n=4"]
     assert shown[-1] == 1.0
     mine = first[-1]
-    assert (mine["agent"], mine["best_reference"], mine["num_tasks"]) == ("rl2", "greedy", 200)
-    assert "reward_curve" not in mine
+    assert (mine.agent, mine.best_reference, mine.num_tasks) == ("rl2", "greedy", 200)
+    assert mine.reward_curve is None
     found = shares(first)["bandit:k=3,n=4", TASK.name]
     assert found.percent == pytest.approx(75.0)
     assert found.standard_error == pytest.approx(0.0, abs=1e-6)  # always the same share
@@ -309,29 +308,29 @@ def test_rows_of_more_tasks_are_never_replaced_by_rows_of_fewer(tmp_path, played
     assert study.complete(tmp_path, TASK, [trained(4, "a")], 2) == rows
     assert played == []
     later = study.complete(tmp_path, TASK, [trained(4, "b")], 2)
-    assert {row["num_tasks"] for row in later} == {200}
+    assert {row.num_tasks for row in later} == {200}
 
 
 def test_a_new_agent_meets_the_best_reference_agent(tmp_path, played):
     first = study.complete(tmp_path, TASK, [trained(4, "a")], 200)
     second = study.complete(tmp_path, TASK, [trained(4, "a"), trained(9, "b")], 200)
     assert played.pop() == ["greedy", "bandit:k=3,n=9"]
-    assert sorted(map(json.dumps, second[:-1])) == sorted(map(json.dumps, first))
+    assert sorted(second[:-1], key=str) == sorted(first, key=str)
     third = study.complete(tmp_path, TASK, [trained(4, "c"), trained(9, "b")], 200)
     assert played.pop() == ["greedy", "bandit:k=3,n=4"]
-    assert [row["parameters_sha256"] for row in third if "trained_on" in row] == ["b", "c"]
+    assert [row.parameters_sha256 for row in third if row.trained_on is not None] == ["b", "c"]
 
 
 def test_other_tasks_or_reference_agents_are_played_anew(tmp_path, played, monkeypatch):
     study.complete(tmp_path, TASK, [trained(4, "a")], 100)
     rows = study.complete(tmp_path, TASK, [trained(4, "a")], 200)
     assert played.pop() == ["random", "greedy", "bandit:k=3,n=4"]
-    assert {row["num_tasks"] for row in rows} == {200}
+    assert {row.num_tasks for row in rows} == {200}
     monkeypatch.setattr(study, "SEED", 2)
     study.complete(tmp_path, TASK, [trained(4, "a")], 100)
     assert played.pop() == ["random", "greedy", "bandit:k=3,n=4"]
     path = tmp_path / "bandit-k3-n4.json"
-    path.write_text(json.dumps([row for row in read_rows(path) if row["agent"] != "greedy"]))
+    write_rows(path, [row for row in read_rows(path) if row.agent != "greedy"])
     study.complete(tmp_path, TASK, [trained(4, "a")], 100)
     assert played.pop() == ["random", "greedy", "bandit:k=3,n=4"]
 
@@ -361,8 +360,8 @@ def command(run_folder, tmp_path, monkeypatch):
 def test_from_a_run_to_the_pictures(command, capsys, monkeypatch):
     experiment.main()
     rows = read_rows(command / "bandit-k2-j1-n3.json")
-    assert [(row["agent"], row["num_tasks"]) for row in rows] == [("greedy", 100), ("rl2", 100)]
-    assert rows[1]["trained_on"] == "bandit:k=2,n=2"
+    assert [(row.agent, row.num_tasks) for row in rows] == [("greedy", 100), ("rl2", 100)]
+    assert rows[1].trained_on == "bandit:k=2,n=2"
     assert 50 < shares(rows)["bandit:k=2,n=2", "bandit:k=2,j=1,n=3"].percent < 110
     files = {path.name for path in command.parent.iterdir()}
     assert files == {"extrapolation", "extrapolation.md", "extrapolation-bandit.png"}

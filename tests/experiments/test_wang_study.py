@@ -1,6 +1,7 @@
 """The experiments of Wang et al.: rows are made once, claims follow from rows, and the page from both."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,13 +11,13 @@ from experiments.wang import __main__ as wang
 from experiments.wang import bandits, dependent, harlow, informative, navigation, restless, two_step
 from experiments.wang.study import Plan, Reference, interval, mean_and_error, pooled, rows_of
 from rl2jax.envs.names import parse_task
-from rl2jax.results.rows import read_rows, write_rows
+from rl2jax.results.rows import MeasuredRow, read_rows, write_rows
 
 
 def row(agent, task, measured, **more):
     trained = {"trained_on": parse_task(task).name} if agent == "rl2" else {}
     made = {"agent": agent, "task": task, "measured": measured, "num_tasks": 9, "seed": 1, "commit": "c"}
-    return made | trained | more
+    return MeasuredRow(**(made | {"experiment": "made up"} | trained | more))
 
 
 def regret(total, error=0.01):
@@ -88,9 +89,9 @@ def test_claims_hold_where_they_should(name):
 )
 def test_claims_fail_where_they_should(name, agent, field, value, number_failing):
     rows = copy.deepcopy(made_up()[name])
-    changed = [r for r in rows if r["agent"] == agent and r.get("trained_on") in (None, parse_task(r["task"]).name)]
+    changed = [r for r in rows if r.agent == agent and r.trained_on in (None, parse_task(r.task).name)]
     for r in changed[:1] if name == "bandits" else changed:
-        r["measured"][field] = value
+        r.measured[field] = value
     assert sum(not claim.holds for claim in wang.STUDIES[name].claims(rows)) == number_failing
 
 
@@ -129,17 +130,17 @@ def test_rows_are_made_once(tmp_path):
     study = bandits.STUDY._replace(references=(Reference("thompson"), Reference("nobody")), num_seeds=1, num_tasks=40)
     plan = Plan("cpu", 3, 1, tmp_path / "runs", tmp_path, Console(quiet=True), iterations=2)
     rows = rows_of(study, plan)
-    assert [(r["agent"], r.get("training_seed"), r.get("iteration")) for r in rows] == [
+    assert [(r.agent, r.training_seed, r.iteration) for r in rows] == [
         ("thompson", None, None),
         ("rl2", 3, 2),
     ]
     assert read_rows(tmp_path / "bandits.json") == rows
-    assert rows[1]["hyperparameters"]["slow_rl"] == "a2c"
-    assert rows[1]["hyperparameters"]["batch.size"] == 10_000
-    marked = [{**r, "commit": "kept"} for r in rows]
+    assert rows[1].hyperparameters["slow_rl"] == "a2c"
+    assert rows[1].hyperparameters["batch.size"] == 10_000
+    marked = [replace(r, commit="kept") for r in rows]
     write_rows(tmp_path / "bandits.json", marked)
     assert rows_of(study, plan) == marked
-    assert {r["commit"] for r in rows_of(study._replace(num_tasks=30), plan)} != {"kept"}
+    assert {r.commit for r in rows_of(study._replace(num_tasks=30), plan)} != {"kept"}
 
 
 def test_errors_and_intervals():

@@ -58,15 +58,15 @@ def test_agents_meet_the_same_tasks():
     """The tasks' part cancels in pairs: differences have no spread, and every test is decided."""
     result = compare(TASK, [contender("low", 1), contender("high", 3)], 50, seed=0)
     low, high = result.rows
-    assert (low["agent"], high["agent"]) == ("low", "high")
-    assert high["mean"] - low["mean"] == pytest.approx(6.0, abs=1e-4)
-    assert low["standard_error"] > 0.5
-    assert (low["not_below_best"], high["not_below_best"]) == (False, True)
+    assert (low.agent, high.agent) == ("low", "high")
+    assert high.mean - low.mean == pytest.approx(6.0, abs=1e-4)
+    assert low.standard_error > 0.5
+    assert (low.not_below_best, high.not_below_best) == (False, True)
     (test,) = result.tests
     assert (test.better, test.worse, test.paired, test.num_tasks) == ("high", "low", True, 50)
     assert test.standard_error < 1e-5
-    assert high["hyperparameters"] == {"arm": 3}
-    assert sum(high["reward_curve"]) == pytest.approx(high["mean"], abs=1e-3)
+    assert high.hyperparameters == {"arm": 3}
+    assert sum(high.reward_curve) == pytest.approx(high.mean, abs=1e-3)
 
 
 def test_the_papers_protocol_does_not_pair():
@@ -74,7 +74,7 @@ def test_the_papers_protocol_does_not_pair():
     (test,) = result.tests
     assert not test.paired
     assert test.standard_error > 1.0
-    assert all(row["protocol"] == "paper" for row in result.rows)
+    assert all(row.protocol == "paper" for row in result.rows)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_agents_with_many_draws_play_fewer_tasks(draws, count):
     result = compare(
         TASK, [contender("fast", 1), slow], 2500, seed=0, on_progress=lambda *progress: shown.append(progress)
     )
-    assert [row["num_tasks"] for row in result.rows] == [2500, count]
+    assert [row.num_tasks for row in result.rows] == [2500, count]
     assert result.tests[0].num_tasks == count
     assert {(name, total) for name, _, total in shown} == {("fast", 2500), ("slow", count)}
 
@@ -102,7 +102,7 @@ def test_each_is_shown_the_first_flag_it_was_trained_with():
     agent = Agent(lambda key: (), lambda key, state, seen: (state, 3 * seen.prev_done.astype(jnp.int32), ()))
     plain = Contender("plain", agent, {})
     result = compare(TASK, [plain, Contender("flagged", agent, {}, first_step_flag=1.0)], 20, seed=0)
-    assert result.rows[1]["mean"] - result.rows[0]["mean"] == pytest.approx(3.0, abs=1e-4)
+    assert result.rows[1].mean - result.rows[0].mean == pytest.approx(3.0, abs=1e-4)
 
 
 def test_unknown_agents_are_named():
@@ -122,13 +122,13 @@ def test_a_trained_run_competes(tmp_path):
     assert entrant.context["trained_on"] == "bandit:k=3,n=4"
     assert (entrant.context["training_seed"], entrant.context["iteration"]) == (2, 2)
     result = compare(task, [entrant], 20, seed=0)
-    assert 0 <= result.rows[0]["mean"] <= 4
+    assert 0 <= result.rows[0].mean <= 4
     with pytest.raises(ValueError, match=r"task must be of the kind of bandit:k=5,n=4, got 'bandit:k=3,n=4'"):
         run_contender(run, parse_task("bandit:k=5,n=4"))
-    curve = result.rows[0]["learning_curve"]
+    curve = result.rows[0].learning_curve
     assert curve["iteration"] == [1, 2]
     assert len(curve["mean_return"]) == 2
-    assert result.rows[0]["command"] == f'rl2jax compare {task.name} --num-tasks 20 --seed 0 --agents "" --run DIR'
+    assert result.rows[0].command == f'rl2jax compare {task.name} --num-tasks 20 --seed 0 --agents "" --run DIR'
     assert "learning_curve" not in run_contender(run, parse_task("bandit:k=3,n=5")).context
 
 

@@ -1,6 +1,8 @@
 """Episodes cut from trials, Table 3's statistics in closed form, trials on the device and in ViZDoom, the page."""
 
+import csv
 import importlib.util
+import io
 import math
 from html.parser import HTMLParser
 
@@ -20,8 +22,12 @@ from rl2jax.results.mazes import (
     side_by_side,
     without_looking,
 )
-from rl2jax.results.pages.table3 import Picture, build_page, documented, sections, to_markdown
+from rl2jax.results.pages.page import build_page
+from rl2jax.results.pages.papers import build_table
+from rl2jax.results.pages.table3 import Picture
+from rl2jax.results.pages.text import to_csv, to_latex, to_markdown
 from rl2jax.results.published import MAZES
+from rl2jax.results.rows import MazeRow, documented
 from rl2jax.trials.rollout import rollout
 from rl2jax.trials.trial import Trial
 from rl2jax.types import Trajectory, TrialObservation
@@ -98,12 +104,13 @@ def test_one_episode_cannot_improve():
 
 
 def test_a_row_has_everything_and_no_nan():
-    row = maze_row(by_hand(TRIALS), 2, np.array([1, 2, 2]), task=SMALL, agent="rl2", engine="twin")
-    assert (row["num_tasks"], row["agent"], row["success_length"]) == (3, "rl2", [2.5, 1.5])
-    assert row["mean"] == pytest.approx((0.96 * 4 + STEP * 10 + WALL * 2) / 3, abs=1e-6)
-    alone = maze_row(by_hand([[FAILED]]), 1, None, task=SMALL, agent="rl2")
-    assert alone["success_length"] == [None]
-    assert alone["standard_error"] is None
+    played = {"task": SMALL, "agent": "rl2", "engine": "twin", "seed": 1}
+    row = maze_row(by_hand(TRIALS), 2, np.array([1, 2, 2]), **played)
+    assert (row.num_tasks, row.agent, row.success_length) == (3, "rl2", [2.5, 1.5])
+    assert row.mean == pytest.approx((0.96 * 4 + STEP * 10 + WALL * 2) / 3, abs=1e-6)
+    alone = maze_row(by_hand([[FAILED]]), 1, None, **played)
+    assert alone.success_length == [None]
+    assert alone.standard_error is None
 
 
 def test_batches_of_trials_side_by_side():
@@ -157,7 +164,8 @@ def row(agent, task=SMALL, engine="vizdoom", **more):
     episodes = Episodes(np.array([[50, 40, 41, 42, 43], [60, 250, 41, 42, 43]]), np.array([[True] * 5] * 2))
     scores = {k: np.asarray(v).tolist() for k, v in score(episodes, np.array([30, 30]))._asdict().items()}
     base = {"task": task, "agent": agent, "engine": engine, "num_tasks": 2, "seed": 1, "mean": -1.0, "commit": "abc"}
-    return base | scores | {"hyperparameters": {}, "command": "python <it>"} | more
+    base |= {"standard_error": 0.5, "hyperparameters": {}, "command": "python <it>"}
+    return MazeRow(**(base | scores | more))
 
 
 TRAINED = {"trained_on": "maze:size=5,t=250,n=2", "training_seed": 3, "iteration": 70, "action_selection": "sample"}
@@ -178,25 +186,48 @@ def test_the_real_engine_counts_before_its_twin():
 
 
 def test_sections_put_ours_first_and_the_published_beside_it():
-    lengths, success, improved, *_ = sections(SMALL, ROWS)
-    names = [name for name, _, _ in lengths.lines]
-    assert names == ["RL², ours", "explorer that sees", "RL² (Duan et al. 2016)", "SNAIL (Mishra et al. 2018)"]
-    assert lengths.lines[0][1][:2] == ["55.0 ± 5.0", "145.0 ± 105.0"]
-    assert lengths.lines[2][1][0] == "52.4 ± 1.3"
-    assert lengths.lines[3][1] == ["50.3", "34.8", "", "", ""]
-    assert success.lines[-1][1][0] == "99.3%"
-    assert improved.lines[0][1] == ["50.0% ± 35.4", "50.0% ± 35.4"]
-    assert improved.lines[-1][1][0] == "91.7%"
+    lengths, success, improved, *_ = build_table(3, ROWS).sections[:5]
+    assert lengths.key == (SMALL, "success_length")
+    assert [line.heading for line in lengths.lines.values()] == [
+        "RL², ours",
+        "explorer that sees",
+        "RL² (Duan et al. 2016)",
+        "SNAIL (Mishra et al. 2018)",
+    ]
+
+    def texts(section, name):
+        return [section.score_text(cell) for cell in section.lines[name].cells.values()]
+
+    assert texts(lengths, "rl2")[:2] == ["55.0 ± 5.0", "145.0 ± 105.0"]
+    assert (lengths.lines["rl2"].cells["1"].mean, lengths.lines["rl2"].cells["1"].num_tasks) == (55.0, 2)
+    assert texts(lengths, "published rl2")[0] == "52.4 ± 1.3"
+    assert texts(lengths, "published snail") == ["50.3", "34.8"]
+    assert texts(success, "published rl2")[0] == "99.3%"
+    assert texts(improved, "rl2") == ["50.0% ± 35.4", "50.0% ± 35.4"]
+    assert texts(improved, "published rl2") == ["91.7%"]
 
 
 def test_markdown_tables_are_regular():
-    text = to_markdown(ROWS)
+    text = to_markdown(build_table(3, ROWS))
     for block in text.split("\n\n"):
         lines = [line for line in block.splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in lines}) <= 1
+    assert "| *SNAIL (Mishra et al. 2018)* | 50.3 | 34.8 |  |  |  |" in text
     assert "Small mazes (5 x 5, 250 steps at most): 2 test mazes, in ViZDoom" in text
     assert "Large mazes (9 x 9, 1000 steps at most): 2 test mazes, in its twin on the device" in text
     assert "maze:size=5,t=250,n=2, seed 3, 70 iterations; actions: sample." in text
+
+
+def test_table_3_has_the_formats_of_the_others():
+    table = build_table(3, ROWS)
+    latex = to_latex(table)
+    assert latex.isascii()
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 10
+    read = list(csv.DictReader(io.StringIO(to_csv(table))))
+    place = {"task": SMALL, "measure": "success_length", "column": "1"}
+    found = {line["agent"]: line for line in read if place.items() <= line.items()}
+    assert (found["rl2"]["mean"], found["rl2"]["standard_error"], found["rl2"]["published"]) == ("55.0", "5.0", "")
+    assert (found["published rl2"]["mean"], found["published rl2"]["published"]) == ("", "52.4")
 
 
 class Collector(HTMLParser):
@@ -221,13 +252,13 @@ def test_the_page_is_well_formed_and_self_contained(tmp_path):
     picture.write_bytes(b"not looked at")
     collector = Collector()
     collector.feed(
-        build_page(ROWS, [Picture("A figure", "", picture), Picture("Not drawn yet", "", tmp_path / "none.png")])
+        build_page(3, ROWS, [Picture("A figure", "", picture), Picture("Not drawn yet", "", tmp_path / "none.png")])
     )
     assert collector.open == []
     assert all(address.startswith("data:") for address in collector.addresses)
-    text = " ".join(collector.text)
-    for expected in ("55.0 ± 5.0", "A figure", "python <it>", "depth-first search knows", "52.4 ± 1.3"):
+    text = "".join(collector.text)
+    for expected in ("55.0± 5.0", "A figure", "python <it>", "depth-first search knows", "52.4± 1.3"):
         assert expected in text
     assert "Not drawn yet" not in text
     with pytest.raises(ValueError, match="no row of table 3"):
-        build_page([])
+        build_page(3, [])

@@ -6,27 +6,21 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
+from rl2jax.results import evaluations
 from rl2jax.results.pages import figures
 from rl2jax.results.pages.deviations import deviations, deviations_markdown
 from rl2jax.results.pages.page import build_page
-from rl2jax.results.pages.tables import (
-    best_documented,
-    build_table,
-    read_results,
-    score_text,
-    short,
-    to_csv,
-    to_latex,
-    to_markdown,
-)
-from rl2jax.results.published import TABLES
-from rl2jax.results.rows import write_rows
-from rl2jax.runs import stages as experiment
+from rl2jax.results.pages.papers import TABLES, build_table
+from rl2jax.results.pages.tables import FewerTasks, short
+from rl2jax.results.pages.text import to_csv, to_latex, to_markdown
+from rl2jax.results.published import MAZES, SCORES
+from rl2jax.results.rows import EvaluationRow, LimitRow, documented, read_results, write_objects, write_rows
 
 TASK, OTHER = "bandit:k=5,n=10", "bandit:k=50,n=100"
 
@@ -38,7 +32,14 @@ def row(agent, mean, task=TASK, **more):
     shares = np.full((min(pulls, 25), arms), 1 / arms).tolist()
     base = {"task": task, "agent": agent, "hyperparameters": {}, "num_tasks": 1000, "seed": 0, "mean": mean}
     base |= {"standard_error": 0.0123, "reward_curve": curve, "pull_frequencies": shares, "commit": "abc"}
-    return base | {"protocol": "large", "significantly_better": []} | more
+    return EvaluationRow(**(base | {"protocol": "large", "significantly_better": []} | more))
+
+
+def limit(mean, task=TASK, **more):
+    base = {"task": task, "agent": "limit", "num_tasks": 1000, "seed": 0, "mean": mean, "standard_error": None}
+    base |= {"exact": mean, "upper_bound": mean, "upper_bound_standard_error": 0.0, "method": "dynamic programming"}
+    base |= {"best_policy": "bayes_optimal", "best_policy_mean": mean, "best_policy_standard_error": 0.01}
+    return LimitRow(**(base | more))
 
 
 ROWS = [
@@ -46,7 +47,7 @@ ROWS = [
     row("gittins", 6.5, significantly_better=["rl2", "bayes_optimal"]),
     row("rl2", 6.634, preset="cpu", training_seed=0, command="rl2jax <train>", significantly_better=["bayes_optimal"]),
     row("bayes_optimal", 6.66),
-    row("limit", 6.65999, standard_error=None, exact=6.65999),
+    limit(6.65999),
     row("random", 49.8, OTHER, significantly_better=["ucb1", "gittins"]),
     row("gittins", 84.0, OTHER, num_tasks=500, significantly_better=["ucb1"]),
     row("ucb1", 84.3, OTHER),
@@ -62,7 +63,7 @@ CURVES = [
 
 def test_rows_are_read_from_every_file_but_tests(tmp_path):
     write_rows(tmp_path / "a.json", ROWS[:2])
-    write_rows(tmp_path / "a.tests.json", [{"better": "a", "worse": "b"}])
+    write_objects(tmp_path / "a.tests.json", [{"better": "a", "worse": "b"}])
     write_rows(tmp_path / "b.json", ROWS[2:])
     (tmp_path / "other.json").write_text('{"not": "a list"}')
     assert read_results(tmp_path) == ROWS
@@ -76,17 +77,17 @@ def test_rows_are_read_from_every_file_but_tests(tmp_path):
 
 @pytest.mark.parametrize(("content", "message"), [("[]", "does not hold one row"), ("[", "is not JSON")])
 def test_a_cells_damaged_row_is_named(tmp_path, monkeypatch, content, message):
-    monkeypatch.setattr(experiment, "train_cell", lambda *_, **__: None)
+    monkeypatch.setattr(evaluations, "train_cell", lambda *_, **__: None)
     (tmp_path / "row.json").write_text(content)
     settings = {"training_seed": 0, "num_tasks": 10, "seed": 1, "console": None}
     with pytest.raises(ValueError, match=rf"row\.json {message}.*move it away"):
-        experiment.run_cell(tmp_path, "bandit:k=2,n=4", "quick", **settings)
+        evaluations.run_cell(tmp_path, "bandit:k=2,n=4", "quick", **settings)
 
 
 def test_the_row_over_most_tasks_counts_and_then_the_first_seed():
     few, many = row("rl2", 1.0, num_tasks=10, training_seed=0), row("rl2", 2.0, num_tasks=20, training_seed=3)
     later = row("rl2", 3.0, num_tasks=20, training_seed=4)
-    assert best_documented([few, later, many])[TASK, "rl2"] is many
+    assert documented([few, later, many])[TASK, "rl2"] is many
 
 
 # --- The table.
@@ -94,7 +95,7 @@ def test_the_row_over_most_tasks_counts_and_then_the_first_seed():
 
 def test_published_numbers_are_the_papers():
     """Corners of both tables, and that no cell is missing."""
-    first, second = TABLES[1].scores, TABLES[2].scores
+    first, second = SCORES[1].scores, SCORES[2].scores
     assert first["bandit:k=5,n=10"]["random"] == 5.0
     assert first["bandit:k=50,n=500"] | {} == {
         "random": 249.6,
@@ -111,16 +112,18 @@ def test_published_numbers_are_the_papers():
     assert [len(first), len(second)] == [9, 5]
 
 
+GIVEN = {"task": TASK, "agent": "rl2", "num_tasks": 9, "seed": 0}
+SCORED = {"mean": 6.6, "standard_error": 0.1}
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"task": TASK, "agent": "rl2", "standard_error": 0.1}], "row 1: mean is missing"),
-        (
-            [{"of": "tests"}, {"task": TASK, "agent": "rl2", "mean": "x"}],
-            "row 2: mean must be a finite number, got 'x'",
-        ),
-        ([row("rl2", 6.6, num_tasks=0)], "row 1: num_tasks must be a whole number >= 1, got 0"),
-        ([row("rl2", 6.6, seed="x")], "row 1: seed must be a whole number, got 'x'"),
+        ([GIVEN | {"standard_error": 0.1}], "a.json, row 1: mean is missing"),
+        ([{"of": "tests"}, GIVEN | SCORED | {"mean": "x"}], "row 2: mean must be a finite number, got 'x'"),
+        ([GIVEN | SCORED | {"num_tasks": 0}], "row 1: num_tasks must be a whole number >= 1, got 0"),
+        ([GIVEN | SCORED | {"seed": "x"}], "row 1: seed must be a whole number, got 'x'"),
+        ([GIVEN | SCORED | {"sed": 1}], "row 1: sed is no field of such a row"),
     ],
 )
 def test_a_row_that_no_table_could_be_made_of_is_named_by_its_place(tmp_path, rows, message):
@@ -129,29 +132,56 @@ def test_a_row_that_no_table_could_be_made_of_is_named_by_its_place(tmp_path, ro
         read_results(tmp_path)
 
 
+def lines_of(rows, **options):
+    """Setup -> agent -> cell, of table 1."""
+    (section,) = build_table(1, rows, **options).sections
+    return {name: line.cells for name, line in section.lines.items()}
+
+
+def notes_of(rows):
+    return [str(note) for note in build_table(1, rows).notes]
+
+
 def test_cells_of_a_table():
     table = build_table(1, ROWS)
-    assert list(table.lines) == [TASK, OTHER]
-    cell = table.lines[TASK]["rl2"]
-    assert (cell.mean, cell.published, cell.bold) == (6.634, 6.7, True)
+    (section,) = table.sections
+    assert list(section.lines) == [TASK, OTHER]
+    cell = section.lines[TASK].cells["rl2"]
+    assert (cell.mean, cell.published, cell.num_tasks, cell.bold, cell.trained) == (6.634, 6.7, 1000, True, True)
     assert cell.of_limit == pytest.approx(6.634 / 6.65999)
-    assert score_text(cell) == "6.634 ± 0.012"
-    assert table.lines[OTHER]["rl2"].mean is None
-    assert table.lines[OTHER]["rl2"].published == 84.9
-    assert "Gittins, k=50, n=100: 500 tasks, the others 1000." in table.notes
-    assert any("preset cpu, seed 0" in note for note in table.notes)
-    assert "bayes_optimal" not in table.columns
-    assert build_table(1, ROWS, everything=True).lines[TASK]["bayes_optimal"].mean == 6.66
-    with pytest.raises(ValueError, match="table must be one of 1, 2, got 7"):
+    assert section.score_text(cell) == "6.634 ± 0.012"
+    other = section.lines[OTHER].cells
+    assert (other["rl2"].mean, other["rl2"].published) == (None, 84.9)
+    assert other["gittins"].num_tasks == 500
+    assert FewerTasks("Gittins", "k=50, n=100", 500, 1000) in table.notes
+    assert "Gittins, k=50, n=100: 500 tasks, the others 1000." in notes_of(ROWS)
+    assert any("preset cpu, seed 0" in note for note in notes_of(ROWS))
+    assert "bayes_optimal" not in section.columns
+    assert lines_of(ROWS, everything=True)[TASK]["bayes_optimal"].mean == 6.66
+    with pytest.raises(ValueError, match="table must be one of 1, 2, 3, got 7"):
         build_table(7, ROWS)
+
+
+def test_every_table_of_the_registry_has_what_pages_need():
+    assert list(TABLES) == [1, 2, 3]
+    assert [set(paper.tasks) for paper in TABLES.values()] == [set(SCORES[1].scores), set(SCORES[2].scores), set(MAZES)]
+    for number, paper in TABLES.items():
+        empty = build_table(number, [])
+        assert (empty.title, empty.sections) == (paper.title, [])
+        assert to_markdown(empty).startswith(f"### {paper.title}\n")
+
+
+def test_the_page_joins_the_notes_on_fewer_tasks(page):
+    assert "<li>Fewer tasks than the 1,000 of the others: Gittins 500.</li>" in page
+    assert "500 tasks, the others" not in page
 
 
 @pytest.mark.parametrize(("below", "bold"), [(0.028, True), (0.029, False)])
 def test_agents_that_never_met_are_compared_by_their_means(below, bold):
     """Nobody played against it; 6.634 is above it if the difference passes 1.645 x 0.0123 x sqrt 2 = 0.0286."""
     lone = row("rl2_best", 6.634 - below, preset="best", training_seed=0)
-    assert build_table(1, [*ROWS, lone]).lines[TASK]["rl2_best"].bold == bold
-    assert build_table(1, [*ROWS, lone | {"standard_error": None}]).lines[TASK]["rl2_best"].bold
+    assert lines_of([*ROWS, lone])[TASK]["rl2_best"].bold == bold
+    assert lines_of([*ROWS, replace(lone, standard_error=None)])[TASK]["rl2_best"].bold
 
 
 def test_how_far_a_training_went():
@@ -160,17 +190,17 @@ def test_how_far_a_training_went():
             agent, 6.4, iteration=iteration, hyperparameters={"iterations": 1000}, recipe="paper", training_seed=3
         )
 
-    table = build_table(1, [*ROWS, trained("rl2_paper", 120)])
-    assert list(table.columns)[-2:] == ["rl2_paper", "limit"]
-    assert "RL² (paper's recipe), k=5, n=10: after 120 of 1000 iterations." in table.notes
-    assert "RL² trained with preset paper, seed 3." in table.notes
-    assert not any("iterations" in note for note in build_table(1, [*ROWS, trained("rl2_paper", 1000)]).notes)
+    rows = [*ROWS, trained("rl2_paper", 120)]
+    assert list(build_table(1, rows).sections[0].columns)[-2:] == ["rl2_paper", "limit"]
+    assert "RL² (paper's recipe), k=5, n=10: after 120 of 1000 iterations." in notes_of(rows)
+    assert "RL² trained with preset paper, seed 3." in notes_of(rows)
+    assert not any("iterations" in note for note in notes_of([*ROWS, trained("rl2_paper", 1000)]))
 
 
 def test_what_made_the_papers_recipe_cheaper_is_told():
     def notes(agent="rl2_paper", **settings):
         found = row(agent, 6.4, hyperparameters={"iterations": 10, **settings}, recipe="paper", training_seed=3)
-        return [note for note in build_table(1, [*ROWS, found]).notes if "trained with" in note and "k=5" in note]
+        return [note for note in notes_of([*ROWS, found]) if "trained with" in note and "k=5" in note]
 
     assert notes(matmul_precision="default", batch_size=250_000, fisher_fraction=1.0) == []
     (rounded,) = notes(matmul_precision="bfloat16")
@@ -245,7 +275,7 @@ def test_learning_curves_have_a_colour_for_each_number_of_arms_and_a_line_for_ea
 
 
 def test_regret_counts_from_the_best_arm():
-    (axis,) = figures.regret_over_time(TASK, 5, ROWS).axes
+    (axis,) = figures.regret_over_time(TASK, ROWS).axes
     ends = {line.get_label().split("  ")[0]: line.get_ydata()[-1] for line in axis.get_lines()}
     assert ends["Random"] == pytest.approx(10 * 5 / 6 - 5.0)
     assert "limit" not in ends
@@ -259,8 +289,8 @@ def test_heat_maps_have_a_panel_an_agent():
 
 def test_reward_per_episode_sums_steps():
     task = "mdp:s=10,a=5,t=10,n=10"
-    rows = [row("rl2", 30.0, task) | {"reward_curve": [0.1] * 10 + [0.2] * 10}]
-    (axis,) = figures.reward_per_episode(task, 10, rows).axes
+    rows = [row("rl2", 30.0, task, reward_curve=[0.1] * 10 + [0.2] * 10)]
+    (axis,) = figures.reward_per_episode(task, rows).axes
     np.testing.assert_allclose(axis.get_lines()[0].get_ydata(), [1.0, 2.0])
 
 
@@ -352,5 +382,5 @@ def test_deviations_are_in_combined_standard_errors():
     tuning = {
         "scores": [{"hyperparameters": {"objective.discount": d}, "mean": m} for d, m in ((0.5, 6.8), (0.9, 6.63))]
     }
-    (far,) = deviations(1, [rows[0] | {"tuning": tuning}])
+    (far,) = deviations(1, [replace(rows[0], tuning=tuning)])
     assert far.cause.startswith("would fit: discount 0.9, 6.63 on tuning tasks")

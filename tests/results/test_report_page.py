@@ -23,8 +23,8 @@ from rl2jax.envs.names import parse_task
 from rl2jax.results.pages import markdown, recordings
 from rl2jax.results.pages.recordings import SEED, Wanted, record, record_all, shares_beside
 from rl2jax.results.pages.report_page import build_report, require_results
-from rl2jax.results.pages.tables import read_results, readable_tasks
-from rl2jax.results.rows import write_rows
+from rl2jax.results.pages.tables import readable_tasks
+from rl2jax.results.rows import read_results, write_objects
 from rl2jax.runs import shipped
 from rl2jax.trials.evaluate import evaluate, evaluation_key, play_tasks
 from rl2jax.trials.trial import Trial
@@ -57,14 +57,30 @@ def made_up_row(agent, mean, **more):
     return row | {"commit": "abc", "protocol": "large", "significantly_better": [], "command": "rl2jax <x>"} | more
 
 
+def made_up_limit():
+    row = {
+        "task": TASK,
+        "agent": "limit",
+        "num_tasks": 9,
+        "seed": 1,
+        "mean": 6.66,
+        "standard_error": None,
+        "exact": 6.66,
+    }
+    row |= {"upper_bound": 6.66, "upper_bound_standard_error": 0.0, "method": "exact", "best_policy": "bayes_optimal"}
+    return row | {"best_policy_mean": 6.66, "best_policy_standard_error": 0.01}
+
+
 def write_results(folder):
     """A folder as experiments/results, with a row of most things."""
     for name in ("table1", "table3", "wang", "benchmarks"):
         (folder / name).mkdir()
-    rows = [made_up_row("random", 5.0), made_up_row("gittins", 6.6), made_up_row("limit", 6.66, method="exact")]
-    write_rows(folder / "table1" / "a.json", [*rows, made_up_row("rl2_best", 6.65, training_seed=0, preset="best")])
-    write_rows(folder / "imitation-x.json", [made_up_row("imitation", 6.5)])
-    write_rows(folder / "wang" / "bandits.json", [{"task": TASK, "agent": "rl2", "num_tasks": 77, "training_seed": 3}])
+    measured = {"task": TASK, "agent": "rl2", "num_tasks": 77, "training_seed": 3, "seed": 1}
+    measured |= {"experiment": "bandits", "measured": {}}
+    rows = [made_up_row("random", 5.0), made_up_row("gittins", 6.6), made_up_limit()]
+    write_objects(folder / "table1" / "a.json", [*rows, made_up_row("rl2_best", 6.65, training_seed=0, preset="best")])
+    write_objects(folder / "imitation-x.json", [made_up_row("imitation", 6.5)])
+    write_objects(folder / "wang" / "bandits.json", [measured])
     (folder / "wang" / "bandits.svg").write_text('<svg role="img" aria-label="arms"><path d="M0 0"/></svg>')
     (folder / "wang.md").write_text("# W\n\n## Arms (figure 2)\n\n![Arms](wang/bandits.png)\n\n- yes: **all** <good>\n")
     (folder / "benchmarks" / "cpu.md").write_text(f"one core\n\n| task | time |\n|---|---:|\n| {TASK}, 5 | 3 s |\n")
@@ -233,7 +249,7 @@ def test_data_cannot_end_its_element(results, bandits):
 
 def test_a_damaged_section_is_left_out_with_a_sentence(results, bandits):
     path = results / "table1" / "b.json"
-    write_rows(path, [made_up_row("ucb1", 6.0), made_up_row("thompson", 6.0) | {"mean": "6.0"}])
+    write_objects(path, [made_up_row("ucb1", 6.0), made_up_row("thompson", 6.0) | {"mean": "6.0"}])
     report = build_report(results, bandits)
     (sentence,) = report.left_out
     assert sentence.startswith("Table 1: total reward in a trial of n pulls, k Bernoulli arms is left out: --results: ")

@@ -56,12 +56,12 @@ def test_one_agent_plays_in_both_sizes(run, tmp_path):
     """Section 3.3: trained on small mazes, tested on both; its row says what it was trained on."""
     reproduce(plan(tmp_path, run), quiet())
     (small,), (large,) = (read_rows(tmp_path / "table3" / name) for name in played(tmp_path))
-    assert (small["task"], large["task"]) == (SMALL, LARGE)
-    assert small["trained_on"] == large["trained_on"] == run.task.name
-    assert small["parameters_sha256"] == large["parameters_sha256"]
-    assert "started_from" not in small
-    assert [len(row["length"]) for row in (small, large)] == [2, 2]
-    assert max(large["length"]) <= 9
+    assert (small.task, large.task) == (SMALL, LARGE)
+    assert small.trained_on == large.trained_on == run.task.name
+    assert small.parameters_sha256 == large.parameters_sha256
+    assert small.started_from is None
+    assert [len(row.length) for row in (small, large)] == [2, 2]
+    assert max(large.length) <= 9
     assert not list(tmp_path.glob("figure5*"))  # there are no rows of a training to draw
     for size in ("small", "large"):
         assert (tmp_path / f"figure4-{size}.png").exists()
@@ -95,7 +95,7 @@ def test_without_runs_one_training_serves_both_sizes(run, tmp_path, monkeypatch)
     monkeypatch.setattr(table3, "draw", lambda *_: None)
     reproduce(plan(tmp_path, preset="quick", training_seed=5, tasks=(LARGE,)), quiet())
     assert asked == [("maze:size=5,t=250,n=2", "quick", 5)]
-    assert [row["preset"] for name in played(tmp_path) for row in read_rows(tmp_path / "table3" / name)] == ["quick"]
+    assert [row.preset for name in played(tmp_path) for row in read_rows(tmp_path / "table3" / name)] == ["quick"]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_row_names_the_trainings_that_came_before(run, tmp_path, monkeypatch):
     monkeypatch.setattr(table3, "draw", lambda *_: None)
     reproduce(plan(tmp_path, run_of(tmp_path / "later", start=run), tasks=(SMALL,)), quiet())
     (row,) = read_rows(tmp_path / "table3" / played(tmp_path)[0])
-    (before,) = row["started_from"]
+    (before,) = row.started_from
     assert (before["task"], before["seed"], before["iteration"]) == (run.task.name, 7, 4)
     assert before["algorithm"] == CONFIG.slow_rl.name
-    assert before["parameters_sha256"] == row["parameters_sha256"]  # nothing was learned in between
+    assert before["parameters_sha256"] == row.parameters_sha256  # nothing was learned in between

@@ -21,7 +21,7 @@ from rl2jax.envs import BernoulliBandit, TabularMDP
 from rl2jax.envs.names import parse_task
 from rl2jax.results.compare import compare, run_contender, shipped_contender
 from rl2jax.results.pages.tables import opponents
-from rl2jax.results.rows import write_rows
+from rl2jax.results.rows import write_objects
 from rl2jax.runs import checkpoint, shipped
 from rl2jax.runs.run import ancestry, create_run, described, load_state, open_run, parameters_digest
 from rl2jax.runs.shipped import ShippedAgentError, UnfitError, describe, list_agents, load_agent, ship, start_of_agent
@@ -282,8 +282,8 @@ def test_a_contender_may_play_elsewhere(of_networks, run, monkeypatch):
     assert contender.context["trained_on"] == TASK.name
     of_run = run_contender(open_run(of_networks / "per_arm"), wider, elsewhere=True)
     result = compare(wider, [contender, of_run], 50, seed=0)
-    assert result.rows[0]["mean"] == result.rows[1]["mean"]  # they are the same agent
-    assert len(result.rows[0]["pull_frequencies"]) > 0
+    assert result.rows[0].mean == result.rows[1].mean  # they are the same agent
+    assert len(result.rows[0].pull_frequencies) > 0
     with pytest.raises(UnfitError, match="each of 2 actions, not of 3"):
         run_contender(run, wider, elsewhere=True)
 
@@ -482,11 +482,14 @@ def test_they_are_listed_as_people_count(tmp_path):
 
 
 def test_a_run_is_shipped_listed_and_compared(run, package, tmp_path, capsys):
-    rows = [{"task": TASK.name, "agent": "random", "mean": 2.0, "num_tasks": 9}]
-    rows += [{"task": TASK.name, "agent": "rl2", "mean": 4.0, "trained_on": TASK.name}]
-    rows += [{"task": TASK.name, "agent": "limit", "mean": 4.0, "method": "dynamic programming"}]
+    common = {"task": TASK.name, "num_tasks": 9, "seed": 1, "standard_error": None}
+    bound = {"exact": 4.0, "upper_bound": 4.0, "upper_bound_standard_error": 0.0, "method": "dynamic programming"}
+    best = {"best_policy": "random", "best_policy_mean": 2.0, "best_policy_standard_error": None}
+    rows = [common | {"agent": "random", "mean": 2.0}]
+    rows += [common | {"agent": "rl2", "mean": 4.0, "trained_on": TASK.name}]
+    rows += [common | {"agent": "limit", "mean": 4.0, **bound, **best}]
     (tmp_path / "rows").mkdir()
-    write_rows(tmp_path / "rows" / "cell.json", rows)
+    write_objects(tmp_path / "rows" / "cell.json", rows)
     options = ["--recipe", "best-scratch", "--num-tasks", 400, "--seed", 3, "--results", tmp_path / "rows"]
     assert command(["ship", run.folder, *options]) == 0
     assert "best-scratch" in capsys.readouterr().out
@@ -506,10 +509,10 @@ def test_a_run_is_shipped_listed_and_compared(run, package, tmp_path, capsys):
     file = tmp_path / "row.json"
     assert command([*shlex.split(agent.evaluation["command"])[1:], "--json", file]) == 0
     (row,) = json.loads(file.read_text())
-    assert row["mean"] == agent.evaluation["mean"]
-    assert row["command"] == agent.evaluation["command"]
-    assert (row["agent"], row["recipe"], row["action_selection"]) == ("rl2_best_scratch", "best-scratch", "sample")
-    assert row["parameters_sha256"] == agent.parameters_sha256
+    assert row.mean == agent.evaluation["mean"]
+    assert row.command == agent.evaluation["command"]
+    assert (row.agent, row["recipe"], row["action_selection"]) == ("rl2_best_scratch", "best-scratch", "sample")
+    assert row.parameters_sha256 == agent.parameters_sha256
     assert row["training"][0]["environment_steps"] == 120
 
 
@@ -526,7 +529,7 @@ def test_a_comparison_names_what_was_shipped(package):
     contender = shipped_contender("best", TASK)
     assert (contender.name, contender.first_step_flag) == ("rl2_best", 0.0)
     result = compare(TASK, [contender], 20, seed=0)
-    assert result.rows[0]["command"].endswith('--agents "" --shipped best')
+    assert result.rows[0].command.endswith('--agents "" --shipped best')
 
 
 def test_the_shell_says_what_is_wrong(run, package, path, tmp_path, capsys):

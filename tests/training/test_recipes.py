@@ -8,7 +8,7 @@ from rich.console import Console
 
 from rl2jax.cli import main as cli
 from rl2jax.envs.names import parse_task
-from rl2jax.results.published import TABLES
+from rl2jax.results.published import SCORES
 from rl2jax.runs import stages as experiment
 from rl2jax.runs.run import RunError, ancestry, last_iteration, load_state, open_run, parameters_digest
 from rl2jax.training.config import TrainConfig
@@ -17,7 +17,7 @@ from rl2jax.training.presets import preset_for
 from rl2jax.training.recipes import RECIPES, Stage, stages, takes_most_likely
 from rl2jax.training.teacher import teacher_of
 
-TASKS = [*(task for number in (1, 2) for task in TABLES[number].scores), "maze:size=5", "maze:size=9"]
+TASKS = [*(task for number in (1, 2) for task in SCORES[number].scores), "maze:size=5", "maze:size=9"]
 CONFIG = TrainConfig().replace(
     {
         "slow_rl": "ppo",
@@ -111,7 +111,7 @@ def test_planners_take_the_most_likely_action_and_others_in_mdps_of_few_episodes
     """One that samples must explore by chance."""
     chosen = {(recipe, name) for recipe in RECIPES for name in TASKS if takes_most_likely(recipe, parse_task(name))}
     few = {("best-scratch", f"mdp:s=10,a=5,t=10,n={n}") for n in (10, 25, 50)}
-    assert chosen == {("best", name) for name in TABLES[2].scores} | few
+    assert chosen == {("best", name) for name in SCORES[2].scores} | few
 
 
 @pytest.mark.parametrize(("recipe", "name"), [("bestest", "bandit:k=2,n=4"), ("best", "cartpole:n=2")])

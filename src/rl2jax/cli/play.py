@@ -31,7 +31,7 @@ def evaluate(
 ) -> None:
     """Evaluate a trained agent on fresh tasks; in mazes, on those of the test set."""
     from rl2jax.kinds import load
-    from rl2jax.results.rows import format_score, write_rows
+    from rl2jax.results.rows import EvaluationRow, MazeRow, format_score, write_rows
     from rl2jax.runs.run import open_run
 
     check_seed(seed)
@@ -39,12 +39,14 @@ def evaluate(
     run = open_run(run_folder)
     check_file("--json", json_file)
     settings: dict[str, Any] = {"num_tasks": num_tasks, "seed": seed, "deterministic": deterministic, "engine": engine}
-    row = load(run.task.kind.evaluation)(run, console, **settings)
+    row: EvaluationRow | MazeRow = load(run.task.kind.evaluation)(run, console, **settings)
     if json_file is not None:
         write_rows(json_file, [row])
-    typer.echo(f"{row['task']}: mean total reward {format_score(row)}, {num_tasks} tasks, seed {seed}")
-    for episode, (length, error) in enumerate(zip(row.get("length", []), row.get("length_error", []), strict=True)):
-        success = row["success_percent"][episode]
+    typer.echo(
+        f"{row.task}: mean total reward {format_score(row.mean, row.standard_error)}, {num_tasks} tasks, seed {seed}"
+    )
+    episodes = zip(row.length, row.length_error, row.success_percent, strict=True) if isinstance(row, MazeRow) else ()
+    for episode, (length, error, success) in enumerate(episodes):
         typer.echo(f"episode {episode + 1}: {length:.1f} +- {error:.1f} steps, target reached in {success:.1f}%")
 
 
@@ -64,8 +66,7 @@ def ship(
     """Evaluate a trained agent and write it as one file, which rl2jax.load_agent loads."""
     from rl2jax.results.compare import command_line
     from rl2jax.results.evaluations import evaluate_run
-    from rl2jax.results.pages import tables
-    from rl2jax.results.rows import format_score
+    from rl2jax.results.rows import format_score, opponents, read_results
     from rl2jax.runs import shipped
     from rl2jax.runs.run import open_run
 
@@ -73,11 +74,13 @@ def ship(
     check_num_tasks(num_tasks, least=2)
     run = open_run(run_folder)
     shipped.require_shippable(run, recipe, out)
-    known = {} if results is None else tables.opponents(tables.read_results(results), run.task.name)
+    known = {} if results is None else opponents(read_results(results), run.task.name)
     row = evaluate_run(run, console, num_tasks=num_tasks, seed=seed, deterministic=deterministic)
-    row |= {"command": command_line(run.task, num_tasks, seed, [], [recipe]), **known}
-    path = shipped.ship(run, recipe, row, out)
-    typer.echo(f"{path}: mean total reward {format_score(row)}, {path.stat().st_size / 1e6:.2f} MB")
+    described = row.to_json() | {"command": command_line(run.task, num_tasks, seed, [], [recipe]), **known}
+    path = shipped.ship(run, recipe, described, out)
+    typer.echo(
+        f"{path}: mean total reward {format_score(row.mean, row.standard_error)}, {path.stat().st_size / 1e6:.2f} MB"
+    )
 
 
 def compare(
@@ -131,9 +134,9 @@ def compare(
     if json_file is not None:
         write_comparison(json_file, result.rows, result.tests)
     typer.echo(f"{parsed.name}, seed {seed}")
-    for row in sorted(result.rows, key=lambda row: -row["mean"]):
-        mark = "*" if row["not_below_best"] else " "
-        typer.echo(f"{mark} {row['agent']:<24}{format_score(row)}, {row['num_tasks']} tasks")
+    for row in sorted(result.rows, key=lambda row: -row.mean):
+        mark = "*" if row.not_below_best else " "
+        typer.echo(f"{mark} {row.agent:<24}{format_score(row.mean, row.standard_error)}, {row.num_tasks} tasks")
     typer.echo("* best, or not significantly below the best (one-sided t-test, p >= 0.05, each test on its own).")
     if len(result.tests) > 1:
         different = sum(test.p_holm < 0.05 for test in result.tests)
@@ -158,16 +161,15 @@ def limits(
     row = limit_row(parsed, num_tasks, seed)
     if json_file is not None:
         write_rows(json_file, [row])
-    if row["exact"] is not None:
-        typer.echo(f"{row['task']}: Bayes-optimal value {row['exact']:.6f} ({row['method']})")
+    if row.exact is not None:
+        typer.echo(f"{row.task}: Bayes-optimal value {row.exact:.6f} ({row.method})")
     else:
-        error = row["upper_bound_standard_error"]
-        typer.echo(f"{row['task']}: no agent exceeds {row['upper_bound']:.3f} +- {error:.3f} ({row['method']})")
-    if row["best_policy"]:
-        typer.echo(
-            f"best known policy: {row['best_policy']}, {row['best_policy_mean']:.3f} "
-            f"+- {row['best_policy_standard_error']:.3f} over {num_tasks} tasks"
-        )
+        error = row.upper_bound_standard_error
+        typer.echo(f"{row.task}: no agent exceeds {row.upper_bound:.3f} +- {error:.3f} ({row.method})")
+    typer.echo(
+        f"best known policy: {row.best_policy}, {row.best_policy_mean:.3f} "
+        f"+- {row.best_policy_standard_error:.3f} over {num_tasks} tasks"
+    )
 
 
 def twin_check(

@@ -26,7 +26,9 @@ def agents(
         (
             agent.name,
             agent.recipe,
-            format_score(agent.evaluation).removesuffix(" (standard error)"),
+            format_score(agent.evaluation["mean"], agent.evaluation["standard_error"]).removesuffix(
+                " (standard error)"
+            ),
             _shares(agent.evaluation),
             f"{agent.environment_steps:,} steps",
             f"{agent.num_bytes / 1e6:.2f} MB",
@@ -52,27 +54,27 @@ RESULTS_HELP = "Folder of rows, as written by compare --json and the experiments
 
 
 def table(
-    number: Annotated[int, typer.Argument(help="1 (bandits) or 2 (tabular MDPs).")],
+    number: Annotated[int, typer.Argument(help="1 (bandits), 2 (tabular MDPs) or 3 (mazes).")],
     results: Annotated[Path | None, typer.Option(help=RESULTS_HELP + " Default: experiments/results/tableN.")] = None,
     format_: Annotated[str, typer.Option("--format", help="terminal, markdown, latex or csv.")] = "terminal",
     everything: Annotated[bool, typer.Option("--all", help="Also agents that the paper does not have.")] = False,
 ) -> None:
     """The paper's table beside ours, from rows on disk only."""
-    from rl2jax.results.pages import tables
-    from rl2jax.results.published import TABLES
+    from rl2jax.results.pages import text
+    from rl2jax.results.pages.papers import TABLES, build_table
+    from rl2jax.results.rows import read_results
+    from rl2jax.settings import require
 
-    if format_ not in tables.FORMATS:
-        raise ValueError(f"--format must be one of {', '.join(tables.FORMATS)}, got {format_!r}")
-    if number not in TABLES:
-        raise ValueError(f"table must be one of {', '.join(map(str, TABLES))}, got {number}")
+    require(format_ in text.FORMATS, "--format", format_, f"one of {', '.join(text.FORMATS)}")
+    require(number in TABLES, "table", number, f"one of {', '.join(map(str, TABLES))}")
     folder = _results(results, number)
-    built = tables.build_table(number, tables.read_results(folder), everything=everything)
-    if not built.lines:
+    built = build_table(number, read_results(folder), everything=everything)
+    if not built.sections:
         raise ValueError(f"--results: {folder} has no row of table {number}")
     if format_ == "terminal":
-        Console().print(tables.to_terminal(built))
+        Console().print(text.to_terminal(built))
     else:
-        write = {"markdown": tables.to_markdown, "latex": tables.to_latex, "csv": tables.to_csv}[format_]
+        write = {"markdown": text.to_markdown, "latex": text.to_latex, "csv": text.to_csv}[format_]
         typer.echo(write(built), nl=False)
 
 
@@ -82,17 +84,18 @@ def figure(
     out: Annotated[Path | None, typer.Option(help="PNG, SVG or PDF file (default figureN.png).")] = None,
 ) -> None:
     """The paper's figure from our rows on disk."""
-    from rl2jax.results.pages import figures, tables
-    from rl2jax.results.published import TABLES
+    from rl2jax.results.pages import figures
+    from rl2jax.results.published import SCORES
+    from rl2jax.results.rows import read_results
 
-    figures_of = {published.figure: table for table, published in TABLES.items()}
+    figures_of = {published.figure: table for table, published in SCORES.items()}
     if number not in figures_of:
         raise ValueError(f"figure must be one of {', '.join(map(str, figures_of))}, got {number}")
     out = out or Path(f"figure{number}.png")
     if out.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--out must end in .png, .svg or .pdf, got {str(out)!r}")
     check_file("--out", out)
-    rows = tables.read_results(_results(results, figures_of[number]))
+    rows = read_results(_results(results, figures_of[number]))
     figures.learning_curves(number, rows).savefig(out, dpi=200)
     typer.echo(f"written to {out}")
 

@@ -15,7 +15,7 @@ from rl2jax.engines.evaluation import evaluator
 from rl2jax.envs.names import Task
 from rl2jax.kinds import kind_of, load
 from rl2jax.limits import limit_of
-from rl2jax.results.rows import evaluation_row
+from rl2jax.results.rows import EvaluationRow, scores
 from rl2jax.results.stats import PairTest, not_below_best, pairwise_tests, significantly_better
 from rl2jax.runs.run import Run, load_state, trained_agent
 from rl2jax.runs.session import read_metrics
@@ -54,7 +54,7 @@ class Contender(NamedTuple):
 class Comparison(NamedTuple):
     """What came of it: rows as on disk, and the tests between them."""
 
-    rows: list[dict[str, Any]]
+    rows: list[EvaluationRow]
     tests: list[PairTest]
 
 
@@ -262,14 +262,21 @@ def compare(
     command = command_line(task, num_tasks, seed, untrained, shipped, protocol)
     rows = []
     for contender, evaluation in zip(contenders, results, strict=True):
-        context = {"task": task.name, "agent": contender.name, **contender.context, "seed": seed}
-        row = evaluation_row(evaluation, **context)
-        row |= {"protocol": protocol, "not_below_best": contender.name in bold}
         from_a_run = "trained_on" in contender.context and "recipe" not in contender.context
-        row["command"] = command + (" --run DIR" if from_a_run else "")
-        if engine != DEVICE:
-            row |= {"engine": engine, "command": f"{row['command']} --engine {engine}"}
-        row["significantly_better"] = better.get(contender.name, [])
-        row |= {field: np.round(value, 5).tolist() for field, value in (evaluation.statistic or {}).items()}
+        how = command + (" --run DIR" if from_a_run else "")
+        statistics = {field: np.round(value, 5).tolist() for field, value in (evaluation.statistic or {}).items()}
+        row = EvaluationRow(
+            task=task.name,
+            agent=contender.name,
+            seed=seed,
+            **contender.context,
+            **scores(evaluation),
+            protocol=protocol,
+            not_below_best=contender.name in bold,
+            command=how if engine == DEVICE else f"{how} --engine {engine}",
+            engine=None if engine == DEVICE else engine,
+            significantly_better=better.get(contender.name, []),
+            statistics=statistics or None,
+        )
         rows.append(row)
     return Comparison(rows, tests)

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -15,7 +14,7 @@ from rl2jax.engines.evaluation import evaluator
 from rl2jax.envs.names import Task
 from rl2jax.results.compare import Comparison, Contender, compare, reference_contender
 from rl2jax.results.mazes import maze_row, play, shortest_lengths
-from rl2jax.results.rows import evaluation_row, read_rows, write_rows
+from rl2jax.results.rows import EvaluationRow, MazeRow, read_rows, scores, write_rows
 from rl2jax.runs.progress import progress_bar
 from rl2jax.runs.run import Run, trained_agent
 from rl2jax.runs.stages import train_cell
@@ -25,7 +24,7 @@ from rl2jax.trials.tuning import find_tuned, tuned_or_tune
 
 def evaluate_run(
     run: Run, console: Console, *, num_tasks: int, seed: int, deterministic: bool = False, engine: str = DEVICE
-) -> dict[str, Any]:
+) -> EvaluationRow:
     """Evaluates a run's newest checkpoint under a progress bar; returns its row, which names the engine if it had one.
 
     Raises:
@@ -44,15 +43,15 @@ def evaluate_run(
     command = _evaluate_command(num_tasks, seed, deterministic)
     if engine != DEVICE:
         command, context = f"{command} --engine {engine}", {**context, "engine": engine}
-    return evaluation_row(evaluation, task=run.task.name, agent="rl2", seed=seed, **context, command=command)
+    return EvaluationRow(task=run.task.name, agent="rl2", seed=seed, **context, **scores(evaluation), command=command)
 
 
 def evaluate_in_mazes(
     run: Run, console: Console, *, num_tasks: int, seed: int, deterministic: bool = False, engine: str = DEVICE
-) -> dict[str, Any]:
+) -> MazeRow:
     """`evaluate_run` of an agent in the test mazes, one after the other and again from the first; returns its row.
 
-    Besides the total reward, the row has what Table 3 says of each episode (`vision.episodes.Scores`).
+    Besides the total reward, the row has what Table 3 says of each episode (`mazes.Scores`).
     """
     agent, context = trained_agent(run, deterministic)
     env = run.task.env.held_out()
@@ -95,7 +94,7 @@ def run_cell(
     num_tasks: int,
     seed: int,
     console: Console,
-) -> dict[str, Any]:
+) -> EvaluationRow:
     """Trains and evaluates one agent in `folder`, or as much of that as is not done yet.
 
     Returns:
@@ -109,12 +108,13 @@ def run_cell(
     row_file = folder / "row.json"
     if row_file.exists():
         rows = read_rows(row_file)
-        if len(rows) != 1 or not {"num_tasks", "seed", "mean"} <= set(rows[0]):
+        if len(rows) != 1:
             raise ValueError(f"{row_file} does not hold one row; move it away, and it is made again")
-        if (rows[0]["num_tasks"], rows[0]["seed"]) == (num_tasks, seed):
+        if rows[0].matches(num_tasks=num_tasks, seed=seed):
             return rows[0]
     row = evaluate_run(run, console, num_tasks=num_tasks, seed=seed)
-    row |= {"preset": preset_name, "command": cell_command(run, preset_name, num_tasks, seed)}
+    command = cell_command(run, preset_name, num_tasks, seed)
+    row = replace(row, preset=preset_name, command=command)
     write_rows(row_file, [row])
     return row
 

@@ -1,7 +1,5 @@
 """The limit of a task distribution as a row: the bound, its method, and the best policy known."""
 
-from typing import Any
-
 import jax
 
 from rl2jax.envs.names import Task
@@ -9,13 +7,14 @@ from rl2jax.files import git_commit
 from rl2jax.kinds import all_kinds, load
 from rl2jax.limits import Sample, limit_of
 from rl2jax.results.compare import known_agents, reference_contender
+from rl2jax.results.rows import LIMIT, LimitRow
 from rl2jax.trials.evaluate import evaluate, evaluation_key
 from rl2jax.trials.trial import Trial
 from rl2jax.trials.tuning import tuned_or_tune
 
 
-def limit_row(task: Task, num_tasks: int, seed: int) -> dict[str, Any]:
-    """One row of agent "limit"; `mean` is the exact value where there is one, else the upper bound.
+def limit_row(task: Task, num_tasks: int, seed: int) -> LimitRow:
+    """The limit of a task distribution.
 
     Args:
       task: of a kind whose limit is known.
@@ -34,20 +33,20 @@ def limit_row(task: Task, num_tasks: int, seed: int) -> dict[str, Any]:
     best = next(name for name in known_limit.best_known if name in known)
     agent = reference_contender(task, best, known[best], tuned_or_tune(task, best, known[best])).agent
     played = evaluate(agent, Trial(task.env, task.num_episodes), num_tasks, evaluation_key(seed))
-    return {
-        "task": task.name,
-        "agent": "limit",
-        "mean": limit.upper_bound if limit.exact is None else limit.exact,
-        "standard_error": limit.upper_bound_standard_error,
-        "exact": limit.exact,
-        "upper_bound": limit.upper_bound,
-        "upper_bound_standard_error": limit.upper_bound_standard_error,
-        "method": limit.method,
-        "best_policy": best,
-        "best_policy_mean": played.mean,
-        "best_policy_standard_error": played.standard_error,
-        "num_tasks": num_tasks,
-        "seed": seed,
-        "jax": jax.__version__,
-        "commit": git_commit(),
-    }
+    return LimitRow(
+        task=task.name,
+        agent=LIMIT,
+        num_tasks=num_tasks,
+        seed=seed,
+        mean=limit.upper_bound if limit.exact is None else limit.exact,
+        standard_error=limit.upper_bound_standard_error,
+        exact=limit.exact,
+        upper_bound=limit.upper_bound,
+        upper_bound_standard_error=limit.upper_bound_standard_error,
+        method=limit.method,
+        best_policy=best,
+        best_policy_mean=played.mean,
+        best_policy_standard_error=played.standard_error,
+        jax=jax.__version__,
+        commit=git_commit(),
+    )

@@ -17,6 +17,7 @@ from rl2jax.engines.collection import collect
 from rl2jax.envs.maze.navigation import MazeNavigation, NavigationParams
 from rl2jax.envs.maze.raycast import HEIGHT, WIDTH
 from rl2jax.files import git_commit
+from rl2jax.results.rows import MazeRow
 from rl2jax.settings import require
 from rl2jax.trials.rollout import advance, begin
 from rl2jax.trials.trial import Trial
@@ -145,19 +146,25 @@ def _percent(hits: np.ndarray) -> tuple[float, float]:
     return 100 * share, 100 * math.sqrt(share * (1 - share) / len(hits))
 
 
-def maze_row(trajectory: Trajectory, num_episodes: int, shortest: np.ndarray | None, **context: Any) -> dict[str, Any]:
-    """One row: the context as given (task, agent, engine, seed, ...), total reward, `Scores` by name, the commit."""
-    total = np.asarray(trajectory.reward, np.float64).sum(axis=0)
-    mean, error = _mean(total)
+def maze_row(trajectory: Trajectory, num_episodes: int, shortest: np.ndarray | None, **context: Any) -> MazeRow:
+    """The row of an agent's trials.
+
+    Args:
+      trajectory: as of `episodes_of`.
+      num_episodes: in each trial.
+      shortest: as of `score`.
+      **context: the row's other fields: task, agent, engine, seed, ...
+    """
+    mean, error = _mean(np.asarray(trajectory.reward, np.float64).sum(axis=0))
     scores = score(episodes_of(trajectory, num_episodes), shortest)
-    return {
+    return MazeRow(
         **context,
-        "num_tasks": len(total),
-        "mean": mean,
-        "standard_error": _for_json(error),
+        num_tasks=trajectory.reward.shape[1],
+        mean=mean,
+        standard_error=_for_json(error),
         **{name: _for_json(value) for name, value in scores._asdict().items()},
-        "commit": git_commit(),
-    }
+        commit=git_commit(),
+    )
 
 
 def _for_json(value: Any) -> Any:

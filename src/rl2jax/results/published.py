@@ -79,7 +79,7 @@ _MDPS = {
     "mdp:s=10,a=5,t=10,n=100": (999.4, 1939.5, 1973.9, 1942.1, 1935.1, 1778.2, 1578.5, 1913.7),
 }
 
-TABLES = {
+SCORES = {
     1: PublishedTable(
         "Table 1: total reward in a trial of n pulls, k Bernoulli arms",
         _BANDIT_COLUMNS,
@@ -168,7 +168,7 @@ def agent_name(agent: str) -> str:
     for ending, words in _VARIANTS.items():
         if agent.endswith(ending):
             return agent_name(agent.removesuffix(ending)) + words
-    for names in (*(table.columns for table in TABLES.values()), RECIPE_COLUMNS, _NAMES):
+    for names in (*(table.columns for table in SCORES.values()), RECIPE_COLUMNS, _NAMES):
         if agent in names:
             return names[agent]
     return agent.replace("_", " ")

@@ -1,10 +1,12 @@
 """The reference agents' scores beside the published ones, and why some differ; reads rows only."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from rl2jax.results.pages.tables import Row, best_documented, short
-from rl2jax.results.published import PUBLISHED_TASKS, TABLES, explanation
+from rl2jax.results.pages.tables import short
+from rl2jax.results.published import PUBLISHED_TASKS, SCORES, explanation
+from rl2jax.results.rows import EvaluationRow, ScoredRow, documented
 
 _NOTES = {
     1: [
@@ -31,7 +33,7 @@ class Deviation(NamedTuple):
     mean: float
     published: float
     error: float
-    scores: list[Row]
+    scores: list[dict[str, Any]]
 
     @property
     def cause(self) -> str:
@@ -51,27 +53,27 @@ class Deviation(NamedTuple):
         return (self.mean - self.published) / self.error
 
 
-def deviations(number: int, rows: list[Row]) -> list[Deviation]:
+def deviations(number: int, rows: Sequence[ScoredRow]) -> list[Deviation]:
     """Every reference cell of a table that has a row, in the paper's order; without the trained agent's."""
-    chosen, published = best_documented(rows), TABLES[number]
+    chosen = documented(row for row in rows if isinstance(row, EvaluationRow))
     found = []
-    for task, scores in published.scores.items():
+    for task, scores in SCORES[number].scores.items():
         for agent, score in scores.items():
             row = chosen.get((task, agent))
-            if agent != "rl2" and row is not None:
-                deviation = row["standard_error"] * math.sqrt(row["num_tasks"])
+            if agent != "rl2" and row is not None and row.standard_error is not None:
+                deviation = row.standard_error * math.sqrt(row.num_tasks)
                 rounding = 0.1 / math.sqrt(12)
-                error = math.hypot(row["standard_error"], deviation / math.sqrt(PUBLISHED_TASKS), rounding)
-                tuned = row.get("tuning", {}).get("scores", [])
-                found.append(Deviation(task, agent, row["mean"], score, error, tuned))
+                error = math.hypot(row.standard_error, deviation / math.sqrt(PUBLISHED_TASKS), rounding)
+                tuned = (row.tuning or {}).get("scores", [])
+                found.append(Deviation(task, agent, row.mean, score, error, tuned))
     return found
 
 
-def deviations_markdown(number: int, rows: list[Row]) -> str:
+def deviations_markdown(number: int, rows: Sequence[ScoredRow]) -> str:
     """Each reference cell beside the paper's, those beyond two combined standard errors with their cause."""
     found = deviations(number, rows)
     outside = [d for d in found if abs(d.z) > 2]
-    columns = TABLES[number].columns
+    columns = SCORES[number].columns
     lines = [
         f"### Table {number}: reference agents against the published numbers",
         "",

@@ -3,14 +3,16 @@
 import itertools
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import matplotlib.figure
 import numpy as np
 
 from rl2jax.envs.names import read_name
-from rl2jax.results.pages.tables import LIMIT, Row, best_documented, short
-from rl2jax.results.published import TABLES, agent_name
+from rl2jax.results.pages.tables import short
+from rl2jax.results.published import SCORES, agent_name
+from rl2jax.results.rows import EvaluationRow, ScoredRow, documented
 
 
 class Theme(NamedTuple):
@@ -94,7 +96,7 @@ def _panels(tasks: list[str]) -> dict[int, list[str]]:
     return dict(sorted(panels.items()))
 
 
-def learning_curves(number: int, rows: list[Row], theme: Theme = LIGHT) -> matplotlib.figure.Figure:
+def learning_curves(number: int, rows: Sequence[ScoredRow], theme: Theme = LIGHT) -> matplotlib.figure.Figure:
     """Figure 2 (bandits) or 3 (MDPs): mean return in training, upper reference agent = 1, random = 0.
 
     One panel per number of episodes. A line is the mean over training seeds of one preset, its band their range; with
@@ -102,22 +104,21 @@ def learning_curves(number: int, rows: list[Row], theme: Theme = LIGHT) -> matpl
 
     Args:
       number: of the figure in the paper, 2 or 3.
-      rows: as from `tables.read_results`; rows of "rl2" with a `learning_curve` are drawn.
+      rows: as from `rows.read_results`; rows of "rl2" with a `learning_curve` are drawn.
       theme: colours.
 
     Raises:
       ValueError: if there is no such figure, or no row to draw.
     """
-    table = next((table for table in TABLES.values() if table.figure == number), None)
+    table = next((table for table in SCORES.values() if table.figure == number), None)
     if table is None:
-        raise ValueError(f"figure must be one of {', '.join(str(t.figure) for t in TABLES.values())}, got {number}")
-    chosen = best_documented(rows)
-    trained = [row for row in rows if row["agent"] == "rl2" and row.get("learning_curve", {}).get("iteration")]
-    needed = (table.lower, table.upper)
+        raise ValueError(f"figure must be one of {', '.join(str(t.figure) for t in SCORES.values())}, got {number}")
+    chosen, needed = documented(rows), (table.lower, table.upper)
+    trained = [row for row in rows if row.agent == "rl2" and (row.learning_curve or {}).get("iteration")]
     drawable = [
         task
         for task in table.scores
-        if any(row["task"] == task for row in trained) and all((task, agent) in chosen for agent in needed)
+        if any(row.task == task for row in trained) and all((task, agent) in chosen for agent in needed)
     ]
     if not drawable:
         raise ValueError(
@@ -129,22 +130,9 @@ def learning_curves(number: int, rows: list[Row], theme: Theme = LIGHT) -> matpl
     figure, axes = new_figure(theme, 1, len(panels), 3.6 * len(panels) + 0.6, 3.2)
     for axis, (episodes, tasks) in zip(axes.flat, panels.items(), strict=True):
         for task in tasks:
-            low, high = (chosen[task, agent]["mean"] for agent in needed)
             colour = theme.lines[lines.index(_without_episodes(task)) % len(theme.lines)]
-            of_task = [row for row in trained if row["task"] == task]
-            presets = list(dict.fromkeys(row.get("preset") for row in of_task))
-            for preset, style in zip(presets, itertools.cycle(("-", "--", ":"))):
-                curves = [row["learning_curve"] for row in of_task if row.get("preset") == preset]
-                steps = np.asarray(curves[0]["iteration"], float)
-                values = np.stack([np.interp(steps, c["iteration"], c["mean_return"]) for c in curves])
-                values = (values - low) / (high - low)
-                label = _without_episodes(task) or short(task)
-                label += f", {preset or 'own settings'}" if len(presets) > 1 else ""
-                label += f" ({len(curves)} seeds)" if len(curves) > 1 else ""
-                axis.plot(steps, values.mean(axis=0), color=colour, linestyle=style, linewidth=1.6, label=label)
-                if len(curves) > 1:
-                    band = values.min(axis=0), values.max(axis=0)
-                    axis.fill_between(steps, *band, color=colour, alpha=0.25, linewidth=0)
+            low, high = (chosen[task, agent].mean for agent in needed)
+            _training_of(axis, task, [row for row in trained if row.task == task], low, high, colour)
         axis.axhline(1.0, color=theme.ink, linewidth=0.8, linestyle=":")
         axis.set_title(f"n = {episodes}", fontsize=10, color=theme.ink)
         axis.set_xlabel("iteration", fontsize=9)
@@ -155,30 +143,48 @@ def learning_curves(number: int, rows: list[Row], theme: Theme = LIGHT) -> matpl
     return figure
 
 
+def _training_of(axis: Any, task: str, rows: list[ScoredRow], low: float, high: float, colour: str) -> None:
+    """Lines of one task, one for each preset, with low at 0 and high at 1; [num_points] each."""
+    presets = list(dict.fromkeys(row.preset for row in rows))
+    for preset, style in zip(presets, itertools.cycle(("-", "--", ":"))):
+        curves = [row.learning_curve for row in rows if row.preset == preset and row.learning_curve]
+        steps = np.asarray(curves[0]["iteration"], float)
+        values = np.stack([np.interp(steps, c["iteration"], c["mean_return"]) for c in curves])
+        values = (values - low) / (high - low)
+        label = _without_episodes(task) or short(task)
+        label += f", {preset or 'own settings'}" if len(presets) > 1 else ""
+        label += f" ({len(curves)} seeds)" if len(curves) > 1 else ""
+        axis.plot(steps, values.mean(axis=0), color=colour, linestyle=style, linewidth=1.6, label=label)
+        if len(curves) > 1:
+            band = values.min(axis=0), values.max(axis=0)
+            axis.fill_between(steps, *band, color=colour, alpha=0.25, linewidth=0)
+
+
 def _without_episodes(task: str) -> str:
     """What else tasks of a table differ in: "k=5"; for MDPs nothing."""
     kind, settings = read_name(task)
     return kind.title({name: value for name, value in settings.items() if name != "n"})
 
 
-def _curves_of(task: str, rows: list[Row]) -> dict[str, Row]:
-    found = {agent: row for (of, agent), row in best_documented(rows).items() if of == task and agent != LIMIT}
-    found = {agent: row for agent, row in found.items() if row.get("reward_curve")}
+def _curves_of(task: str, rows: Sequence[ScoredRow]) -> dict[str, EvaluationRow]:
+    chosen = documented(row for row in rows if isinstance(row, EvaluationRow) and row.task == task)
+    found = {agent: row for (_, agent), row in chosen.items() if row.reward_curve}
     if not found:
         raise ValueError(f"no rows with a reward_curve for {task}")
-    return dict(sorted(found.items(), key=lambda item: -item[1]["mean"]))
+    return dict(sorted(found.items(), key=lambda item: -item[1].mean))
 
 
-def regret_over_time(task: str, num_arms: int, rows: list[Row], theme: Theme = LIGHT) -> matplotlib.figure.Figure:
+def regret_over_time(task: str, rows: Sequence[ScoredRow], theme: Theme = LIGHT) -> matplotlib.figure.Figure:
     """Cumulative regret of each agent over the pulls of a trial of a uniform Bernoulli bandit.
 
     Regret counts from the best arm's expected success probability, k / (k + 1). Lines are labelled in the
     order of their totals.
     """
+    num_arms = read_name(task)[1]["k"]
     figure, axes = new_figure(theme, 1, 1, 6.4, 3.6)
     axis = axes[0, 0]
     for agent, row in _curves_of(task, rows).items():
-        rewards = np.asarray(row["reward_curve"])
+        rewards = np.asarray(row.reward_curve)
         pulls = np.arange(1, len(rewards) + 1)
         regret = pulls * num_arms / (num_arms + 1) - np.cumsum(rewards)
         axis.plot(
@@ -197,12 +203,13 @@ def regret_over_time(task: str, num_arms: int, rows: list[Row], theme: Theme = L
     return figure
 
 
-def reward_per_episode(task: str, episode_length: int, rows: list[Row], theme: Theme = LIGHT):
+def reward_per_episode(task: str, rows: Sequence[ScoredRow], theme: Theme = LIGHT) -> matplotlib.figure.Figure:
     """Mean return of each episode of a trial, per agent: learning inside a trial."""
+    length = read_name(task)[1]["t"]
     figure, axes = new_figure(theme, 1, 1, 6.4, 3.6)
     axis = axes[0, 0]
     for agent, row in _curves_of(task, rows).items():
-        returns = np.asarray(row["reward_curve"]).reshape(-1, episode_length).sum(axis=1)
+        returns = np.asarray(row.reward_curve).reshape(-1, length).sum(axis=1)
         axis.plot(np.arange(1, len(returns) + 1), returns, label=agent_name(agent), **line_style(agent, theme))
     axis.set_title(short(task), fontsize=10, color=theme.ink)
     axis.set_xlabel("episode", fontsize=9)
@@ -212,9 +219,10 @@ def reward_per_episode(task: str, episode_length: int, rows: list[Row], theme: T
     return figure
 
 
-def pull_heat_maps(task: str, rows: list[Row], theme: Theme = LIGHT) -> matplotlib.figure.Figure:
+def pull_heat_maps(task: str, rows: Sequence[ScoredRow], theme: Theme = LIGHT) -> matplotlib.figure.Figure:
     """One map per agent: share of the pulls that went to the best arm, the second best, ..., over a trial."""
-    found = {agent: row for agent, row in _curves_of(task, rows).items() if row.get("pull_frequencies")}
+    curves = _curves_of(task, rows)
+    found = {agent: row for agent, row in curves.items() if "pull_frequencies" in (row.statistics or {})}
     if not found:
         raise ValueError(f"no rows with pull_frequencies for {task}")
     columns = min(4, len(found))
@@ -223,10 +231,10 @@ def pull_heat_maps(task: str, rows: list[Row], theme: Theme = LIGHT) -> matplotl
     image = None
     for place, (agent, row) in enumerate(found.items()):
         axis = axes.flat[place]
-        shares = np.asarray(row["pull_frequencies"]).T
-        extent = (0, len(row["reward_curve"]), shares.shape[0] + 0.5, 0.5)
+        shares = np.asarray((row.statistics or {})["pull_frequencies"]).T
+        extent = (0, len(row.reward_curve or ()), shares.shape[0] + 0.5, 0.5)
         image = axis.imshow(shares, aspect="auto", vmin=0, vmax=1, cmap=theme.colour_map, extent=extent)
-        axis.set_title(f"{agent_name(agent)}  {row['mean']:.1f}", fontsize=9, color=theme.ink)
+        axis.set_title(f"{agent_name(agent)}  {row.mean:.1f}", fontsize=9, color=theme.ink)
         axis.set_yticks([1, shares.shape[0]], ["best", "worst"] if place % columns == 0 else ["", ""])
         lowest = place + columns >= len(found)
         axis.set_xticks(extent[:2], extent[:2] if lowest else ["", ""])

@@ -1,10 +1,13 @@
 """Self-contained HTML pages made of rows: tables, figures in both themes, how every number was made."""
 
+import base64
 import io
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from html import escape
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +16,12 @@ import matplotlib.figure
 
 from rl2jax.envs.names import read_name
 from rl2jax.results.pages import figures
-from rl2jax.results.pages.figures import DARK, LIGHT, Theme
-from rl2jax.results.pages.tables import (
-    LIMIT,
-    Cell,
-    Row,
-    Table,
-    best_documented,
-    build_table,
-    readable_tasks,
-    score_text,
-    short,
-    trained_share,
-)
-from rl2jax.results.published import TABLES, TRAINED, agent_name
+from rl2jax.results.pages.figures import DARK, LIGHT
+from rl2jax.results.pages.papers import TABLES, build_table
+from rl2jax.results.pages.table3 import Picture
+from rl2jax.results.pages.tables import Cell, FewerTasks, Section, Table, readable_tasks, score_text, short
+from rl2jax.results.published import SCORES, TRAINED, agent_name
+from rl2jax.results.rows import LIMIT, Row, ScoredRow, documented
 
 FILES = Path(__file__).parent / "files"
 
@@ -72,11 +67,6 @@ def _shorter(tag: str) -> str:
     return re.sub(r"\s+", " ", rounded)
 
 
-def image(draw: Callable[[Theme], matplotlib.figure.Figure], description: str, caption: str = "") -> str:
-    """A figure in both themes, with a caption (HTML) that says how it was made; by default what it shows."""
-    return figure_element(svg(draw(PAGE), description), description, caption)
-
-
 def figure_element(content: str, description: str, caption: str = "") -> str:
     """Any picture with its caption (HTML); one that is wider than the screen can be moved under it."""
     return (
@@ -88,9 +78,9 @@ def figure_element(content: str, description: str, caption: str = "") -> str:
 def how_made(rows: Iterable[Row]) -> str:
     """Of a figure's rows: over how many tasks, the largest standard error, the commands; HTML."""
     rows = list(rows)
-    tasks = {row["num_tasks"] for row in rows if row.get("num_tasks")}
-    errors = [row["standard_error"] for row in rows if row.get("standard_error")]
-    commands = list(dict.fromkeys(row["command"] for row in rows if row.get("command")))
+    tasks = {row.num_tasks for row in rows}
+    errors = [row.standard_error for row in rows if isinstance(row, ScoredRow) and row.standard_error]
+    commands = list(dict.fromkeys(row.command for row in rows if row.command))
     texts = []
     if tasks:
         texts.append(f"Means over {_range(tasks)} tasks")
@@ -101,6 +91,13 @@ def how_made(rows: Iterable[Row]) -> str:
         more = f" and {others} other command{'s' if others > 1 else ''}" if others else ""
         texts.append(f"made by <code>{escape(commands[0])}</code>{more}")
     return "; ".join(texts) + "." if texts else ""
+
+
+def embedded(path: Path, description: str, caption: str) -> str:
+    """A picture on disk, inside the page; caption as HTML."""
+    data = base64.b64encode(path.read_bytes()).decode()
+    source = f"data:image/{path.suffix.removeprefix('.')};base64,{data}"
+    return figure_element(f'<img alt="{escape(description)}" src="{source}">', description, caption)
 
 
 def wide_table(caption: str, head: Iterable[str], lines: Iterable[str], *, is_shown: bool = True) -> str:
@@ -125,29 +122,33 @@ def bullets(texts: Iterable[str]) -> str:
     return "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in texts) + "</ul>"
 
 
-def _score_table(table: Table, caption: str) -> str:
-    agents = [agent for agent in table.columns if agent != LIMIT or any(x[LIMIT].mean for x in table.lines.values())]
+def _section(section: Section, caption: str) -> str:
+    """A section as a table: ours, below it the standard error, below that the paper's."""
     body = []
-    for task, line in table.lines.items():
-        cells = []
-        for agent in agents:
-            cell = line[agent]
-            names = " ".join(name for name, on in (("best", cell.bold), ("ours", agent in TRAINED)) if on)
-            mean, _, error = score_text(cell).partition(" ± ")
-            below = f"<small>± {error}</small>" if error else ""
-            paper = "" if cell.published is None else f"<small><em>{cell.published:g}</em></small>"
-            cells.append(f'<td class="{names}">{mean}{below}{paper}</td>')
-        cells.append(f"<td>{trained_share(line)}</td>")
-        body.append(f'<tr><th scope="row">{escape(short(task))}</th>{"".join(cells)}</tr>')
-    return wide_table(caption, ["setup", *(table.columns[agent] for agent in agents), "RL², % of limit"], body)
+    for line, cells in section.grid():
+        texts = "".join("<td></td>" if cell is None else _cell(section, cell) for cell in cells)
+        texts += "".join(f"<td>{share}</td>" for share in section.shares(line))
+        label = escape(line.heading) if line.is_ours else f"<em>{escape(line.heading)}</em>"
+        body.append(f'<tr><th scope="row">{label}</th>{texts}</tr>')
+    return wide_table(caption, [section.corner or "agent", *section.head[1:]], body)
 
 
-def provenance(rows: list[Row], name: Callable[[str], str] = agent_name) -> str:
+def _cell(section: Section, cell: Cell) -> str:
+    names = " ".join(name for name, on in (("best", cell.bold), ("ours", cell.trained)) if on)
+    error = section.error_text(cell)
+    below = f"<small>± {error}</small>" if error else ""
+    paper = "" if cell.published is None else f"<small><em>{cell.published:g}</em></small>"
+    return f'<td class="{names}">{section.mean_text(cell)}{below}{paper}</td>'
+
+
+def provenance(rows: Sequence[Row], name: Callable[[str], str] = agent_name) -> str:
     """How every number was made, one line a row, to be unfolded."""
     return f"<details><summary>{len(rows)} rows</summary>{rows_table(rows, name=name)}</details>"
 
 
-def rows_table(rows: list[Row], caption: str = "How each row was made", name: Callable[[str], str] = agent_name) -> str:
+def rows_table(
+    rows: Sequence[Row], caption: str = "How each row was made", name: Callable[[str], str] = agent_name
+) -> str:
     """Any rows: their scores, and how they were made.
 
     Args:
@@ -156,120 +157,126 @@ def rows_table(rows: list[Row], caption: str = "How each row was made", name: Ca
       name: an agent's name for people.
     """
     lines = []
-    one_kind = len({read_name(row["task"])[0].name for row in rows}) == 1
+    one_kind = len({read_name(row.task)[0].name for row in rows}) == 1
     for row in rows:
-        task = short(row["task"]) if one_kind else readable_tasks(row["task"])
-        settings = json.dumps(row.get("hyperparameters", {}))
-        score = score_text(Cell(row["mean"], row.get("standard_error"))) if "mean" in row else ""
-        seeds = ", ".join(str(row[field]) for field in ("seed", "training_seed") if field in row)
+        task = short(row.task) if one_kind else readable_tasks(row.task)
+        score = score_text(row.mean, row.standard_error) if isinstance(row, ScoredRow) else ""
+        seeds = ", ".join(str(seed) for seed in (row.seed, row.training_seed) if seed is not None)
+        settings = escape(json.dumps(row.hyperparameters or {}))
         lines.append(
-            f'<tr><th scope="row">{escape(task)}</th><td>{escape(name(row["agent"]))}</td>'
-            f"<td>{score}</td><td>{row.get('num_tasks', '')}</td>"
-            f"<td>{seeds}</td><td>{escape(str(row.get('commit') or ''))}</td>"
-            f"<td>{escape(str(row.get('preset') or ''))}</td>"
-            f"<td><details><summary>settings</summary><code>{escape(row.get('command') or '')} {escape(settings)}"
+            f'<tr><th scope="row">{escape(task)}</th><td>{escape(name(row.agent))}</td>'
+            f"<td>{score}</td><td>{row.num_tasks}</td><td>{seeds}</td>"
+            f"<td>{escape(row.commit or '')}</td><td>{escape(row.preset or '')}</td>"
+            f"<td><details><summary>settings</summary><code>{escape(row.command or '')} {settings}"
             "</code></details></td></tr>"
         )
     heads = ("setup", "agent", "score", "tasks", "seeds: tasks, training", "commit", "preset", "settings")
     return wide_table(caption, heads, lines, is_shown=False)
 
 
-def _details(number: int, task: str, rows: list[Row]) -> str:
-    """A task's own figures; what its rows do not allow is left out."""
+def table_parts(number: int, rows: Sequence[ScoredRow], level: int = 2, pictures: Iterable[Picture] = ()) -> list[str]:
+    """What a page says of table `number`, from rows and pictures on disk alone.
+
+    Scores come first, then what happens in training and inside a trial, pictures, and how every number was made.
+
+    Args:
+      number: one of `papers.TABLES`.
+      rows: as from `rows.read_results`.
+      level: of its headings.
+      pictures: PNG or GIF files; those that do not exist are left out.
+
+    Raises:
+      ValueError: if there is no such table, or no row of it.
+    """
+    table, paper = build_table(number, rows), TABLES[number]
+    if not table.sections:
+        raise ValueError(f"there is no row of table {number}")
+    parts = []
+    for heading, sections in groupby(table.sections, key=lambda section: section.heading):
+        parts += [_heading(heading, level)] if heading else []
+        parts += [_section(section, section.title or f"{table.title}. {_READING}") for section in sections]
+    parts.append(bullets(map(readable_tasks, _notes(table))))
+    if number in SCORES:
+        parts += [*_beyond(number, table, rows, level), *_learning_curves(number, rows, level)]
+        parts.append(_heading("Inside a trial", level))
+        parts += [_inside(number, task, rows) for task in table.sections[0].lines]
+    for text, how, path in pictures:
+        if path.exists():
+            caption = f"<b>{escape(text)}</b>: {escape(how)} Made by <code>make reproduce-table{number}</code>."
+            parts.append(embedded(path, text, caption))
+    shown = [row for (task, _), row in documented(rows).items() if task in paper.tasks]
+    return [*parts, _heading("How every number was made", level), provenance(shown, paper.agent_name)]
+
+
+_READING = "± is one standard error, in italics the paper's number."
+
+
+def _beyond(number: int, table: Table, rows: Sequence[ScoredRow], level: int) -> list[str]:
+    """The agents that the paper does not have, beside the trained ones; nothing where there are none."""
+    (section,), columns = build_table(number, rows, everything=True).sections, SCORES[number].columns
+    if section.columns.keys() == table.sections[0].columns.keys():
+        return []
+    beyond = {agent: head for agent, head in section.columns.items() if agent not in columns or agent in TRAINED}
+    shown = _section(section._replace(columns=beyond), f"The same tasks. {_READING}")
+    return [_heading("Agents that the paper does not have", level), shown]
+
+
+def _learning_curves(number: int, rows: Sequence[ScoredRow], level: int) -> list[str]:
+    """Figure 2 or 3; nothing without a trained agent."""
+    published = SCORES[number]
+    description = f"Learning curves: mean return in training, {published.upper} = 1, {published.lower} = 0"
+    made = how_made(row for row in rows if row.agent == "rl2" and row.learning_curve)
+    caption = (
+        f"<b>Learning curves</b> (the paper's figure {published.figure}): mean return of each training batch with "
+        f"actions sampled, {agent_name(published.upper)} = 1 and {agent_name(published.lower)} = 0; one training seed "
+        f"a line, or the mean and range of several. {made}"
+    )
+    try:
+        drawn = svg(figures.learning_curves(published.figure, rows, PAGE), description)
+    except ValueError:
+        return []
+    title = f"Learning curves (the paper's figure {published.figure})"
+    return [_heading(title, level), figure_element(drawn, description, caption)]
+
+
+def _inside(number: int, task: str, rows: Sequence[ScoredRow]) -> str:
+    """A task's own figures, to be unfolded; what its rows do not allow is left out."""
     label = short(task)
-    shown = [row for (of, agent), row in best_documented(rows).items() if of == task and agent != LIMIT]
-    made = how_made(shown)
     if number == 1:
         num_arms = read_name(task)[1]["k"]
-        pictures = [
+        best = f"from what the best arm pays on average, {num_arms}/{num_arms + 1} a pull"
+        wanted = [
+            ("Cumulative regret", f"{best}; the legend has the totals.", partial(figures.regret_over_time, task)),
             (
-                lambda theme: figures.regret_over_time(task, num_arms, rows, theme),
-                f"Cumulative regret, {label}",
-                f"from what the best arm pays on average, {num_arms}/{num_arms + 1} a pull; the legend has the totals.",
-            ),
-            (
-                lambda theme: figures.pull_heat_maps(task, rows, theme),
-                f"Arms pulled over a trial, {label}",
+                "Arms pulled over a trial",
                 "by how good they are: the best on top. The number is the agent's total reward.",
+                partial(figures.pull_heat_maps, task),
             ),
         ]
     else:
-        length = read_name(task)[1]["t"]
-        pictures = [
-            (
-                lambda theme: figures.reward_per_episode(task, length, rows, theme),
-                f"Return of each episode, {label}",
-                "learning inside a trial.",
-            )
-        ]
+        wanted = [("Return of each episode", "learning inside a trial.", partial(figures.reward_per_episode, task))]
+    made = how_made(row for (of, agent), row in documented(rows).items() if of == task and agent != LIMIT)
     drawn = []
-    for draw, description, more in pictures:
+    for what, more, draw in wanted:
+        description = f"{what}, {label}"
+        caption = f"<b>{escape(description)}</b>: {escape(more)} {made}"
         try:
-            drawn.append(image(draw, description, f"<b>{escape(description)}</b>: {escape(more)} {made}"))
+            drawn.append(figure_element(svg(draw(rows, PAGE), description), description, caption))
         except ValueError:
             continue
     return f"<details><summary>{escape(label)}</summary>{''.join(drawn)}</details>" if drawn else ""
 
 
-def table_parts(number: int, rows: list[Row], level: int = 2) -> list[str]:
-    """What a page says of table `number`, from rows alone: scores, curves, what happens inside a trial, provenance.
-
-    Args:
-      number: 1 or 2.
-      rows: as from `tables.read_results`.
-      level: of its headings.
-
-    Raises:
-      ValueError: if there is no such table, or no row of it.
-    """
-    table = build_table(number, rows)
-    if not table.lines:
-        raise ValueError(f"there is no row of table {number}")
-    published = TABLES[number]
-    parts = [_score_table(table, f"{table.title}. {_READING}"), bullets(_notes(table))]
-    everything = build_table(number, rows, everything=True)
-    if set(everything.columns) != set(table.columns):
-        beyond = {a: h for a, h in everything.columns.items() if a not in published.columns or a in TRAINED}
-        title = "Agents that the paper does not have"
-        parts += [
-            _heading(title, level),
-            _score_table(everything._replace(columns=beyond), f"The same tasks. {_READING}"),
-        ]
-    try:
-        description = f"Learning curves: mean return in training, {published.upper} = 1, {published.lower} = 0"
-        names = agent_name(published.upper), agent_name(published.lower)
-        caption = (
-            f"<b>Learning curves</b> (the paper's figure {published.figure}): mean return of each training batch with "
-            f"actions sampled, {names[0]} = 1 and {names[1]} = 0; one training seed a line, or the mean and range of "
-            f"several. {how_made(row for row in rows if row['agent'] == 'rl2' and row.get('learning_curve'))}"
-        )
-        picture = image(lambda theme: figures.learning_curves(published.figure, rows, theme), description, caption)
-        parts += [_heading(f"Learning curves (the paper's figure {published.figure})", level), picture]
-    except ValueError:
-        pass  # no trained agent among the rows
-    parts += [_heading("Inside a trial", level), *(_details(number, task, rows) for task in table.lines)]
-    documented = [row for (task, _), row in best_documented(rows).items() if task in table.lines]
-    return [*parts, _heading("How every number was made", level), provenance(documented)]
-
-
-_READING = "± is one standard error, in italics the paper's number."
-_FEWER_TASKS = " tasks, the others "
-
-
 def _notes(table: Table) -> list[str]:
     """The notes of a table, those on fewer tasks as one."""
     fewer: dict[str, set[int]] = {}
-    most = set()
-    for note in table.notes:
-        if _FEWER_TASKS in note:
-            told, _, others = note.removesuffix(".").partition(_FEWER_TASKS)
-            place, _, tasks = told.rpartition(": ")
-            agent = next(place.removesuffix(f", {short(task)}") for task in table.lines if place.endswith(short(task)))
-            fewer.setdefault(agent, set()).add(int(tasks))
-            most.add(int(others))
+    found = [note for note in table.notes if isinstance(note, FewerTasks)]
+    for note in found:
+        fewer.setdefault(note.agent, set()).add(note.num_tasks)
     listed = "; ".join(f"{agent} {_range(counts)}" for agent, counts in fewer.items())
-    joined = [f"Fewer tasks than the {_range(most)} of the others: {listed}."] if fewer else []
-    return [note for note in table.notes if _FEWER_TASKS not in note] + joined
+    most = _range(note.most for note in found) if found else ""
+    joined = [f"Fewer tasks than the {most} of the others: {listed}."] if found else []
+    return [note for note in table.notes if isinstance(note, str)] + joined
 
 
 def _range(counts: Iterable[int]) -> str:
@@ -281,13 +288,9 @@ def _heading(text: str, level: int) -> str:
     return f"<h{level}>{escape(text)}</h{level}>"
 
 
-def build_page(number: int, rows: list[Row]) -> str:
-    """The page of table `number`, from rows alone; opens offline, in light and dark.
-
-    Raises:
-      ValueError: if there is no such table, or no row of it.
-    """
-    parts = table_parts(number, rows)
+def build_page(number: int, rows: Sequence[ScoredRow], pictures: Iterable[Picture] = ()) -> str:
+    """The page of table `number`; opens offline, in light and dark. Arguments and errors as of `table_parts`."""
+    parts = table_parts(number, rows, pictures=pictures)
     return document(TABLES[number].title, [f"<h1>{escape(TABLES[number].title)}</h1>", *parts])
 
 

@@ -1,6 +1,5 @@
 """All results on disk as one self-contained HTML page, with a player of recorded trials."""
 
-import base64
 import json
 import xml.etree.ElementTree
 from collections.abc import Callable, Iterable, Sequence
@@ -15,23 +14,17 @@ from rl2jax.results.pages.page import (
     FILES,
     bullets,
     document,
+    embedded,
     figure_element,
     how_made,
     provenance,
     rows_table,
     table_parts,
 )
-from rl2jax.results.pages.tables import (
-    LIMIT,
-    Row,
-    build_table,
-    read_file,
-    read_results,
-    readable_tasks,
-    short,
-)
-from rl2jax.results.published import MAZES, RECIPE_COLUMNS, TABLES, TRAINED, agent_name
-from rl2jax.results.rows import read_rows
+from rl2jax.results.pages.papers import TABLES, build_table
+from rl2jax.results.pages.tables import readable_tasks
+from rl2jax.results.published import MAZES, RECIPE_COLUMNS, SCORES, TRAINED, agent_name
+from rl2jax.results.rows import LimitRow, MazeRow, Row, ScoredRow, documented, read_results, read_rows
 
 TITLE = "RL² on JAX: results"
 _LEAD = (
@@ -150,11 +143,9 @@ def require_results(results: Path) -> None:
 
 
 def _sections(results: Path) -> list[_Section]:
-    numbers = [_Section(f"table{n}", TABLES[n].title, partial(_table, results, n)) for n in TABLES]
     documents = [_Section(name, text[0], partial(_document, results, name)) for name, text in _DOCUMENTS.items()]
     return [
-        *numbers,
-        _Section("table3", table3.TITLE, partial(_table3, results)),
+        *(_Section(f"table{n}", paper.title, partial(_table, results, n)) for n, paper in TABLES.items()),
         _Section("wang", "Deep meta-RL: Wang et al. 2016 and 2018", partial(_wang, results)),
         _Section("evaluations", "Other evaluations", partial(_evaluations, results)),
         *documents,
@@ -166,61 +157,46 @@ def _table(results: Path, number: int) -> list[str]:
     rows = read_results(folder) if folder.is_dir() else []
     if not rows:
         return []
-    against = markdown.to_html(deviations_markdown(number, rows), 4)
-    title = "<summary>Every reference agent against the published number, with the cause where they differ</summary>"
-    return [*table_parts(number, rows, 3), f"<details>{title}{against}</details>"]
-
-
-def _table3(results: Path) -> list[str]:
-    folder = results / "table3"
-    rows = read_results(folder) if folder.is_dir() else []
-    if not rows:
-        return []
-    pictures = [p for task in MAZES for kind, p in table3.pictured(results, task).items() if kind != "film"]
-    return table3.page_parts(rows, pictures, 3)  # the player takes the film's place
+    pictures = [p for p in TABLES[number].pictures(results) if p.path.suffix != ".gif"]  # the player takes their place
+    parts = table_parts(number, rows, 3, pictures)
+    if number in SCORES:
+        against = markdown.to_html(deviations_markdown(number, rows), 4)
+        title = "Every reference agent against the published number, with the cause where they differ"
+        parts.append(f"<details><summary>{title}</summary>{against}</details>")
+    return parts
 
 
 def _wang(results: Path) -> list[str]:
     text = _read(results / "wang.md")
     if not text:
         return []
-    paths = sorted((results / "wang").glob("*.json"))
-    everything = [row for path in paths for row in _json_rows(path)]
+    rows_of = {path.stem: read_rows(path) for path in sorted((results / "wang").glob("*.json"))}
+    made = {name: _how_studied(rows) for name, rows in rows_of.items() if rows}
     lead = (
         "Claims of the papers (yes: it is so here, too), with the figures of ours that decide them. Made by "
         "<code>make reproduce-wang</code>; rules, seeds and tasks are in the rows below."
     )
-    made = {path.stem: _how_studied(rows) for path in paths if (rows := _json_rows(path))}
 
     def picture(description: str, file: str) -> str:
         return _picture(results, description, file, made.get(Path(file).stem, ""))
 
     body = markdown.to_html(text, 3, picture)
+    everything = [row for rows in rows_of.values() for row in rows]
     return [f"<p>{lead}</p>", body, "<h3>How every number was made</h3>", provenance(everything)]
 
 
 def _how_studied(rows: list[Row]) -> str:
     """How a figure of Wang et al. was made: tasks, training seeds, command; standard errors are in the claims."""
-    seeds = {row["training_seed"] for row in rows if "training_seed" in row}
+    seeds = {row.training_seed for row in rows if row.training_seed is not None}
     count = f"{len(seeds)} training seed{'s' if len(seeds) != 1 else ''} for each task trained on."
     return f"{how_made(rows)} {count if seeds else ''}"
-
-
-def _json_rows(path: Path) -> list[Row]:
-    try:
-        rows = read_rows(path)
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error})") from None
-    if not isinstance(rows, list) or not all(isinstance(r, dict) and {"task", "agent"} <= r.keys() for r in rows):
-        raise ValueError(f"{path} must be a list of rows with task and agent")
-    return rows
 
 
 def _evaluations(results: Path) -> list[str]:
     groups: dict[str, list[Row]] = {}
     for path in sorted(results.glob("*.json")):
         title = next((title for start, title in _EVALUATIONS if path.name.startswith(start)), _SINGLE)
-        groups.setdefault(title, []).extend(read_file(path))
+        groups.setdefault(title, []).extend(read_rows(path))
     return [f"<h3>{title}</h3>{rows_table(rows, title)}" for title, rows in groups.items() if rows]
 
 
@@ -261,7 +237,7 @@ def _picture(results: Path, description: str, file: str, made: str) -> str:
     """A picture on disk: as lines in the page's colours where there is such a file beside it, else as it is."""
     description = _SHOWN_AS.get(description, description)
     path = results / file
-    drawing = path.with_suffix(".svg")
+    drawing, caption = path.with_suffix(".svg"), f"<b>{escape(description)}</b>. {made}"
     if drawing.is_file():
         content = _read(drawing)
         try:
@@ -269,11 +245,10 @@ def _picture(results: Path, description: str, file: str, made: str) -> str:
         except xml.etree.ElementTree.ParseError as error:
             raise ValueError(f"{drawing} is damaged ({error})") from None
     elif path.is_file():
-        data = base64.b64encode(path.read_bytes()).decode()
-        content = f'<img alt="{escape(description)}" src="data:image/{path.suffix.removeprefix(".")};base64,{data}">'
+        return embedded(path, description, caption)
     else:
         return ""
-    return figure_element(content, description, f"<b>{escape(description)}</b>. {made}")
+    return figure_element(content, description, caption)
 
 
 # --- What came of it, in a few lines.
@@ -284,51 +259,46 @@ def _glance(results: Path) -> list[str]:
     texts = []
     for number in TABLES:
         try:
-            texts += _of_table(number, read_results(results / f"table{number}"))
+            rows = read_results(results / f"table{number}")
         except ValueError:
             continue
-    try:
-        return texts + _of_mazes(read_results(results / "table3"))
-    except ValueError:
-        return texts
+        texts += _of_table(number, rows) if number in SCORES else _of_mazes(rows)
+    return texts
 
 
-def _of_table(number: int, rows: list[Row]) -> list[str]:
-    table = build_table(number, rows)
-    texts = []
+def _of_table(number: int, rows: Sequence[ScoredRow]) -> list[str]:
+    texts, lines = [], {name: line for s in build_table(number, rows).sections for name, line in s.lines.items()}
+    methods = {row.method for row in rows if isinstance(row, LimitRow)}
+    limit = "what an oracle gets that knows the task" if methods == {"oracle"} else "the limit"
     for agent in TRAINED:
-        cells = {
-            task: line[agent] for task, line in table.lines.items() if agent in line and line[agent].mean is not None
-        }
+        found = {task: line.cells[agent] for task, line in lines.items() if agent in line.cells}
+        cells = {task: cell for task, cell in found.items() if cell.mean is not None}
         shares = [cell.of_limit for cell in cells.values() if cell.of_limit is not None]
-        paper = {task: TABLES[number].scores[task]["rl2"] for task in cells}
-        reached = sum(round(cell.mean or 0.0, 1) >= paper[task] for task, cell in cells.items())
         if shares:
+            paper = {task: SCORES[number].scores[task]["rl2"] for task in cells}
+            reached = sum(round(cell.mean or 0.0, 1) >= paper[task] for task, cell in cells.items())
             low, high = (f"{100 * share:.1f}%" for share in (min(shares), max(shares)))
             of_limit = low if len(shares) == 1 else f"{low} to {high}"
-            where = f" ({short(next(iter(cells)))})" if len(cells) == 1 else ""
-            methods = {row["method"] for row in rows if row["agent"] == LIMIT and "method" in row}
-            limit = "what an oracle gets that knows the task" if methods == {"oracle"} else "the limit"
-            setups = f"{len(cells)} of {len(TABLES[number].scores)} setups{where}"
+            where = f" ({lines[next(iter(cells))].heading})" if len(cells) == 1 else ""
             texts.append(
-                f"Table {number}, {agent_name(agent)}: {of_limit} of {limit}, in {setups}; "
+                f"Table {number}, {agent_name(agent)}: {of_limit} of {limit}, in {len(cells)} of "
+                f"{len(SCORES[number].scores)} setups{where}; "
                 f"the paper's RL² is reached or passed in {reached or 'none'}."
             )
     return texts
 
 
-def _of_mazes(rows: list[Row]) -> list[str]:
+def _of_mazes(rows: Sequence[ScoredRow]) -> list[str]:
     texts = []
-    for (task, agent), row in table3.documented(rows).items():
-        if not agent.startswith("rl2") or len(row["success_length"]) < 2 or None in row["success_length"][:2]:
+    for (task, agent), row in documented(row for row in rows if isinstance(row, MazeRow) and row.task in MAZES).items():
+        if not agent.startswith("rl2") or len(row.success_length) < 2 or None in row.success_length[:2]:
             continue
         paper = MAZES[task]["rl2"]
         (first, _), (second, _) = paper.success_length[:2]
-        ours = row["success_length"]
         texts.append(
             f"Table 3, {table3.agent_title(agent)}, {table3.size_name(task)} mazes: the target is reached in "
-            f"{row['success_percent'][0]:.1f}% of first episodes (paper {paper.success_percent[0]:g}%), in "
-            f"{ours[0]:.1f} steps, then {ours[1]:.1f} (paper {first:g}, then {second:g})."
+            f"{row.success_percent[0]:.1f}% of first episodes (paper {paper.success_percent[0]:g}%), in "
+            f"{row.success_length[0]:.1f} steps, then {row.success_length[1]:.1f} (paper {first:g}, then {second:g})."
         )
     return texts
 

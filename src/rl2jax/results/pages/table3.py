@@ -1,15 +1,13 @@
-"""Table 3 of the paper beside ours, as Markdown and as a page; reads rows only."""
+"""Table 3 of the paper beside ours: what it is made of, and the pictures that go with it. Reads rows only."""
 
-import base64
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rl2jax.envs.names import read_name
-from rl2jax.results.pages.page import bullets, document, figure_element, provenance, wide_table
-from rl2jax.results.pages.tables import Row, readable_tasks
+from rl2jax.results.pages.tables import Cell, Line, Section, Table
 from rl2jax.results.published import MAZES, PUBLISHED_MAZE_NAMES, PublishedMazes
+from rl2jax.results.rows import MazeRow, Row, documented
 
 TITLE = "Table 3: visual navigation in mazes that were never trained on"
 _NAMES = {
@@ -45,16 +43,8 @@ NOTES = [
 ]
 
 
-class Section(NamedTuple):
-    """One of the tables: what it shows, its headings, and lines of a name and cells; ours or published."""
-
-    title: str
-    headings: list[str]
-    lines: list[tuple[str, list[str], bool]]
-
-
 class Picture(NamedTuple):
-    """A picture that `vision.reproduce` draws: what it shows, how it was made, its file."""
+    """A picture that `reproduction.mazes` draws: what it shows, how it was made, its file."""
 
     text: str
     how: str
@@ -91,28 +81,14 @@ def pictured(folder: Path, task: str) -> dict[str, Picture]:
     return {kind: Picture(text, how, folder / name) for kind, (text, how, name) in kinds.items()}
 
 
+def all_pictures(folder: Path) -> list[Picture]:
+    """The pictures of all sizes of mazes."""
+    return [picture for task in MAZES for picture in pictured(folder, task).values()]
+
+
 def size_name(task: str) -> str:
     """Of the mazes of a task: small or large."""
-    return SIZES[_size(task)].lower()
-
-
-def _size(task: str) -> int:
-    return read_name(task)[1]["size"]
-
-
-def documented(rows: Iterable[Row]) -> dict[tuple[str, str], Row]:
-    """(task, agent) -> row; of several the one over most mazes, then the one of the real engine."""
-    chosen: dict[tuple[str, str], Row] = {}
-    for row in rows:
-        place = row["task"], row["agent"]
-        of_table = row["task"] in MAZES and "success_length" in row
-        if of_table and (place not in chosen or _rank(row) > _rank(chosen[place])):
-            chosen[place] = row
-    return chosen
-
-
-def _rank(row: Row) -> tuple[int, bool]:
-    return row.get("num_tasks", 0), row.get("engine") == "vizdoom"
+    return SIZES[read_name(task)[1]["size"]].lower()
 
 
 def agent_title(agent: str) -> str:
@@ -123,155 +99,92 @@ def agent_title(agent: str) -> str:
     return _NAMES.get(agent, agent.replace("_", " "))
 
 
-def sections(task: str, rows: Iterable[Row]) -> list[Section]:
-    """Tables 3a to 3c of one size of maze, and two more: all episodes, and how far from optimal."""
-    found = {agent: row for (of, agent), row in documented(rows).items() if of == task}
-    published = MAZES[task]
-    ours = sorted(found, key=lambda agent: (not agent.startswith("rl2"), _order(agent)))
-    num_episodes = max([len(row["success_length"]) for row in found.values()], default=5)
-    episodes = [f"episode {number}" for number in range(1, num_episodes + 1)]
+def build(rows: Iterable[Row], everything: bool = False) -> Table:
+    """Table 3: for each size of maze that has rows 3a to 3c, and two more: all episodes, and how far from optimal.
 
-    def by_episode(title: str, name: str, unit: str, of_paper: bool) -> Section:
-        lines = [
-            (agent_title(a), [_text(*pair, unit) for pair in zip(found[a][name], found[a][f"{name}_error"])], True)  # noqa: B905
-            for a in ours
-        ]
-        if of_paper:
-            lines += [
-                (PUBLISHED_MAZE_NAMES[a], _padded(_published(scores, name), num_episodes), False)
-                for a, scores in published.items()
-                if _published(scores, name)
-            ]
-        return Section(title, episodes, lines)
-
-    improved = [
-        (agent_title(a), [_text(found[a][x], found[a][f"{x}_error"], "%") for x in _IMPROVED], True) for a in ours
-    ]
-    improved += [
-        (PUBLISHED_MAZE_NAMES[a], [f"{scores.improved_percent:g}%", ""], False)
-        for a, scores in published.items()
-        if scores.improved_percent is not None
-    ]
-    return [
-        by_episode("(a) Average length of successful trajectories, in steps", "success_length", "", True),
-        by_episode("(b) Success", "success_percent", "%", True),
-        Section("(c) Improved", ["no longer than the first", "and reaches the target"], improved),
-        by_episode("Average length of all episodes", "length", "", False),
-        by_episode("Steps beyond the shortest path, successful trajectories", "excess", "", False),
-    ]
+    Args:
+      rows: of any tasks.
+      everything: changes nothing; all agents are shown.
+    """
+    del everything
+    chosen = documented(row for row in rows if isinstance(row, MazeRow) and row.task in MAZES)
+    found: dict[str, dict[str, MazeRow]] = {task: {} for task in MAZES}
+    for (task, agent), row in chosen.items():
+        found[task][agent] = row
+    sections = [section for task, ours in found.items() if ours for section in _sections(task, ours)]
+    return Table(TITLE, ("task", "measure", "agent", "column"), sections, [*NOTES, *_how(chosen.values())])
 
 
-_IMPROVED = ("improved_percent", "found_again_percent")
+def _sections(task: str, found: dict[str, MazeRow]) -> list[Section]:
+    """All of one size of maze; `found` by agent."""
+    ours = {a: found[a] for a in sorted(found, key=lambda agent: (not agent.startswith("rl2"), _order(agent)))}
+    episodes = {str(n): f"episode {n}" for n in range(1, max(len(row.length) for row in ours.values()) + 1)}
+    made = []
+    for name, (title, unit) in _MEASURES.items():
+        columns = _IMPROVED if name == "improved_percent" else episodes
+        lines = {agent: Line(agent_title(agent), _cells(row, name, columns)) for agent, row in ours.items()}
+        for agent, scores in MAZES[task].items():
+            if cells := [Cell(*pair) for pair in _published(scores, name)]:
+                padded = dict(zip(columns, cells, strict=False))  # of fewer episodes, or of more
+                lines[f"published {agent}"] = Line(PUBLISHED_MAZE_NAMES[agent], padded, is_ours=False)
+        key, heading = (task, name), _heading(task, ours.values())
+        made.append(Section(columns, lines, key, heading, title, unit=unit, decimals=1))
+    return made
+
+
+_MEASURES = {
+    "success_length": ("(a) Average length of successful trajectories, in steps", ""),
+    "success_percent": ("(b) Success", "%"),
+    "improved_percent": ("(c) Improved", "%"),
+    "length": ("Average length of all episodes", ""),
+    "excess": ("Steps beyond the shortest path, successful trajectories", ""),
+}
+_IMPROVED = {"improved_percent": "no longer than the first", "found_again_percent": "and reaches the target"}
 
 
 def _order(agent: str) -> tuple[int, str]:
     return (list(_NAMES).index(agent) if agent in _NAMES else -1, agent)
 
 
-def _published(scores: PublishedMazes, name: str) -> list[str]:
-    if name == "success_percent":
-        return [f"{value:g}%" for value in scores.success_percent]
-    return [f"{mean:.1f}" if error is None else f"{mean:.1f} ± {error:.1f}" for mean, error in scores.success_length]
+def _cells(row: MazeRow, name: str, columns: Iterable[str]) -> dict[str, Cell]:
+    """A line of ours, by column."""
+    if name == "improved_percent":
+        pairs = [(getattr(row, column), getattr(row, f"{column}_error")) for column in _IMPROVED]
+    else:
+        pairs = list(zip(getattr(row, name), getattr(row, f"{name}_error"), strict=True))
+    trained = row.agent.startswith("rl2")
+    cells = [Cell(mean, error, num_tasks=row.num_tasks, trained=trained) for mean, error in pairs]
+    return dict(zip(columns, cells, strict=False))
 
 
-def _padded(texts: list[str], length: int) -> list[str]:
-    return (texts + [""] * length)[:length]
+def _published(scores: PublishedMazes, name: str) -> Sequence[tuple[float, float | None]]:
+    """What is published of a measure, and its standard error, by column."""
+    if name == "success_length":
+        return scores.success_length
+    percents = {"success_percent": scores.success_percent, "improved_percent": (scores.improved_percent,)}
+    return [(value, None) for value in percents.get(name, ()) if value is not None]
 
 
-def _text(value: float | None, error: float | None, unit: str) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.1f}{unit}" + (f" ± {error:.1f}" if error else "")
-
-
-def heading(task: str, rows: Iterable[Row]) -> str:
+def _heading(task: str, rows: Collection[MazeRow]) -> str:
     """A size of maze and how it was played."""
     settings = read_name(task)[1]
     size, horizon = settings["size"], settings["t"]
-    found = [row for (of, _), row in documented(rows).items() if of == task]
     engines = {"vizdoom": "in ViZDoom", "twin": "in its twin on the device"}
-    played = " and ".join(text for engine, text in engines.items() if any(row.get("engine") == engine for row in found))
-    counts = sorted({row["num_tasks"] for row in found})
-    mazes = " or ".join(map(str, counts))
-    return f"{SIZES[size]} mazes ({size} x {size}, {horizon} steps at most): {mazes} test mazes, {played}"
+    played = " and ".join(text for engine, text in engines.items() if any(row.engine == engine for row in rows))
+    mazes = " or ".join(map(str, sorted({row.num_tasks for row in rows})))
+    of_size = f"{SIZES[size]} mazes ({size} x {size}, {horizon} steps at most)"
+    return f"{of_size}: {mazes} test mazes, {played}"
 
 
-def to_markdown(rows: Sequence[Row]) -> str:
-    """All of it; sizes without any row are left out."""
-    parts = [f"### {TITLE}"]
-    for task in _tasks(rows):
-        parts.append(f"#### {heading(task, rows)}")
-        for section in sections(task, rows):
-            header = ["", *section.headings]
-            lines = [header, ["---", *["---:"] * len(section.headings)]]
-            lines += [[name if is_ours else f"*{name}*", *cells] for name, cells, is_ours in section.lines]
-            parts += [f"{section.title}:", "\n".join("| " + " | ".join(line) + " |" for line in lines)]
-    parts.append("\n".join(f"- {note}" for note in [*NOTES, *_how(rows)]))
-    return "\n\n".join(parts) + "\n"
-
-
-def _tasks(rows: Iterable[Row]) -> list[str]:
-    present = {task for task, _ in documented(rows)}
-    return [task for task in MAZES if task in present]
-
-
-def _how(rows: Iterable[Row]) -> list[str]:
+def _how(rows: Iterable[MazeRow]) -> list[str]:
     """How trained agents were trained, a note for each; the same one in both sizes has one."""
     notes = []
-    for (_, agent), row in documented(rows).items():
-        if "trained_on" in row:
-            training = f"{row['trained_on']}, seed {row['training_seed']}, {row['iteration']} iterations"
-            if stages := row.get("started_from", []):
+    for row in rows:
+        if row.trained_on is not None:
+            training = f"{row.trained_on}, seed {row.training_seed}, {row.iteration} iterations"
+            if stages := row.started_from:
                 algorithms = " and ".join(dict.fromkeys(stage["algorithm"] for stage in stages))
                 iterations = sum(stage["iteration"] for stage in stages)
                 training += f" after {len(stages)} earlier stages, {iterations} iterations of {algorithms}"
-            notes.append(f"{agent_title(agent)}: {training}; actions: {row['action_selection']}.")
+            notes.append(f"{agent_title(row.agent)}: {training}; actions: {row.action_selection}.")
     return list(dict.fromkeys(notes))
-
-
-def build_page(rows: Sequence[Row], pictures: Iterable[Picture] = ()) -> str:
-    """The page, from rows and pictures on disk alone; opens offline, in light and dark. Arguments as of `page_parts`.
-
-    Raises:
-      ValueError: if there is no row of Table 3.
-    """
-    return document(TITLE, [f"<h1>{escape(TITLE)}</h1>", *page_parts(rows, pictures)])
-
-
-def page_parts(rows: Sequence[Row], pictures: Iterable[Picture] = (), level: int = 2) -> list[str]:
-    """What a page says of Table 3, from rows and pictures on disk alone.
-
-    Args:
-      rows: as from `tables.read_results`.
-      pictures: PNG or GIF files; those that do not exist are left out.
-      level: of its headings.
-
-    Raises:
-      ValueError: if there is no row of Table 3.
-    """
-    if not _tasks(rows):
-        raise ValueError("there is no row of table 3")
-    parts = []
-    for task in _tasks(rows):
-        parts.append(f"<h{level}>{escape(heading(task, rows))}</h{level}>")
-        parts += [_html(section) for section in sections(task, rows)]
-    parts.append(bullets([*NOTES, *map(readable_tasks, _how(rows))]))
-    for text, how, path in pictures:
-        if path.exists():
-            kind = path.suffix.removeprefix(".")
-            data = base64.b64encode(path.read_bytes()).decode()
-            picture = f'<img alt="{escape(text)}" src="data:image/{kind};base64,{data}">'
-            caption = f"<b>{escape(text)}</b>: {escape(how)} Made by <code>make reproduce-table3</code>."
-            parts.append(figure_element(picture, text, caption))
-    shown: list[Any] = list(documented(rows).values())
-    return [*parts, f"<h{level}>How every number was made</h{level}>", provenance(shown, agent_title)]
-
-
-def _html(section: Section) -> str:
-    body = []
-    for name, texts, is_ours in section.lines:
-        style = ' class="ours"' if is_ours and name.startswith("RL²") else ""
-        cells = "".join(f"<td{style}>{escape(text)}</td>" for text in texts)
-        label = escape(name) if is_ours else f"<em>{escape(name)}</em>"
-        body.append(f'<tr><th scope="row">{label}</th>{cells}</tr>')
-    return wide_table(section.title, ["agent", *section.headings], body)

@@ -15,13 +15,14 @@ from rich.console import Console
 from rl2jax.agents.base import Agent
 from rl2jax.agents.maze import MAZE_AGENTS
 from rl2jax.envs.names import parse_task, slug
-from rl2jax.files import write_atomically
 from rl2jax.results.mazes import ENGINES, episodes_of, maze_row, play, play_twin, shortest_lengths, without_looking
 from rl2jax.results.pages import maze_pictures as pictures
-from rl2jax.results.pages.table3 import agent_title, build_page, pictured, to_markdown
-from rl2jax.results.pages.tables import read_results, readable_tasks
-from rl2jax.results.published import MAZES
-from rl2jax.results.rows import read_rows, write_rows
+from rl2jax.results.pages.papers import build_table
+from rl2jax.results.pages.table3 import agent_title, pictured
+from rl2jax.results.pages.tables import readable_tasks
+from rl2jax.results.pages.text import to_markdown
+from rl2jax.results.reproduction.tables import write_report
+from rl2jax.results.rows import holds, read_results, write_rows
 from rl2jax.runs.progress import progress_bar
 from rl2jax.runs.run import Run, ancestry, open_run, trained_agent
 from rl2jax.runs.session import read_metrics
@@ -93,7 +94,7 @@ def reproduce(plan: Plan, console: Console) -> None:
     for task in plan.tasks:
         for name in MAZE_AGENTS if plan.references else ():
             _play(plan, task, _reference(task, name), console)
-            write_report(plan)
+            write_report(3, plan.results)
     if not runs and (plan.preset or plan.recipe):
         runs = [_train(plan, console)]
     players = [_of_run(run, name, plan) for run, name in zip(runs, _names(plan, runs), strict=True)]
@@ -101,11 +102,11 @@ def reproduce(plan: Plan, console: Console) -> None:
         played = [_play(plan, task, player, console) for player in players]
         if any(played) or not pictured(plan.results.parent, task)["film"].path.exists():
             draw(plan, task, players[0] if players else _reference(task, "explorer"))
-        write_report(plan)
+        write_report(3, plan.results)
     draw_curves(plan, runs)
-    write_report(plan)
-    console.print(to_markdown(read_results(plan.results)), markup=False, soft_wrap=True)
-    console.print(f"table, pictures and page: {plan.results.parent / 'table3'}.(md, html)", soft_wrap=True)
+    write_report(3, plan.results)
+    console.print(to_markdown(build_table(3, read_results(plan.results))), markup=False, soft_wrap=True)
+    console.print(f"table, pictures and page: {plan.results.parent / 'table3'}.(md, tex, csv, html)", soft_wrap=True)
 
 
 def _fits(run: Run, task: str) -> bool:
@@ -173,7 +174,7 @@ def _play(plan: Plan, task: str, player: Player, console: Console) -> bool:
     path = plan.results / f"{slug(task)}-{player.name}-{plan.engine}.json"
     identity = {"engine": plan.engine, "num_tasks": plan.num_mazes, "seed": plan.seed}
     identity |= {k: player.context[k] for k in ("parameters_sha256", "action_selection") if k in player.context}
-    if path.exists() and any(identity.items() <= row.items() for row in read_rows(path)):
+    if holds(path, **identity):
         return False
     trial, mazes = _trial(task, player, plan.engine), np.arange(plan.num_mazes)
     with progress_bar(console) as progress:
@@ -237,12 +238,3 @@ def draw_curves(plan: Plan, runs: list[Run]) -> None:
     if curves:
         figure = pictures.training_curves(curves)
         figure.savefig(pictured(plan.results.parent, TRAINING_TASK)["curves"].path, dpi=120)
-
-
-def write_report(plan: Plan) -> None:
-    """Markdown and the page beside the folder of rows, from rows and pictures on disk alone."""
-    rows = read_results(plan.results)
-    drawn = [picture for task in MAZES for picture in pictured(plan.results.parent, task).values()]
-    path = plan.results.parent / "table3"
-    write_atomically(path.with_suffix(".md"), to_markdown(rows))
-    write_atomically(path.with_suffix(".html"), build_page(rows, drawn))

@@ -1,8 +1,10 @@
 """A whole table of the paper: train every cell, compare with every agent, bound, report; resumable anywhere."""
 
 import time
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from rich.console import Console
@@ -12,11 +14,21 @@ from rl2jax.files import write_atomically
 from rl2jax.results.compare import run_contender, select_agents
 from rl2jax.results.evaluations import compare_with_progress
 from rl2jax.results.limit_rows import limit_row
-from rl2jax.results.pages import figures, tables
+from rl2jax.results.pages import figures, text
 from rl2jax.results.pages.deviations import deviations_markdown
 from rl2jax.results.pages.page import build_page
-from rl2jax.results.published import TABLES
-from rl2jax.results.rows import read_rows, write_comparison, write_rows
+from rl2jax.results.pages.papers import TABLES, build_table
+from rl2jax.results.published import SCORES
+from rl2jax.results.rows import (
+    EvaluationRow,
+    ScoredRow,
+    format_score,
+    holds,
+    read_results,
+    read_rows,
+    write_comparison,
+    write_rows,
+)
 from rl2jax.runs.stages import train_cell
 from rl2jax.settings import require
 from rl2jax.training.cost import measure_peak, training_seconds
@@ -64,7 +76,7 @@ def reproduce(plan: Plan, console: Console) -> None:
     preset = plan.preset or ("cpu" if device.platform == "cpu" else "paper")
     runs = plan.runs or Path(f"runs/table{plan.number}/{preset}-seed{plan.training_seed}")
     plan = plan._replace(preset=preset, runs=runs)
-    known = TABLES[plan.number].scores
+    known = SCORES[plan.number].scores
     cells = tuple(parse_task(cell).name for cell in plan.cells) if plan.cells else tuple(known)
     for cell in cells:
         require(cell in known, "--cells", cell, f"of table {plan.number}: {' '.join(known)}")
@@ -73,12 +85,12 @@ def reproduce(plan: Plan, console: Console) -> None:
     for task in cells:
         start = time.perf_counter()
         rows = _cell(plan, runs / slug(task), task, console)
-        (ours,) = [row for row in rows if row["agent"] == "rl2"]
-        paper = TABLES[plan.number].scores[task]["rl2"]
+        (ours,) = [row for row in rows if row.agent == "rl2"]
         took = duration(time.perf_counter() - start)
-        console.print(f"{task}: {ours['mean']:.3f} +- {ours['standard_error']:.3f} (paper {paper:g}), {took}\n")
+        score = format_score(ours.mean, ours.standard_error)
+        console.print(f"{task}: {score} (paper {known[task]['rl2']:g}), {took}\n")
         write_report(plan.number, plan.results)
-    console.print(tables.to_terminal(tables.build_table(plan.number, tables.read_results(plan.results))))
+    console.print(text.to_terminal(build_table(plan.number, read_results(plan.results))))
     console.print(f"table, figure and page: {plan.results.parent / f'table{plan.number}'}.(md, tex, csv, html)")
 
 
@@ -107,53 +119,58 @@ def _share_done(folder: Path, iterations: int) -> float:
     return min(1.0, max(names, default=0) / iterations)
 
 
-def _cell(plan: Plan, folder: Path, task_name: str, console: Console) -> list[dict[str, Any]]:
+def _cell(plan: Plan, folder: Path, task_name: str, console: Console) -> list[EvaluationRow]:
     """Rows of one line of the table, made or, of the very same agent on the same tasks, read back."""
     console.rule(task_name)
     run = train_cell(folder, task_name, plan.preset, training_seed=plan.training_seed, console=console)
     task = parse_task(task_name)
     limit_file = plan.results / f"{slug(task_name)}.limit.json"
     of_tasks = {"num_tasks": plan.num_tasks, "seed": plan.seed}
-    if not _holds(limit_file, of_tasks):
+    if not holds(limit_file, **of_tasks):
         console.print("limit ...")
         write_rows(limit_file, [limit_row(task, plan.num_tasks, plan.seed)])
     contender = run_contender(run, task)
     row_file = plan.results / f"{slug(task_name)}-{plan.preset}-seed{plan.training_seed}.json"
     identity = ("trained_on", "training_seed", "iteration", "parameters_sha256", "action_selection")
     trained = {"agent": "rl2", "preset": plan.preset, **{k: contender.context[k] for k in identity}, **of_tasks}
-    if _holds(row_file, trained):
+    if holds(row_file, **trained):
         return read_rows(row_file)
     agents = select_agents(task, None)
     result = compare_with_progress(task, agents, [contender], plan.num_tasks, plan.seed, "large", console)
-    for row in result.rows:
-        if row["agent"] == "rl2":
-            train = f"rl2jax train {task_name} --preset {plan.preset} --seed {plan.training_seed} --out DIR && "
-            row |= {"preset": plan.preset, "command": train + row["command"]}
-    write_comparison(row_file, result.rows, result.tests)
-    return result.rows
+    rows = [_of_cell(row, plan) if row.agent == "rl2" else row for row in result.rows]
+    write_comparison(row_file, rows, result.tests)
+    return rows
 
 
-def _holds(path: Path, fields: dict[str, Any]) -> bool:
-    """Whether a file has a row with these fields."""
-    return path.exists() and any(fields.items() <= row.items() for row in read_rows(path))
+def _of_cell(row: EvaluationRow, plan: Plan) -> EvaluationRow:
+    """The trained agent's row with the commands that make it again."""
+    train = f"rl2jax train {row.task} --preset {plan.preset} --seed {plan.training_seed} --out DIR"
+    return replace(row, preset=plan.preset, command=f"{train} && {row.command}")
 
 
 def write_report(number: int, results: Path) -> None:
-    """Markdown, LaTeX, CSV, figures and the page beside the folder of rows, from those rows alone."""
-    rows = tables.read_results(results)
-    path = results.parent / f"table{number}"
-    table = tables.build_table(number, rows)
-    everything = tables.build_table(number, rows, everything=True)
-    beyond = tables.to_markdown(everything)
-    text = f"{tables.to_markdown(table)}\nWith the agents that the paper does not have:\n\n{beyond}"
-    write_atomically(path.with_suffix(".md"), text)
-    write_atomically(path.with_suffix(".tex"), tables.to_latex(table))
-    write_atomically(path.with_suffix(".csv"), tables.to_csv(everything))
-    write_atomically(path.with_suffix(".html"), build_page(number, rows))
-    write_atomically(path.with_name(f"{path.name}-against-paper.md"), deviations_markdown(number, rows))
-    figure = TABLES[number].figure
+    """A table as Markdown, LaTeX, CSV and page beside the folder of its rows, from rows and pictures on disk alone.
+
+    Of tables 1 and 2 also the reference agents against the published numbers and, with a trained agent, the figure.
+    """
+    rows, path = read_results(results), results.parent / f"table{number}"
+    table, everything = (build_table(number, rows, everything=wanted) for wanted in (False, True))
+    markdown = text.to_markdown(table)
+    if everything != table:
+        markdown += f"\nWith the agents that the paper does not have:\n\n{text.to_markdown(everything)}"
+    write_atomically(path.with_suffix(".md"), markdown)
+    write_atomically(path.with_suffix(".tex"), text.to_latex(table))
+    write_atomically(path.with_suffix(".csv"), text.to_csv(everything))
+    write_atomically(path.with_suffix(".html"), build_page(number, rows, TABLES[number].pictures(results.parent)))
+    if number in SCORES:
+        write_atomically(path.with_name(f"{path.name}-against-paper.md"), deviations_markdown(number, rows))
+        _draw(number, rows, results.parent)
+
+
+def _draw(number: int, rows: Iterable[ScoredRow], folder: Path) -> None:
+    figure = SCORES[number].figure
     try:
-        drawn = figures.learning_curves(figure, rows)
+        drawn = figures.learning_curves(figure, list(rows))
     except ValueError:
         return  # no trained agent yet
-    drawn.savefig(results.parent / f"figure{figure}.png", dpi=150)
+    drawn.savefig(folder / f"figure{figure}.png", dpi=150)
