@@ -57,7 +57,7 @@ reproduce-wang: $(STAMP)
 benchmark: $(STAMP)
 	$(BIN)/python -m experiments.benchmarks $(if $(CHECK),--check)
 
-# Hours; a process per task and core is twice as fast (docs/recipes.md).
+# Hours; a process per task and core is twice as fast (docs/appendix_recipes.md).
 candidates: $(STAMP)
 	$(BIN)/python -m experiments.candidates
 
