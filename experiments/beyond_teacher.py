@@ -46,7 +46,6 @@ def reinforcement(task: Task, imitated: TrainConfig, policy_learning_rate: float
     return imitated.replace(
         {
             "slow_rl": "ppo",
-            "imitation.teacher": "",
             "objective.discount": 1.0,
             "objective.gae_lambda": 1.0,
             "objective.expected_rewards": True,

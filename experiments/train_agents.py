@@ -20,7 +20,7 @@ from rl2jax.runs import shipped
 from rl2jax.runs.run import Run, load_state, parameters_digest
 from rl2jax.runs.stages import train_recipe
 from rl2jax.settings import require
-from rl2jax.training.recipes import RECIPES, TEACHERS, takes_most_likely
+from rl2jax.training.recipes import RECIPES, takes_most_likely
 
 EVALUATION_SEED = 1
 CELLS = [task for table in TABLES.values() for task in table.scores]
@@ -50,7 +50,7 @@ def make_agent(
     name = f"rl2_{recipe.replace('-', '_')}"
     if not is_evaluated(file, run, num_tasks):
         contender = run_contender(run, task, name, takes_most_likely(recipe, task))
-        teacher = select_agents(task, [TEACHERS[task.kind]])
+        teacher = select_agents(task, [task.kind.teacher])
         result = compare_with_progress(task, teacher, [contender], num_tasks, EVALUATION_SEED, "large", console)
         command = command_line(task, num_tasks, EVALUATION_SEED, list(teacher), [recipe])
         rows = [row | {"command": command} for row in result.rows]

@@ -24,7 +24,7 @@ from rl2jax.results.rows import read_rows, read_tests, write_comparison
 from rl2jax.results.stats import PairTest
 from rl2jax.runs.stages import train_recipe
 from rl2jax.settings import require
-from rl2jax.training.recipes import RECIPES, TEACHERS, takes_most_likely
+from rl2jax.training.recipes import RECIPES, takes_most_likely
 
 NUM_TASKS = 100_000
 EVALUATION_SEED = 2  # the tasks of seed 1 are those of the tables
@@ -67,7 +67,7 @@ def make_rows(
     wanted = [(c.name, c.context["parameters_sha256"], num_tasks) for c in contenders]
     if wanted == [(row["agent"], row["parameters_sha256"], row["num_tasks"]) for row in known]:
         return
-    teacher = select_agents(task, [TEACHERS[task.kind]])
+    teacher = select_agents(task, [task.kind.teacher])
     result = compare_with_progress(task, teacher, contenders, num_tasks, EVALUATION_SEED, "large", console)
     command = f"python -m experiments.training_seeds --recipe {recipe} --tasks {task.name} --seeds "
     command += " ".join(map(str, seeds)) + ("" if num_tasks == NUM_TASKS else f" --num-tasks {num_tasks}")

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import subprocess
 from pathlib import Path
 
 import hypothesis
@@ -59,3 +60,25 @@ def room_for_programs():
     if regions.exists() and regions.read_bytes().count(b"\n") > MOST_REGIONS:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """Mounts a tmpfs on a folder with the given options; skips where the machine does not allow it."""
+    points = []
+
+    def mount(options):
+        point = tmp_path / f"mount{len(points)}"
+        point.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(point)]
+        try:
+            if subprocess.run(command, capture_output=True).returncode != 0:
+                pytest.skip("this machine does not allow mounts")
+        except OSError:
+            pytest.skip("no mount command")
+        points.append(point)
+        return point
+
+    yield mount
+    for point in points:
+        subprocess.run(["umount", str(point)], check=True)

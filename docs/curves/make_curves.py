@@ -22,13 +22,13 @@ HEALTHY: dict[str, Any] = {"iterations": 60, "batch.size": 5_000, "network.units
 # Name -> (what the label says, changes of the healthy run). No sickness is subtle: all are to be seen at a glance.
 SICK: dict[str, tuple[str, dict[str, Any]]] = {
     "steps-too-large": (
-        "slow_rl.learning_rate=0.1, clip_range=100",
-        {"slow_rl.learning_rate": 0.1, "ppo.clip_range": 100.0},
+        "ppo.learning_rate=0.1, clip_range=100",
+        {"ppo.learning_rate": 0.1, "ppo.clip_range": 100.0},
     ),
-    "steps-too-small": ("slow_rl.learning_rate=1e-5", {"slow_rl.learning_rate": 1e-5}),
+    "steps-too-small": ("ppo.learning_rate=1e-5", {"ppo.learning_rate": 1e-5}),
     "collapse": (
-        "slow_rl.learning_rate=0.1, entropy_coefficient=0",
-        {"slow_rl.learning_rate": 0.1, "objective.entropy_coefficient": 0.0},
+        "ppo.learning_rate=0.1, entropy_coefficient=0",
+        {"ppo.learning_rate": 0.1, "objective.entropy_coefficient": 0.0},
     ),
     "too-random": (
         "objective.entropy_coefficient=3",

@@ -22,7 +22,9 @@ from rl2jax.envs.names import parse_task
 from rl2jax.files import git_commit, write_atomically
 from rl2jax.results.rows import read_rows, write_rows
 from rl2jax.settings import require
+from rl2jax.slow_rl.ppo import PPO
 from rl2jax.slow_rl.sgd import num_minibatches
+from rl2jax.slow_rl.trpo import TRPO
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.cost import phase_costs, total
 from rl2jax.training.learner import Learner
@@ -95,16 +97,25 @@ def jax_rows(
 def torch_settings(learner: Learner, threads: int) -> dict[str, Any]:
     """`torch_loop.Settings` of the iteration of one of `ITERATIONS` with PyTorch's GRU."""
     config: TrainConfig = learner.config
-    same = ["gru_units", "policy_epochs", "baseline_epochs", "discount", "gae_lambda", "clip_range", "gradient_clip"]
-    same += ["max_kl", "cg_iters", "cg_damping", "backtrack_ratio"]
+    update = config.slow_rl
+    # What the other kind of step alone asks for has its default.
+    first_order, natural = (update, TRPO()) if isinstance(update, PPO) else (PPO(), update)
     return {
-        **{name: getattr(config, name) for name in same},
-        "natural": config.slow_rl.name == "trpo",
+        "gru_units": config.network.units,
+        "policy_epochs": first_order.epochs,
+        "baseline_epochs": config.baseline.epochs,
+        "discount": config.objective.discount,
+        "gae_lambda": config.objective.gae_lambda,
+        "clip_range": first_order.clip_range,
+        "gradient_clip": config.optimiser.clip,
+        "max_kl": update.max_kl,
+        **{name: getattr(natural, name) for name in ("cg_iters", "cg_damping", "backtrack_ratio")},
+        "natural": config.slow_rl.work().linearisations > 0,
         "num_arms": learner.env.action_space(None).n,
         "num_steps": learner.trial.num_steps,
         "num_trials": learner.num_trials,
-        "num_minibatches": num_minibatches(learner.num_trials, config.slow_rl.minibatch_trials),
-        "learning_rate": config.slow_rl.learning_rate,
+        "num_minibatches": num_minibatches(learner.num_trials, first_order.minibatch_trials),
+        "learning_rate": first_order.learning_rate,
         "rounded": config.network.matmul_precision == "bfloat16",
         "threads": threads,
     }
@@ -125,7 +136,7 @@ def torch_rows(case: Case, changes: dict[str, Any], ours: Row) -> list[Row]:
     """The iteration of one of our rows in PyTorch, with each number of `THREADS`; where it is long, with the better."""
     task = parse_task(case.task)
     learner = Learner(task.env, preset_for(task, "paper").replace({**changes, **ITERATIONS[ours["part"]]}))
-    kind = "natural-gradient" if learner.config.slow_rl.name == "trpo" else "first-order"
+    kind = "natural-gradient" if learner.config.slow_rl.work().linearisations else "first-order"
     steps = learner.num_trials * learner.trial.num_steps
     cost = total(list(phase_costs(learner).values()))
     numbers: tuple[int, ...] = THREADS

@@ -69,7 +69,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=20_000)
     parser.add_argument("--gru-units", type=int, default=128)
     a = parser.parse_args()
-    print(steps_by_fraction(a.task, a.iterations, a.batches, batch_size=a.batch_size, gru_units=a.gru_units))
+    print(
+        steps_by_fraction(a.task, a.iterations, a.batches, **{"batch.size": a.batch_size, "network.units": a.gru_units})
+    )
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def enter(match: Match, changes: dict[str, Any], devices: tuple[int, ...]) -> li
         settings = {"task": match.task, "changes": changes, "devices": number}
         fields = {"part": match.part} | ({"devices": number} if number > 1 else {})
         entries.append(Entry(fields, Contestant("iteration", settings, environment_of(number)), []))
-    kind = "natural-gradient" if learner.config.slow_rl.name == "trpo" else "first-order"
+    kind = "natural-gradient" if learner.config.slow_rl.work().linearisations else "first-order"
     for threads in THREADS:
         part = f"{kind} iteration in PyTorch, {threads} thread{'s'[: threads - 1]}"
         settings = {**torch_settings(learner, threads), "once": False, "in_turns": True}
@@ -144,8 +144,8 @@ def compete(match: Match, changes: dict[str, Any], devices: tuple[int, ...], rou
     rows = rows_of(entries, cost, learner.num_trials * learner.trial.num_steps)
     context = {
         "task": match.task,
-        "batch.size": learner.config.batch.size,
-        "network.units": learner.config.network.units,
+        "batch_size": learner.config.batch.size,
+        "gru_units": learner.config.network.units,
     }
     return [{**context, "platform": "cpu", **row} for row in rows]
 

@@ -24,6 +24,7 @@ from experiments.benchmarks.timing import note
 from experiments.messages import in_one_line
 from rl2jax import xla
 from rl2jax.agents.random import random_agent
+from rl2jax.engines.collection import collect
 from rl2jax.engines.vizdoom.mazes import VizdoomMazes
 from rl2jax.envs.names import Task, parse_task
 from rl2jax.files import write_atomically
@@ -119,11 +120,11 @@ def twin_play(trial: Trial, num_trials: int) -> Play:
 def host_play(games: VizdoomMazes, trial: Trial, num_trials: int) -> Play:
     """Trials of the random agent in ViZDoom, in other mazes for each seed as long as there are others."""
     agent = random_agent(trial.env.action_space(None))
-    num_mazes = len(games.env.mazes.target)
 
     def play(seed: int) -> float:
-        mazes = np.arange(seed * num_trials, (seed + 1) * num_trials) % num_mazes
-        return float(games.collect(agent, trial, jax.random.key(seed), mazes).mask.sum())
+        mazes = np.arange(seed * num_trials, (seed + 1) * num_trials) % len(games.mazes.target)
+        tasks = jax.vmap(trial.env.params_of)(games.mazes.at(mazes))
+        return float(collect(games, agent, trial, jax.random.split(jax.random.key(seed), num_trials), tasks).mask.sum())
 
     return play
 
@@ -175,7 +176,7 @@ def training_row(learner: Learner, preset: str, rounds: int) -> Row:
     return {
         "part": f"training on the twin, {preset} preset, batches of {learner.steps_per_iteration}",
         "preset": preset,
-        "batch.size": learner.steps_per_iteration,
+        "batch_size": learner.steps_per_iteration,
         **summary(samples, peaks),
     }
 

@@ -38,7 +38,7 @@ def predicted_seconds(row: Row) -> float:
       row: of a part in `ITERATIONS`, of the paper's preset but for batch and units, its products not rounded.
     """
     task = parse_task(row["task"])
-    sizes = {name: row[name] for name in ("batch_size", "gru_units")}
+    sizes = {"batch.size": row["batch_size"], "network.units": row["gru_units"]}
     config = preset_for(task, "paper").replace({**sizes, **ITERATIONS[row["part"]]})
     peak = Peak(row["peak_operations_per_second"], row["peak_bytes_per_second"])
     return iteration_seconds(Learner(task.env, config), peak)

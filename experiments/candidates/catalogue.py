@@ -7,11 +7,13 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from rl2jax.envs.bandit import BANDIT
 from rl2jax.envs.names import Task
+from rl2jax.envs.tabular_mdp import MDP
 from rl2jax.settings import require
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.presets import preset_for
-from rl2jax.training.recipes import TEACHERS, Stage
+from rl2jax.training.recipes import Stage
 
 PRESET = "cpu"
 _NONE: Mapping[str, Any] = {}
@@ -90,21 +92,15 @@ def parts_of(candidate: Candidate, task: Task, overrides: Mapping[str, Any] = _N
 def _part(name: str, share: float, changes: Changes, task: Task, overrides: Mapping[str, Any]) -> Part:
     require(0.0 < share <= 1.0, "share of the time", share, "in (0, 1]")
     if changes.episodes != 1.0:
-        task = with_episodes(task, max(1, round(changes.episodes * task.num_episodes)))
+        task = task.with_settings(n=max(1, round(changes.episodes * task.num_episodes)))
     base = base_config(task, overrides)
     scaled = {field: _scaled(base.get(field), factor) for field, factor in changes.factors.items()}
-    fields = {**scaled, **changes.fields, **changes.by_kind.get(task.kind, {})}
+    fields = {**scaled, **changes.fields, **changes.by_kind.get(task.kind.name, {})}
     return Part(share, Stage(name, task, base.replace(fields)))
 
 
 def _scaled(value: float, factor: float) -> float:
     return max(1, round(value * factor)) if isinstance(value, int) else value * factor
-
-
-def with_episodes(task: Task, num_episodes: int) -> Task:
-    """The same task distribution in trials of so many episodes."""
-    head, _, _ = task.name.rpartition("n=")
-    return task._replace(name=f"{head}n={num_episodes}", num_episodes=num_episodes)
 
 
 def differences(config: TrainConfig, base: TrainConfig) -> dict[str, Any]:
@@ -123,8 +119,8 @@ _NATURAL = {
 }
 # An MDP's teacher has many ties, which it breaks at random: its action values are imitated, not its actions.
 TEACHING: dict[str, dict[str, Any]] = {
-    "bandit": {"imitation.teacher": TEACHERS["bandit"]},
-    "mdp": {"imitation.teacher": TEACHERS["mdp"], "imitation.temperature": 0.1},
+    "bandit": {"imitation.teacher": BANDIT.teacher},
+    "mdp": {"imitation.teacher": MDP.teacher, "imitation.temperature": 0.1},
 }
 _IMITATION = Changes({"slow_rl": "imitation", "objective.entropy_coefficient": 0.0}, by_kind=TEACHING)
 # Of a policy that plays well before rewards have taught it anything.

@@ -80,7 +80,7 @@ class Study(NamedTuple):
         Raises:
           ValueError: naming the field; also where the results hold rows of another study.
         """
-        require(self.task.kind in TEACHING, "--tasks", self.task.name, f"of kind {' or '.join(TEACHING)}")
+        require(self.task.kind.name in TEACHING, "--tasks", self.task.name, f"of kind {' or '.join(TEACHING)}")
         for field, instead in (("trial.num_episodes", "n= in the task"), ("iterations", "--iterations")):
             require(field not in self.overrides, "--set", field, f"another field: this one is {instead}")
         allowed = f"a multiple of {NUM_BLOCKS}, and > 0"

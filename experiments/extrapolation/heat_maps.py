@@ -54,10 +54,9 @@ def _arms(task: Task) -> int:
 _VARIED = {"n": _episodes, "k": _arms}
 
 
-def _size(task: Task) -> tuple[int, ...]:
+def _size(task: Task) -> tuple[tuple[str, int], ...]:
     """Arms, or states, actions and steps of an episode."""
-    env: Any = task.env
-    return (env.num_arms,) if task.kind == "bandit" else (env.num_states, env.num_actions, env.episode_length)
+    return tuple(item for item in task.settings.items() if item[0] in ("k", "s", "a", "t"))
 
 
 def _prior(task: Task) -> tuple[int, str]:
@@ -88,11 +87,12 @@ def panels(kind: str, rows: list[Row]) -> list[list[Panel]]:
 
 
 def _panels_of_lengths(kind: str, pairs: list[tuple[Task, Task]]) -> list[list[Panel]]:
-    pairs = [pair for pair in pairs if pair[0].kind == pair[1].kind == kind and _size(pair[0]) == _size(pair[1])]
+    pairs = [
+        pair for pair in pairs if pair[0].kind.name == pair[1].kind.name == kind and _size(pair[0]) == _size(pair[1])
+    ]
     lines = []
     for size in sorted({_size(tested) for _, tested in pairs}):
-        letters = "k" if kind == "bandit" else "sat"
-        text = ", ".join(f"{letter}={value}" for letter, value in zip(letters, size, strict=True))
+        text = ", ".join(f"{letter}={value}" for letter, value in size)
         of_size = [pair for pair in pairs if _size(pair[1]) == size]
         agents = _ordered((trained for trained, _ in of_size), _episodes)
         line = []

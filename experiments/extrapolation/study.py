@@ -98,7 +98,7 @@ def trained_agents(folders: list[Path], recipe: str = "best") -> list[TrainedAge
         found = [TrainedAgent(run.task, partial(_of_run, run)) for run in runs]
     else:
         tasks = [parse_task(known.task) for known in list_agents() if known.recipe == recipe]
-        found = [TrainedAgent(task, partial(_shipped, recipe, task)) for task in tasks if task.kind in REFERENCES]
+        found = [TrainedAgent(task, partial(_shipped, recipe, task)) for task in tasks if task.kind.name in REFERENCES]
     if not found:
         raise ValueError(f"no agent of recipe {recipe!r} comes with the package; name folders of runs with --runs")
     names = [agent.task.name for agent in found]
@@ -144,7 +144,7 @@ def all_settings(agents: list[TrainedAgent]) -> dict[Task, list[Contender]]:
 def reference_names(task: Task) -> list[str]:
     """The reference agents of a setting."""
     known = known_agents(task)
-    names = [name for name in REFERENCES[task.kind] if name in known]
+    names = [name for name in REFERENCES[task.kind.name] if name in known]
     return [name for name in names if name != "gittins" or "gittins_finite_horizon" not in names]
 
 

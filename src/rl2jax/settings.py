@@ -3,10 +3,12 @@
 import dataclasses
 import difflib
 import importlib
+import inspect
 import math
+import re
 import sys
 from collections.abc import Iterable
-from dataclasses import MISSING, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -28,15 +30,18 @@ def require(condition: bool, field: str, value: object, allowed: str) -> None:
         raise InputError(f"{field} must be {allowed}, got {value!r}")
 
 
+_MOST_LISTED = 24  # names that a message lists
+
+
 def require_known(name: str, known: Iterable[str], what: str) -> None:
-    """Raises InputError for a name that is not among those known, with the nearest one and the whole list."""
+    """Raises InputError for a name that is not among those known, with the nearest one and, if short, the list."""
     known = list(known)
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        if not near:  # "clip_range" for "ppo.clip_range"
-            near = [other for other in known if other.rpartition(".")[2] == name][:1]
+        near = [other for other in known if other.rpartition(".")[2] == name]  # "clip_range" for "ppo.clip_range"
+        near = near or difflib.get_close_matches(name, known, n=1)
         meant = f" (did you mean {near[0]}?)" if near else ""
-        raise InputError(f"{what} must be one of {', '.join(known)}, got {name!r}{meant}")
+        allowed = f"one of {', '.join(known)}" if len(known) <= _MOST_LISTED else "one that `rl2jax settings` lists"
+        raise InputError(f"{what} must be {allowed}, got {name!r}{meant}")
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Bounds:
     swept: bool = False
 
     def __str__(self) -> str:
-        """As in "must be ...": "finite and >= 0", "between 0 and 1", "one of adam, rmsprop"."""
+        """As in "must be ...": ">= 0", "between 0 and 1", "one of adam, rmsprop"."""
         if self.choices:
             return f"one of {', '.join(self.choices)}"
         low, high = (self.at_least, self.at_most)
@@ -70,8 +75,7 @@ class Bounds:
             for sign, bound in ((">=", low), (">", self.above), ("<=", high), ("<", self.below))
             if bound is not None
         ]
-        endless = self.finite and high is None and self.below is None
-        return " and ".join((["finite"] if endless and parts else []) + parts)
+        return " and ".join(parts)
 
     def allow(self, value: Any) -> bool:
         """Whether a value of the right type is within the bounds."""
@@ -146,6 +150,16 @@ def swept_fields(section: type) -> list[str]:
     return [field.name for field in dataclasses.fields(section) if getattr(field.metadata.get(_BOUNDS), "swept", False)]
 
 
+def shared_values(before: Section, kind: type[Section]) -> dict[str, Any]:
+    """The values of fields that a section and another class both have, where that class allows them."""
+    values = {}
+    for field in dataclasses.fields(kind):
+        value = getattr(before, field.name, None)
+        if field.name in field_names(type(before)) and field.metadata.get(_BOUNDS, Bounds(finite=False)).allow(value):
+            values[field.name] = value
+    return values
+
+
 def field_names(section: type) -> list[str]:
     """Names of a section's fields."""
     return [field.name for field in dataclasses.fields(section)]
@@ -179,7 +193,8 @@ def checked_value(name: str, kind: type, value: Any, bounds: Bounds) -> Any:
     if kind is float:
         require(not math.isnan(value), name, value, "a number")
         require(math.isinf(value) or abs(value) <= _LARGEST_FLOAT32, name, value, "a number that float32 can hold")
-    require(bounds.allow(value), name, value, str(bounds))
+    endless = kind is float and math.isinf(value) and bounds.finite
+    require(bounds.allow(value), name, value, "finite" if endless and bounds.at_most is None else str(bounds))
     return value
 
 
@@ -199,13 +214,25 @@ def parsed_value(name: str, field: dataclasses.Field, text: str) -> Any:
         raise InputError(f"{name} must be {_ARTICLES[kind]}, got {text!r}") from None
 
 
-def described(section: type) -> list[tuple[str, str, str, str]]:
-    """(name, type, default, what is allowed) of each field of a section."""
+def described(section: type) -> list[tuple[str, str, str, str, str]]:
+    """(name, type, default, what is allowed, what it means) of each field of a section; meanings from docstrings."""
+    meanings: dict[str, str] = {}
+    for kind in reversed(section.__mro__):
+        meanings |= _attributes(inspect.getdoc(kind) or "")
     rows = []
     for field in dataclasses.fields(section):
-        default = "" if field.default is MISSING else f"{field.default}"
-        rows.append((field.name, kind_of(field).__name__, default, str(field.metadata.get(_BOUNDS, ""))))
+        if field.name == "target":
+            continue
+        allowed = str(field.metadata.get(_BOUNDS, ""))
+        rows.append((field.name, kind_of(field).__name__, f"{field.default}", allowed, meanings.get(field.name, "")))
     return rows
+
+
+def _attributes(docstring: str) -> dict[str, str]:
+    """What a docstring says of each attribute."""
+    _, _, listed = docstring.partition("Attributes:\n")
+    found = re.findall(r"^  (\w+): (.*?)(?=^  \w+: |\Z|\n\n)", listed, flags=re.DOTALL | re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in found}
 
 
 def load_object(text: str, what: str) -> Any:

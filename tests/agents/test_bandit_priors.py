@@ -122,7 +122,7 @@ def test_bad_priors_name_field_and_value(settings, field, value):
 )
 def test_names_of_priors(text, name, env):
     task = parse_task(text)
-    assert (task.name, task.kind, task.env) == (name, "bandit", env)
+    assert (task.name, task.kind.name, task.env) == (name, "bandit", env)
     assert parse_task(task.name) == task
 
 

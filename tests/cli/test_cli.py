@@ -5,32 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
+from command import COMMAND, TRAIN, final_state, refused, run, wait_for_rows
 from helpers import change_config, continue_to
-
-from rl2jax.cli.main import main
-
-TINY = ["--set", "network.units=4", "--set", "batch.size=40", "--set", "slow_rl.minibatch_trials=5"]
-TRAIN = ["train", "bandit:k=2,n=4", "--preset", "quick", *TINY]
-COMMAND = [sys.executable, "-c", "from rl2jax.cli.main import main; main()"]
-
-
-def run(arguments):
-    """Runs the command line in this process; returns the exit code."""
-    with pytest.raises(SystemExit) as ended:
-        main([str(a) for a in arguments])
-    return 0 if ended.value.code is None else ended.value.code
-
-
-def final_state(folder: Path):
-    """Bytes of the last checkpoint's arrays, by name."""
-    from rl2jax.runs.checkpoint import _to_arrays
-    from rl2jax.runs.run import load_state, open_run
-
-    return {name: array.tobytes() for name, array in _to_arrays(load_state(open_run(folder))).items()}
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +26,8 @@ def test_a_trained_run_has_a_row_per_iteration(trained):
     assert wanted <= set(rows[0])
     description = json.loads((trained / "run.json").read_text())
     assert description["task"] == "bandit:k=2,n=4"
-    assert description["config"]["gru_units"] == 4
-    assert description["config"]["max_kl"] == "inf"
+    assert description["config"]["network.units"] == 4
+    assert description["config"]["ppo.max_kl"] == "inf"
 
 
 def test_evaluate_writes_a_list_of_rows(trained, tmp_path, capsys):
@@ -66,17 +44,6 @@ def test_evaluate_writes_a_list_of_rows(trained, tmp_path, capsys):
     assert json.loads(path.read_text())[0]["action_selection"] == "mode"
 
 
-def refused(capsys, arguments, *parts):
-    """Exit code 2 and one line on standard error that has all of `parts`."""
-    assert run(arguments) == 2
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    lines = [line for line in error.splitlines() if line.startswith("rl2jax: error:")]
-    assert len(lines) == 1, error
-    for part in parts:
-        assert part in lines[0]
-
-
 @pytest.mark.parametrize(
     ("task", "options", "parts"),
     [
@@ -91,13 +58,13 @@ def refused(capsys, arguments, *parts):
         ("bandit:k=5,n=10", ["--preset", "best", "--resume"], ["holds no training by recipe best", "--resume"]),
         ("bandit:k=5,n=10", ["--set", "slow_rl.max_kl=-0.01"], ["max_kl", "-0.01", "> 0"]),
         ("bandit:k=5,n=10", ["--set", "slow_rl.max_kl=nan"], ["max_kl", "nan"]),
-        ("bandit:k=5,n=10", ["--set", "colour=3"], ["colour", "gae_lambda"]),
-        ("bandit:k=5,n=10", ["--set", "network.units=many"], ["gru_units", "integer", "many"]),
-        ("bandit:k=5,n=10", ["--set", "batch.size=9"], ["batch_size", "one trial", "10 steps", "9"]),
+        ("bandit:k=5,n=10", ["--set", "colour=3"], ["colour", "rl2jax settings"]),
+        ("bandit:k=5,n=10", ["--set", "network.units=many"], ["network.units", "integer", "many"]),
+        ("bandit:k=5,n=10", ["--set", "batch.size=9"], ["batch.size", "one trial", "10 steps", "9"]),
         ("bandit:k=5,n=10", ["--seed", 99999999999999999999], ["--seed", "99999999999999999999"]),
         ("bandit:k=5,n=10", ["--checkpoint-minutes", -3], ["--checkpoint-minutes", "-3"]),
         ("bandit:k=5,n=10", ["--preset", "huge"], ["preset", "huge", "paper"]),
-        ("bandit:k=5,n=10", ["--algorithm", "sarsa"], ["algorithm", "sarsa", "trpo, ppo"]),
+        ("bandit:k=5,n=10", ["--algorithm", "sarsa"], ["slow_rl", "sarsa", "trpo, ppo"]),
         ("nosuchmodule.sub:thing", [], ["nosuchmodule", "importable"]),
         ("json:dumps", [], ["json:dumps"]),
     ],
@@ -172,30 +139,8 @@ def test_a_checkpoint_of_another_architecture_is_named(capsys, trained, tmp_path
 
     copy = tmp_path / "copy"
     shutil.copytree(trained, copy)
-    change_config(copy, gru_units=6)
+    change_config(copy, **{"network.units": 6})
     refused(capsys, ["evaluate", copy, "--num-tasks", 10], "another architecture")
-
-
-@pytest.fixture
-def mounted(tmp_path):
-    """Mounts a tmpfs on a folder with the given options; skips where the machine does not allow it."""
-    points = []
-
-    def mount(options):
-        point = tmp_path / f"mount{len(points)}"
-        point.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(point)]
-        try:
-            if subprocess.run(command, capture_output=True).returncode != 0:
-                pytest.skip("this machine does not allow mounts")
-        except OSError:
-            pytest.skip("no mount command")
-        points.append(point)
-        return point
-
-    yield mount
-    for point in points:
-        subprocess.run(["umount", str(point)], check=True)
 
 
 def test_a_read_only_folder(capsys, mounted):
@@ -213,15 +158,6 @@ def test_a_full_disk_keeps_the_last_checkpoint(capsys, mounted):
     filler.unlink()
     assert final_state(folder) == before
     assert run(["train", "bandit:k=2,n=4", "--resume", "--out", folder]) == 0
-
-
-def wait_for_rows(folder, count, process):
-    deadline = time.monotonic() + 240
-    path = folder / "metrics.jsonl"
-    while not path.exists() or path.read_text().count("\n") < count:
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(("algorithm", "iterations"), [("ppo", 8), pytest.param("trpo", 9, marks=pytest.mark.slow)])

@@ -3,14 +3,15 @@
 import json
 
 import pytest
+from command import refused, run
 from rich.console import Console
-from test_cli import refused, run
 
-from rl2jax.results import limit_rows, reproduce
+from rl2jax import limits
 from rl2jax.results.compare import select_agents
+from rl2jax.results.reproduction import tables as reproduce
 from rl2jax.results.reproduction.tables import Plan
 from rl2jax.results.rows import read_rows
-from rl2jax.training import config
+from rl2jax.training import presets
 
 TASK = "bandit:k=3,n=4"
 
@@ -76,7 +77,8 @@ def test_limits_of_a_short_bandit_are_exact(tmp_path, capsys):
 
 
 def test_limits_of_mdps_are_the_oracles(capsys, monkeypatch):
-    monkeypatch.setitem(limit_rows._BEST_KNOWN, "mdp", ("greedy_true_prior",))  # nothing to tune
+    easy = limits.mdp.MDP_LIMIT._replace(best_known=("greedy_true_prior",))  # nothing to tune
+    monkeypatch.setattr(limits.mdp, "MDP_LIMIT", easy)
     assert run(["limits", "mdp:s=2,a=2,t=3,n=2", "--num-tasks", 100]) == 0
     shown = capsys.readouterr().out
     assert "no agent exceeds" in shown
@@ -97,10 +99,10 @@ def reproduced(tmp_path_factory):
     """One cell of table 1, made twice: a tiny network, three agents."""
     folder = tmp_path_factory.mktemp("table")
     plan = Plan(1, "quick", 0, 300, 1, folder / "runs", folder / "results" / "table1", ("bandit:k=5,n=10",))
-    tiny = config.PRESETS["quick"].replace({"iterations": 3, "batch.size": 200, "network.units": 4})
+    tiny = presets.PRESETS["quick"].replace({"iterations": 3, "batch.size": 200, "network.units": 4})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        patch.setitem(config.PRESETS, "quick", tiny)
+        patch.setitem(presets.PRESETS, "quick", tiny)
         patch.setattr(reproduce, "select_agents", lambda task, _: select_agents(task, ["random", "gittins", "greedy"]))
         console = Console(record=True, width=200)
         reproduce.reproduce(plan, console)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rl2jax.engines.vizdoom import games, twin_check
+from rl2jax.engines.vizdoom import mazes, twin_check
 from rl2jax.engines.vizdoom.twin_check import TwinReport
 from rl2jax.envs.maze import MazeNavigation
 
@@ -26,7 +26,7 @@ def test_a_few_hundred_steps():
 @pytest.mark.parametrize("difference", ["pose", "frame"])
 def test_a_difference_is_found(monkeypatch, difference):
     """An engine that turns twice as far, or whose pixels are next to ours."""
-    settings = games.settings_of
+    settings = mazes.settings_of
 
     def changed(env):
         right = settings(env)
@@ -34,7 +34,7 @@ def test_a_difference_is_found(monkeypatch, difference):
             return right._replace(offset=0)
         return right._replace(buttons=[[forward, 2 * turn] for forward, turn in right.buttons])
 
-    monkeypatch.setattr(games, "settings_of", changed)
+    monkeypatch.setattr(mazes, "settings_of", changed)
     report = twin_check.twin_check(
         MazeNavigation(size=5, num_mazes=6, episode_length=40), 60, num_workers=1, games_per_worker=2
     )

@@ -20,9 +20,9 @@ import pytest
 from rl2jax.agents.base import Agent
 from rl2jax.agents.maze import shortest_path
 from rl2jax.agents.random import random_agent
+from rl2jax.engines.collection import collect, make_collect
 from rl2jax.engines.vizdoom import engine, workers
-from rl2jax.engines.vizdoom.games import settings_of
-from rl2jax.engines.vizdoom.mazes import VizdoomMazes, drawn_mazes, make_collect
+from rl2jax.engines.vizdoom.mazes import VizdoomMazes, settings_of
 from rl2jax.envs.maze import MazeNavigation
 from rl2jax.trials.rollout import rollout
 from rl2jax.trials.trial import Trial
@@ -63,13 +63,13 @@ def patient(cache):
 
 
 def folder_of(games) -> Path:
-    return games._games.workers._processes[0]._folder.parent
+    return games.workers._processes[0]._folder.parent
 
 
 def processes(games) -> tuple[list[int], list[int]]:
     """(workers, engines)."""
     pids = engine.processes_of(folder_of(games))
-    own = {process._popen.pid for process in games._games.workers._processes}
+    own = {process._popen.pid for process in games.workers._processes}
     return [p for p in pids if p in own], [p for p in pids if p not in own]
 
 
@@ -93,8 +93,16 @@ def eventually(condition, seconds=20.0):
     return met
 
 
+def tasks_of(indices):
+    return jax.vmap(ENV.params_of)(ENV.mazes.at(np.asarray(indices)))
+
+
+def on_host(games, agent, key, indices, num_steps=None) -> Trajectory:
+    return collect(games, agent, TRIAL, jax.random.split(key, len(indices)), tasks_of(indices), num_steps)
+
+
 def on_device(agent, trial, key, indices, num_steps=None) -> Trajectory:
-    params = jax.vmap(ENV.params_of)(ENV.mazes.at(np.asarray(indices)))
+    params = tasks_of(indices)
     out_axes = TRIALS_AXIS
     play = partial(rollout, agent=agent, trial=trial, num_steps=num_steps)
     keys = jax.random.split(key, len(indices))
@@ -130,14 +138,14 @@ AGENTS = {"random": random_agent(ENV.action_space(None)), "planner": shortest_pa
 def test_trials_are_those_of_the_device(patient, name):
     """More trials than games, of different lengths."""
     indices, key = [0, 1, 2, 3, 4, 5, 0], jax.random.key(3)
-    host = patient.collect(AGENTS[name], TRIAL, key, indices)
+    host = on_host(patient, AGENTS[name], key, indices)
     assert_same_where_running(host, on_device(AGENTS[name], TRIAL, key, indices))
     assert len({tuple(row) for row in host.mask.T}) > 1
 
 
 def test_trials_that_are_cut_off_and_fewer_than_games(games):
     key = jax.random.key(5)
-    host = games.collect(AGENTS["random"], TRIAL, key, np.array([4]), num_steps=50)
+    host = on_host(games, AGENTS["random"], key, [4], num_steps=50)
     assert_same_where_running(host, on_device(AGENTS["random"], TRIAL, key, [4], num_steps=50))
     assert host.mask.all()
 
@@ -168,74 +176,84 @@ def test_the_state_is_kept_over_episodes_and_made_anew_for_a_trial(games):
         key = jax.random.key(threshold)
         host = collect(key, {"threshold": jnp.asarray(threshold)})
         key_tasks, key_rollouts = jax.random.split(key)
-        indices = drawn_mazes(ENV, key_tasks, 6)
-        tasks = jax.vmap(ENV.sample_params)(jax.random.split(key_tasks, 6))
-        np.testing.assert_array_equal(ENV.mazes.target[indices], tasks.maze.target)
+        indices = jax.vmap(ENV.sample_maze_index)(jax.random.split(key_tasks, 6))
         device = on_device(remembering_agent(ENV.action_space(None), threshold), TRIAL, key_rollouts, indices)
         assert_same_where_running(host, device)
         assert (np.diff(host.agent_info["count"], axis=0)[host.mask[1:] > 0] == 1).all()
     assert len(traces) == 2  # init and step
 
 
-def test_vector_interface(games):
-    """Against the twin's step; a new episode starts in the same maze within the step that ends one."""
+ALL = np.ones(4, bool)
+
+
+def begin(games, indices):
+    """An episode in each game; the frames."""
+    games.place(np.arange(len(indices)), indices)
+    return games.reset(np.arange(len(indices)))
+
+
+def test_slots_against_the_twins_step(games):
+    """Those that are not active wait; an episode that has ended is begun again by hand."""
     maze = np.array([0, 2, 4, 5])
     params = jax.vmap(ENV.params_of)(ENV.mazes.at(maze))
     step = jax.jit(jax.vmap(ENV.step, (None, 0, 0, 0)))
     first, state = jax.vmap(ENV.reset, (None, 0))(jax.random.key(0), params)
-    frames, infos = games.reset(maze)
+    games.assign(np.arange(4), jax.device_get(params))
+    frames = games.reset(np.arange(4))
+    np.testing.assert_array_equal(games.maze, maze)
     assert (frames.shape, frames.dtype) == ((4, 30, 40, 3), np.uint8)
     assert np.abs(frames.astype(float) - np.asarray(first)).mean(axis=(1, 2, 3)).max() < 3
-    start, rng, hits = infos, np.random.default_rng(0), 0
-    for _ in range(80):
+    rng, ends = np.random.default_rng(0), 0
+    for number in range(80):
         actions = rng.choice(3, p=[0.6, 0.2, 0.2], size=4)
-        obs, state, reward, terminated, truncated, info = step(jax.random.key(0), state, actions, params)
-        frames, rewards, host_terminated, host_truncated, infos = games.step(actions)
+        _, state, reward, terminated, truncated, info = step(jax.random.key(0), state, actions, params)
+        if number % 10 == 3:
+            before = games.poses()
+            frames, *outcome = games.step(actions, ~ALL)
+            assert not np.any(outcome)
+            jax.tree.map(np.testing.assert_array_equal, games.poses(), before)
+        frames, rewards, host_terminated, host_truncated = games.step(actions, ALL)
         assert rewards.dtype == np.float32
         np.testing.assert_array_equal(rewards, reward)
         np.testing.assert_array_equal(host_terminated, terminated)
         np.testing.assert_array_equal(host_truncated, truncated)
-        shorter = np.round((rewards + 0.04) * 1000).astype(int) % 10 == 9  # by the wall's -0.001
-        np.testing.assert_array_equal(infos["hit"], shorter)
-        hits += infos["hit"].sum()
-        for name in ("x", "y", "heading"):
-            np.testing.assert_array_equal(infos[name], getattr(state.pose, name))
-        assert np.abs(frames.astype(float) - np.asarray(obs)).mean(axis=(1, 2, 3)).max() < 3
-        last = info["final_observation"]
-        assert np.abs(infos["final_frame"].astype(float) - np.asarray(last)).mean(axis=(1, 2, 3)).max() < 3
-    assert hits > 0
-    assert host_truncated.any()
-    _, infos = games.reset(maze, which=np.array([True, False, False, False]))
-    assert all(infos[name][0] == start[name][0] for name in ("x", "y", "heading"))
+        last = np.asarray(info["final_observation"])
+        assert np.abs(frames.astype(float) - last).mean(axis=(1, 2, 3)).max() < 3
+        ended = np.flatnonzero(terminated | truncated)
+        ends += len(ended)
+        if len(ended):
+            games.reset(ended)
+        jax.tree.map(np.testing.assert_array_equal, games.poses(), state.pose)
+        twins = jax.vmap(ENV.privileged)(state, params)
+        jax.tree.map(np.testing.assert_array_equal, games.privileged(), jax.device_get(twins))
+    assert ends > 4
+
+
+KEY = jax.random.key(0)
+OTHER = jax.vmap(MazeNavigation(size=5, maze_seed=1).sample_params)(jax.random.split(KEY, 1))
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda games: games.reset([0, 1]), r"maze_indices's shape must be \[4\], got \[2\]"),
-        (lambda games: games.reset([0, 1, 2, 6]), r"maze_indices must be between 0 and 5, got \[6\]"),
-        (lambda games: games.reset([0.0, 1, 2, 3]), "maze_indices's type must be integers, got 'float64'"),
-        (lambda games: games.reset([0, 1, 2, 3], which=[True]), r"which's shape must be \(4,\), got \(1,\)"),
-        (lambda games: games.step([0, 1, 2, 3]), r"actions must be between 0 and 2, got \[3\]"),
-        (lambda games: games.step([0, 1, 2, -1]), r"actions must be between 0 and 2, got \[-1\]"),
-        (lambda games: games.step(0), r"actions's shape must be \[4\], got \[\]"),
-        (lambda games: collect(games, []), "maze_indices"),
-        (lambda games: collect(games, [6]), r"maze_indices must be between 0 and 5, got \[6\]"),
-        (lambda games: collect(games, [0], num_steps=0), "num_steps must be an integer >= 1, got 0"),
+        (lambda games: games.place(np.arange(4), [0, 1]), r"maze_indices's shape must be \[4\], got \[2\]"),
+        (lambda games: games.place([0, 1], [2, 6]), r"maze_indices must be between 0 and 5, got \[6\]"),
+        (lambda games: games.place([0], [0.0]), "maze_indices's type must be integers, got 'float64'"),
+        (lambda games: games.assign([0], jax.device_get(OTHER)), "params.maze must be one of env.mazes, got 'another'"),
+        (lambda games: games.step([0, 1, 2, 3], ALL), r"action must be between 0 and 2, got \[3\]"),
+        (lambda games: games.step([0, 1, 2, -1], ALL), r"action must be between 0 and 2, got \[-1\]"),
+        (lambda games: games.step(0, ALL), r"action's shape must be \[4\], got \[\]"),
+        (lambda games: on_host(games, AGENTS["random"], KEY, [0], num_steps=0), "num_steps must be"),
         (
-            lambda games: games.collect(AGENTS["random"], Trial(MazeNavigation(), 2), jax.random.key(0), [0]),
+            lambda games: collect(games, AGENTS["random"], Trial(MazeNavigation(), 2), jax.random.split(KEY, 1), None),
             "trial.env must be MazeNavigation",
         ),
     ],
 )
 def test_bad_input(games, call, message):
-    games.reset([0, 0, 0, 0])
+    begin(games, [0, 0, 0, 0])
     with pytest.raises(ValueError, match=message):
         call(games)
-
-
-def collect(games, indices, num_steps=None):
-    return games.collect(AGENTS["random"], TRIAL, jax.random.key(0), np.array(indices, int), num_steps)
 
 
 @pytest.mark.parametrize(
@@ -282,24 +300,24 @@ def kill(pid):
 
 def test_an_engine_that_dies_is_replaced_alone(games):
     """Its worker and the other engines go on."""
-    games.reset([0, 1, 2, 3])
-    games.step([0, 1, 2, 0])
+    begin(games, [0, 1, 2, 3])
+    games.step(np.array([0, 1, 2, 0]), ALL)
     (own, engines), before = processes(games), games.engines_replaced
     kill(engines[1])
-    _, _, _, _, infos = games.step([1, 1, 1, 1])
+    games.step(np.array([1, 1, 1, 1]), ALL)
     assert games.engines_replaced == before + 1
     assert re.search(r"(?s)^an engine died: .*ViZDoom\w+Exception", games.last_failure)
     assert processes(games)[0] == own
     assert len(set(processes(games)[1]) & set(engines)) == 3
     assert len(shared_memory_of(games)) == 12
     start = ENV.mazes.start_heading[[0, 1, 2, 3]]
-    np.testing.assert_array_equal(infos["heading"], (start + np.array([1, 2, 0, 1])) % 16)
+    np.testing.assert_array_equal(games.poses().heading, (start + np.array([1, 2, 0, 1])) % 16)
 
 
 def test_engines_and_workers_that_fail_leave_no_trace(games, monkeypatch):
     """Killed and stopped in turn while trials are collected: they end as if nothing had been."""
     indices, key = [0, 1, 2, 3, 4, 5, 0, 1], jax.random.key(1)
-    undisturbed = games.collect(AGENTS["random"], TRIAL, key, indices)
+    undisturbed = on_host(games, AGENTS["random"], key, indices)
     harms = [
         lambda: kill(processes(games)[1][0]),
         lambda: [kill(pid) for pid in processes(games)[1]],
@@ -307,7 +325,7 @@ def test_engines_and_workers_that_fail_leave_no_trace(games, monkeypatch):
         lambda: stop(processes(games)[1][-1]),
         lambda: stop(processes(games)[0][0]),
     ]
-    calls, waits, play = 0, [], games._games.workers.play
+    calls, waits, play = 0, [], games.workers.play
 
     def harmed_play(orders, arguments):
         """Another harm every 25 steps, as soon as all games take one."""
@@ -322,9 +340,9 @@ def test_engines_and_workers_that_fail_leave_no_trace(games, monkeypatch):
         waits.append(time.monotonic() - began)
         return views
 
-    monkeypatch.setattr(games._games.workers, "play", harmed_play)
+    monkeypatch.setattr(games.workers, "play", harmed_play)
     before = games.engines_replaced
-    disturbed = games.collect(AGENTS["random"], TRIAL, key, indices)
+    disturbed = on_host(games, AGENTS["random"], key, indices)
     jax.tree.map(np.testing.assert_array_equal, disturbed, undisturbed)
     assert len(waits) == len(harms)
     assert games.engines_replaced - before == 1 + 4 + 2 + 2 + 2
@@ -340,17 +358,18 @@ def test_nothing_is_left_after_close(games, cache):
     others = VizdoomMazes(env, num_workers=1, games_per_worker=2)
     pids, files, folder = [*processes(others)[0], *processes(others)[1]], shared_memory_of(others), folder_of(others)
     assert (len(pids), len(files)) == (3, 6)
-    others.reset([0, 1])
+    begin(others, [0, 1])
     others.close()
     others.close()
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     assert not any(file.exists() for file in files)
     assert not folder.exists()
     assert len(list((cache / "rl2jax" / "wads").iterdir())) == 1  # the same mazes
-    for call in (lambda: others.reset([0, 1]), lambda: others.step([0, 1]), lambda: collect(others, [0])):
+    zeros = np.zeros(2, int)
+    for call in (lambda: others.place([0], [0]), lambda: others.reset([0]), lambda: others.step(zeros, ALL[:2])):
         with pytest.raises(ValueError, match="VizdoomMazes must be open, got 'closed'"):
             call()
-    games.reset([0, 0, 0, 0])
+    begin(games, [0, 0, 0, 0])
 
 
 # What a process needs that starts workers; importing JAX would take seconds, so the package stays empty.
@@ -459,7 +478,8 @@ def test_engines_killed_again_and_again():
     trial, indices, key = Trial(env, 2), np.arange(40) % 20, jax.random.key(0)
     agent = random_agent(env.action_space(None))
     with VizdoomMazes(env) as games:
-        undisturbed = games.collect(agent, trial, key, indices)
+        keys, tasks = jax.random.split(key, len(indices)), jax.vmap(env.params_of)(env.mazes.at(indices))
+        undisturbed = collect(games, agent, trial, keys, tasks)
         stopping = threading.Event()
 
         def harm():
@@ -471,7 +491,7 @@ def test_engines_killed_again_and_again():
         killer.start()
         began = time.monotonic()
         while time.monotonic() - began < 60:
-            disturbed = games.collect(agent, trial, key, indices)
+            disturbed = collect(games, agent, trial, keys, tasks)
             jax.tree.map(np.testing.assert_array_equal, disturbed, undisturbed)
         stopping.set()
         killer.join()
@@ -485,17 +505,17 @@ def test_engines_killed_again_and_again():
 def test_stopped_engines_are_replaced_within_the_timeout():
     """With the default timeout, workers and games; first one engine, then one of each worker."""
     timeout, waits = 30.0, []
-    actions = np.random.default_rng(0).integers(3, size=(600, 32))
+    actions, everyone = np.random.default_rng(0).integers(3, size=(600, 32)), np.ones(32, bool)
     with VizdoomMazes(ENV) as games, VizdoomMazes(ENV) as undisturbed:
         for either in (games, undisturbed):
-            either.reset(np.arange(32) % 6)
+            begin(either, np.arange(32) % 6)
         for step, action in enumerate(actions):
-            expected = undisturbed.step(action)
+            expected = undisturbed.step(action, everyone)
             if harm := step in (199, 399):
-                for worker in games._games.workers._processes[: len(waits) + 1]:
+                for worker in games.workers._processes[: len(waits) + 1]:
                     stop(next(pid for pid in engine.processes_of(worker._folder) if pid != worker._popen.pid))
             began = time.monotonic()
-            found = games.step(action)
+            found = games.step(action, everyone)
             if harm:
                 waits.append(time.monotonic() - began)
             jax.tree.map(np.testing.assert_array_equal, found, expected)
@@ -527,7 +547,8 @@ def test_memory_stays_as_it_is(capsys, record_property):
             nonlocal steps, rounds
             while steps < total:
                 mazes = (np.arange(32) + 32 * rounds) % 1000
-                steps += int(games.collect(agent, trial, jax.random.key(rounds), mazes).mask.sum())
+                tasks, keys = jax.vmap(env.params_of)(env.mazes.at(mazes)), jax.random.split(jax.random.key(rounds), 32)
+                steps += int(collect(games, agent, trial, keys, tasks).mask.sum())
                 rounds += 1
             parts = {"Python": [os.getpid()], **dict(zip(("workers", "engines"), processes(games), strict=True))}
             assert [len(pids) for pids in parts.values()] == [1, 2, 32]

@@ -15,7 +15,8 @@ from rl2jax.envs.maze.kinematics import CELL, FORWARD, TURN_LEFT, TURN_RIGHT, UN
 from rl2jax.envs.maze.mazes import Maze, _contents, free_cells, generate_maze, maze_set, spanning_tree
 from rl2jax.envs.maze.navigation import NUM_SYMBOLS, symbols
 from rl2jax.envs.maze.raycast import render
-from rl2jax.envs.names import parse_task, with_horizon
+from rl2jax.envs.names import parse_task
+from rl2jax.training.presets import preset_for
 from rl2jax.trials.evaluate import evaluate, evaluation_key
 from rl2jax.trials.rollout import rollout
 from rl2jax.trials.trial import Trial
@@ -256,7 +257,7 @@ def test_task_features_are_the_target_seen_from_the_start():
 
 
 def test_no_network_reads_what_is_privileged():
-    config = parse_task("maze:t=10,n=1,map=1").preset("quick").replace({"batch.size": 100})
+    config = preset_for(parse_task("maze:t=10,n=1,map=1"), "quick").replace({"batch.size": 100})
     from rl2jax.training.learner import Learner
 
     learner = Learner(MazeNavigation(episode_length=10, observation="symbols"), config)
@@ -277,10 +278,10 @@ def test_planners_belong_to_mazes():
 
 
 def test_a_horizon_can_be_changed():
-    task = with_horizon(parse_task("maze:size=9,n=3"), 70)
+    task = parse_task("maze:size=9,n=3").with_settings(t=70)
     assert task.name == "maze:size=9,t=70,n=3"
     with pytest.raises(ValueError, match="task must be one with t= in its name, got 'bandit:k=5,n=10'"):
-        with_horizon(parse_task("bandit:k=5,n=10"), 3)
+        parse_task("bandit:k=5,n=10").with_settings(t=3)
 
 
 @pytest.mark.parametrize("redraw_start", [False, True])

@@ -1,7 +1,6 @@
 """Tasks of Wang et al. 2016 and 2018: what is drawn, what a step does, and what they are called."""
 
 import functools
-import re
 
 import hypothesis
 import hypothesis.strategies as st
@@ -387,9 +386,10 @@ def test_grid_observations():
 )
 def test_names(text, name, env, num_episodes):
     task = parse_task(text)
-    assert task == (name, re.split(":", text)[0], env, num_episodes)
+    assert (task.name, task.kind.name) == (name, text.partition(":")[0])
+    assert (task.env, task.num_episodes) == (env, num_episodes)
     assert parse_task(task.name) == task
-    assert preset_for(task, "cpu").num_episodes == num_episodes
+    assert preset_for(task, "cpu").trial.num_episodes == num_episodes
 
 
 @pytest.mark.parametrize(

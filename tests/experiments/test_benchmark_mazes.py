@@ -77,7 +77,7 @@ def test_training_counts_the_steps_of_its_own_batch(monkeypatch):
         return play
 
     monkeypatch.setattr(mazes, "make_collect", watched)
-    monkeypatch.setattr(sys.modules["rl2jax.train"], "make_collect", watched)
+    monkeypatch.setattr(sys.modules["rl2jax.training.learner"], "make_collect", watched)
     row = mazes.training_row(learner, "cpu", 2)
     jax.effects_barrier()
     assert learner.steps_per_iteration == row["batch.size"] == 1200

@@ -34,7 +34,7 @@ BASE_SETTINGS = preset("cpu").replace(iterations=100).to_json()
 # --- The list.
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.kind)
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.kind.name)
 @pytest.mark.parametrize("candidate", CANDIDATES, ids=NAMES)
 def test_a_candidate_is_valid(candidate, task):
     parts = parts_of(candidate, task)
@@ -67,7 +67,7 @@ def test_numbers_are_scaled_and_whole_ones_stay_whole():
     (part,) = parts_of(named("policy-epochs-half"), TASKS[0], {"slow_rl.epochs": 1})
     assert part.stage.config.slow_rl.epochs == 1
     (part,) = parts_of(named("learning-rate-half"), TASKS[1])
-    assert part.stage.config.slow_rl.learning_rate == base_config(TASKS[1], {}).policy_learning_rate / 2
+    assert part.stage.config.slow_rl.learning_rate == base_config(TASKS[1], {}).slow_rl.learning_rate / 2
 
 
 def test_a_curriculum_starts_with_the_memory_of_the_whole_trial():

@@ -134,7 +134,7 @@ def test_rows_are_made_once(tmp_path):
         ("rl2", 3, 2),
     ]
     assert read_rows(tmp_path / "bandits.json") == rows
-    assert rows[1]["hyperparameters"]["algorithm"] == "a2c"
+    assert rows[1]["hyperparameters"]["slow_rl"] == "a2c"
     assert rows[1]["hyperparameters"]["batch.size"] == 10_000
     marked = [{**r, "commit": "kept"} for r in rows]
     write_rows(tmp_path / "bandits.json", marked)

@@ -33,6 +33,6 @@ if __name__ == "__main__":
     import rl2jax.cli.main
     import rl2jax.runs.session
 
-    for module in (rl2jax.runs.session, sys.modules["rl2jax.train"]):
+    for module in (rl2jax.runs.session, sys.modules["rl2jax.training.loop"]):
         module.time = SimpleNamespace(monotonic=monotonic, perf_counter=perf_counter)
     rl2jax.cli.main.main(sys.argv[2:])

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_cli import TRAIN, mounted, refused, run  # noqa: F401
+from command import TRAIN, refused, run
 from test_faults_sessions import outcome
 from test_shipped import CONFIG, ROW, TASK, untrained_run
 
@@ -35,7 +35,7 @@ def fill(folder: Path) -> Path:
 
 
 @pytest.fixture
-def disk(mounted):  # noqa: F811
+def disk(mounted):
     return mounted("size=1m")
 
 

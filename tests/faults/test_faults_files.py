@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pytest
+from command import refused
 from damage import contents, damage, put_back
 from helpers import change_config
-from test_cli import refused
 from test_shipped import CONFIG, ROW, TASK, untrained_run
 
 import rl2jax
@@ -181,7 +181,7 @@ def test_a_description_of_other_settings_is_refused(ours):
     path.write_text(sealed(description | {"config": CONFIG.replace({"objective.discount": 0.5}).to_json()}))
     with pytest.raises(RunError, match="not the one that iteration 3 was saved with"):
         load_state(open_run(ours.folder))
-    change_config(ours.folder, discount=0.5)  # as a test does that knows how
+    change_config(ours.folder, **{"objective.discount": 0.5})  # as a test does that knows how
     assert int(load_state(open_run(ours.folder)).iteration) == 3
 
 

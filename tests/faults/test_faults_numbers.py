@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from rl2jax.envs import BernoulliBandit, spaces
+from rl2jax.envs.bandit import BANDIT
 from rl2jax.envs.names import Task
 from rl2jax.runs.checkpoint import iterations_on_disk
 from rl2jax.runs.run import create_run, load_state
@@ -75,7 +76,7 @@ class Poisoned(BernoulliBandit):
 def poisoned_run(folder, algorithm, where, value):
     return create_run(
         folder,
-        Task("bandit:k=2,n=4", "bandit", Poisoned(2, where=where, value=value), EPISODES),
+        Task("bandit:k=2,n=4", BANDIT, Poisoned(2, where=where, value=value), EPISODES),
         CONFIGS[algorithm],
         seed=0,
     )
@@ -152,7 +153,7 @@ def test_an_update_that_is_no_number(tmp_path, monkeypatch, algorithm, value):
         learners._OPTIMISERS, config.optimiser.name, lambda rate: optax.chain(make(rate), breaks_at(steps, value))
     )
     jax.clear_caches()
-    run = create_run(tmp_path / "run", Task("bandit:k=2,n=4", "bandit", BernoulliBandit(2), EPISODES), config, seed=1)
+    run = create_run(tmp_path / "run", Task("bandit:k=2,n=4", BANDIT, BernoulliBandit(2), EPISODES), config, seed=1)
     kept = stops_well(run, PARTS)
     assert 0 < kept < CONFIG.iterations - 1
     assert stops_well(run, PARTS) == kept

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from test_cli import TRAIN, refused, run, wait_for_rows
+from command import TRAIN, refused, run, wait_for_rows
 from test_shipped import CONFIG, TASK
 
 from rl2jax.runs import checkpoint

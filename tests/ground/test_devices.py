@@ -18,6 +18,7 @@ from helpers import SMALL_ENV, SMALL_PPO, SMALL_TRPO, continue_to, host_leaves, 
 from rl2jax import envs, train
 from rl2jax.cli.main import main
 from rl2jax.devices import choose_mesh, describe
+from rl2jax.envs.bandit import BANDIT
 from rl2jax.envs.names import Task
 from rl2jax.runs import checkpoint
 from rl2jax.runs import many as seed_runs
@@ -297,7 +298,7 @@ def test_options_that_do_not_go_together_are_one_line(capsys, tmp_path, options,
 def test_seeds_that_are_cut_off_between_their_saves_can_always_go_on(tmp_path):
     """One seed saved iteration 3 and the others did not, twice: what all have is still there the second time."""
     config = SMALL_TRPO.replace(iterations=9)
-    task = Task("bandit:k=3,n=7", "bandit", SMALL_ENV, 7)
+    task = Task("bandit:k=3,n=7", BANDIT, SMALL_ENV, 7)
     runs = seed_runs.create_seed_runs(tmp_path / "seeds", task, config, 0, 2, None)
     learner = SeedLearner(runs[0].learner, 2, None)
     state = runs[0].learner.init(jax.random.key(0))

@@ -1,6 +1,5 @@
 """The pages of docs/: their Python runs, their commands parse, their names exist, and the site builds where it can."""
 
-import dataclasses
 import importlib
 import importlib.util
 import os
@@ -19,10 +18,10 @@ import rl2jax.training.seeds  # noqa: F401  # whose whole training is replaced
 from rl2jax.agents import reference_agents
 from rl2jax.cli import main as cli
 from rl2jax.envs.names import parse_task
-from rl2jax.training import config as presets
-from rl2jax.training.config import parse_overrides
+from rl2jax.settings import described
+from rl2jax.training.config import SLOW_RL, all_sections, parse_overrides, setting_names
 from rl2jax.training.learner import Learner
-from rl2jax.training.presets import preset_for
+from rl2jax.training.presets import PRESETS, preset, preset_for
 from rl2jax.training.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
@@ -63,8 +62,8 @@ def shortened(code):
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """A folder of its own, and a preset `quick` that is quicker still."""
-    tiny = presets.PRESETS["quick"].replace({"iterations": 2, "batch.size": 600, "network.units": 4})
-    monkeypatch.setitem(presets.PRESETS, "quick", tiny)
+    tiny = PRESETS["quick"].replace({"iterations": 2, "batch.size": 600, "network.units": 4})
+    monkeypatch.setitem(PRESETS, "quick", tiny)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
@@ -79,8 +78,8 @@ def only_traced(monkeypatch):
         _, metrics = jax.eval_shape(lambda state: learner.train_chunk(state, length), state)
         return state, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), metrics)
 
-    for module in ("rl2jax.train", "rl2jax.training.seeds"):
-        monkeypatch.setattr(sys.modules[module], "_whole_training", trained)
+    for module in ("rl2jax.training.loop", "rl2jax.training.seeds"):
+        monkeypatch.setattr(sys.modules[module], "whole_training", trained)
 
 
 def run_page(page, folder):
@@ -139,9 +138,9 @@ def check_ours(words):
     if words[0] == "compare" and given["agents"]:
         assert set(given["agents"].split(",")) <= set(reference_agents(parsed.env))
     if words[0] == "train" and given["preset"] not in (*RECIPES, "RECIPE"):
-        changes = parse_overrides(given["set_"] or [])
-        changes |= {"slow_rl": given["algorithm"]} if given["algorithm"] else {}
-        config = preset_for(parsed, given["preset"] or "paper").replace(changes)
+        config = preset_for(parsed, given["preset"] or "paper")
+        config = config.replace({"slow_rl": given["algorithm"]}) if given["algorithm"] else config
+        config = config.replace(parse_overrides(given["set_"] or [], config))
         if config.slow_rl.name == "imitation":
             assert config.slow_rl.teacher in reference_agents(parsed.env)
         else:
@@ -178,42 +177,50 @@ def _is_module(name):
         return False
 
 
-FIELDS = {field.name for field in dataclasses.fields(presets.TrainConfig)}
+FIELDS = set(setting_names())
+# "slow_rl.epochs" is the setting of whichever algorithm is chosen.
+ALIASES = FIELDS | {f"slow_rl.{name.partition('.')[2]}" for name in FIELDS if name.partition(".")[0] in SLOW_RL}
+CHOICES = {
+    word
+    for section in all_sections().values()
+    for _, _, _, allowed, _ in described(section)
+    for word in re.findall(r"[\w-]+", allowed)
+} | set(SLOW_RL)
 
 
 @pytest.mark.parametrize("page", ["howto/algorithms.md", "troubleshooting.md"])
 def test_settings_that_pages_set_exist(page):
-    """`field=value` of TrainConfig."""
-    named = set(re.findall(r"`(?:--set )?([a-z]\w*)=\S+`", PAGES[page]))
+    """`setting=value` of TrainConfig."""
+    named = set(re.findall(r"`(?:--set )?([a-z][\w.]*)=\S+`", PAGES[page]))
     assert named, page
-    assert named <= FIELDS, named - FIELDS
+    assert named <= ALIASES, named - ALIASES
 
 
 def test_settings_that_are_explained_exist():
     """A word in backticks on the page of settings is one, or a choice that one has, or a preset."""
     text = PAGES["howto/algorithms.md"]
-    words = set(re.findall(r"`(\w+)`", text)) - {"Agent"}  # the class
-    choices = {choice for allowed in presets._CHOICES.values() for choice in allowed}
-    assert words <= FIELDS | choices | set(presets.PRESETS), words - FIELDS - choices - set(presets.PRESETS)
+    words = set(re.findall(r"`([\w.]+)`", text)) - {"Agent"}  # the class
+    words -= {word for word in words if word.startswith("rl2jax.")}
+    known = ALIASES | CHOICES | set(PRESETS)
+    assert words <= known, words - known
 
 
 def table_under(heading):
     """Words in backticks of each cell of each row of a table on the page of settings, without its head."""
     section = PAGES["howto/algorithms.md"].split(f"## {heading}\n")[1].split("\n## ")[0]
     _, _, *rows = re.findall(r"^\|(.*)\|$", section, re.MULTILINE)
-    return [[re.findall(r"`(\w+)`", cell) for cell in row.split("|")] for row in rows]
+    return [[re.findall(r"`([\w.]+)`", cell) for cell in row.split("|")] for row in rows]
 
 
 def test_tables_of_settings_name_settings_and_their_choices():
-    for names, explained in table_under("Networks"):
+    for names, _ in table_under("Networks"):
         (name,) = names
         assert name in FIELDS
-        assert name not in presets._CHOICES or set(explained) == set(presets._CHOICES[name]), name
     algorithms, _, reads = zip(*table_under("Algorithms"), strict=True)
-    assert [name for (name,) in algorithms] == list(presets._CHOICES["algorithm"])
+    assert [name for (name,) in algorithms] == list(SLOW_RL)
     for names in reads:
         assert names
-        assert set(names) <= FIELDS, set(names) - FIELDS
+        assert set(names) <= ALIASES, set(names) - ALIASES
 
 
 def test_every_module_is_on_one_page_of_the_reference():
@@ -236,7 +243,7 @@ def test_curves_are_drawn_from_their_rows():
         assert len(curves.draw(name).axes) == len(curves.PANELS)
         row = curves.read(name)
         assert row["changes"] == {**curves.HEALTHY, **curves.SICK[name][1]}
-        presets.preset("quick").replace(row["changes"])
+        preset("quick").replace(row["changes"])
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="pip install 'rl2jax[docs]'")

@@ -9,10 +9,12 @@ import pytest
 from rl2jax.agents import Agent, ReferenceAgent
 from rl2jax.envs import BernoulliBandit
 from rl2jax.envs.names import Task, parse_task
+from rl2jax.kinds import Kind
 from rl2jax.results.compare import Contender, compare, run_contender, select_agents
 from rl2jax.runs.run import create_run
 from rl2jax.runs.session import train_run
 from rl2jax.training.config import TrainConfig
+from rl2jax.training.teacher import teacher_of
 from rl2jax.trials import tuning
 from rl2jax.trials.behaviour.pulls import pull_shares
 from rl2jax.trials.evaluate import evaluate, evaluation_key
@@ -29,7 +31,7 @@ class Ladder(BernoulliBandit):
 
 
 ENV = Ladder(4)
-TASK = Task("ladder", "custom", ENV, 3)
+TASK = Task("ladder", Kind("custom"), ENV, 3)
 TRIAL = Trial(ENV, 3)
 
 
@@ -183,7 +185,7 @@ def test_ones_own_task_need_not_count_its_actions():
 def test_a_teacher_must_be_known():
     config = TrainConfig().replace({"slow_rl": "imitation", "imitation.teacher": "nobody"})
     with pytest.raises(ValueError, match=r"teacher must be one of random.*, got 'nobody'"):
-        tuning.teacher_of(parse_task("bandit:k=3,n=4"), config)
+        teacher_of(parse_task("bandit:k=3,n=4"), config)
 
 
 # --- What is pulled.

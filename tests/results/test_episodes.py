@@ -133,7 +133,7 @@ def test_a_played_trial_is_a_rollout():
 
 
 def test_playing_needs_mazes_of_a_set_and_a_known_engine():
-    with pytest.raises(ValueError, match="--engine must be one of vizdoom, twin, got 'doom'"):
+    with pytest.raises(ValueError, match=r"--engine must be device, vizdoom or package\.module:object, got 'doom'"):
         play(AGENT, TRIAL, [0], jax.random.key(0), "doom")
     with pytest.raises(ValueError, match="split must be train or test, got 'fresh'"):
         play_twin(AGENT, Trial(MazeNavigation(3, 40, split="fresh"), 1), [0], jax.random.key(0))
@@ -142,7 +142,7 @@ def test_playing_needs_mazes_of_a_set_and_a_known_engine():
 @pytest.mark.skipif(importlib.util.find_spec("vizdoom") is None, reason="ViZDoom is not installed")
 def test_vizdoom_plays_the_same_trials():
     mazes, key = np.arange(6), jax.random.key(1)
-    twin = play(AGENT, TRIAL, mazes, key, "twin")
+    twin = play(AGENT, TRIAL, mazes, key, "device")
     real = play(AGENT, Trial(ENV, 2), mazes, key, "vizdoom")
     np.testing.assert_array_equal(episodes_of(twin, 2).lengths, episodes_of(real, 2).lengths)
     shown = twin.mask > 0

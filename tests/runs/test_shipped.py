@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command import refused
+from command import run as command
 from helpers import random_params
 from safetensors.numpy import load, save
-from test_cli import refused
-from test_cli import run as command
 
 import rl2jax
 from rl2jax.envs import BernoulliBandit, TabularMDP

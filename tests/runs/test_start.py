@@ -53,7 +53,7 @@ def test_it_starts_with_the_other_runs_parameters_and_its_own_randomness(first, 
     assert equal(start.params, source.params)
     assert int(start.iteration) == 0
     assert not equal(jax.random.key_data(start.key), jax.random.key_data(source.key))
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(start.policy_opt_state))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(start.slow_rl))
     assert float(start.return_moments.count) == 0  # longer trials have another scale
     trained = train_run(run).state  # without resume, as a new run is
     assert int(trained.iteration) == 4
@@ -96,7 +96,7 @@ def test_it_remembers_where_it_came_from(first, tmp_path):
 
 
 def test_a_baseline_of_other_inputs_starts_afresh(first, tmp_path):
-    run = longer(first, tmp_path / "run", baseline_sees_task=True)
+    run = longer(first, tmp_path / "run", **{"baseline.sees_task": True})
     start = load_state(run)
     assert equal(start.params["policy"], load_state(first).params["policy"])
     assert start.params["baseline"]["params"].keys() > load_state(first).params["baseline"]["params"].keys()
@@ -104,7 +104,7 @@ def test_a_baseline_of_other_inputs_starts_afresh(first, tmp_path):
 
 def test_another_policy_is_refused_by_name(first, tmp_path):
     with pytest.raises(RunError, match=r"gru_bias.* \(12,\) there and \(24,\) here"):
-        longer(first, tmp_path / "run", gru_units=8)
+        longer(first, tmp_path / "run", **{"network.units": 8})
     assert not (tmp_path / "run").exists()
 
 

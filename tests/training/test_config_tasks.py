@@ -12,11 +12,17 @@ import pytest
 from rl2jax.envs import BernoulliBandit, TabularMDP
 from rl2jax.envs.classic_control import random_cartpole, random_pendulum
 from rl2jax.envs.names import parse_task
-from rl2jax.training.config import _CHOICES, TrainConfig, field_names, parse_overrides
+from rl2jax.networks.settings import NETWORKS
+from rl2jax.settings import InputError, described
+from rl2jax.slow_rl.settings import BaselineSettings, Objective, OptimiserSettings
+from rl2jax.slow_rl.trpo import TRPO
+from rl2jax.training.config import SLOW_RL, TrainConfig, all_sections, parse_overrides
 from rl2jax.training.families import make_trial
 from rl2jax.training.learner import Learner
 from rl2jax.training.presets import PRESETS, preset
 from rl2jax.training.update import num_trials_in_batch
+from rl2jax.trials.collect import BatchSettings
+from rl2jax.trials.trial import TrialSettings
 
 # --- TrainConfig.
 
@@ -29,23 +35,23 @@ from rl2jax.training.update import num_trials_in_batch
         ("batch.size", -5),
         ("batch.trials_per_task", 0),
         ("trpo.cg_iters", 0),
-        ("slow_rl.epochs", 0),
-        ("slow_rl.minibatch_trials", 0),
+        ("ppo.epochs", 0),
+        ("ppo.minibatch_trials", 0),
         ("baseline.epochs", 0),
         ("baseline.minibatch_trials", 0),
         ("network.units", 0),
         ("iterations_per_chunk", 0),
         ("network.memory_horizon", -1),
-        ("algorithm", "a3c"),
-        ("optimiser", "sgd"),
+        ("slow_rl", "a3c"),
+        ("optimiser.name", "sgd"),
         ("optimiser.norm_clip", 0.0),
-        ("cell", "rnn"),
+        ("network.cell", "rnn"),
         ("network.shared_trunk", 1),
         ("network.time_input", "yes"),
-        ("activation", "gelu"),
+        ("network.activation", "gelu"),
         ("optimiser.schedule", "step"),
         ("objective.entropy_schedule", "exponential"),
-        ("slow_rl.max_kl_schedule", "step"),
+        ("trpo.max_kl_schedule", "step"),
         ("trpo.steps", 0),
         ("objective.discount", 1.5),
         ("objective.discount", -0.1),
@@ -55,10 +61,10 @@ from rl2jax.training.update import num_trials_in_batch
         ("trial.first_step_flag", 2.0),
         ("network.learned_initial_state", 1),
         ("network.episodic_units", 1.5),
-        ("slow_rl.max_kl", -0.01),
-        ("slow_rl.max_kl", 0.0),
-        ("slow_rl.max_kl", math.nan),
-        ("slow_rl.max_kl", math.inf),  # with trpo, which has no step without it
+        ("trpo.max_kl", -0.01),
+        ("trpo.max_kl", 0.0),
+        ("trpo.max_kl", math.nan),
+        ("trpo.max_kl", math.inf),  # with trpo, which has no step without it
         ("objective.task_inference_coefficient", 1.0),  # with trpo, whose surrogate has no such term
         ("objective.entropy_coefficient", -1.0),
         ("objective.entropy_coefficient", math.inf),
@@ -70,8 +76,8 @@ from rl2jax.training.update import num_trials_in_batch
         ("trpo.backtrack_ratio", 0.0),
         ("ppo.clip_range", 0.0),
         ("ppo.clip_range", math.inf),
-        ("slow_rl.learning_rate", 0.0),
-        ("slow_rl.learning_rate", math.nan),
+        ("ppo.learning_rate", 0.0),
+        ("ppo.learning_rate", math.nan),
         ("baseline.learning_rate", -1e-3),
         ("baseline.loss_coefficient", 0.0),
         ("baseline.loss_coefficient", math.inf),
@@ -82,31 +88,27 @@ from rl2jax.training.update import num_trials_in_batch
         ("iterations", True),
         ("objective.discount", "0.99"),
         ("objective.discount", False),
-        ("algorithm", 3),
+        ("slow_rl", 3),
         ("network.weight_norm", 1),
-        ("slow_rl.max_kl", None),
+        ("trpo.max_kl", None),
     ],
 )
 def test_bad_settings_name_field_and_value(field, value):
-    with pytest.raises(ValueError, match=rf"^{field} must be .*got {re.escape(repr(value))}$"):
-        TrainConfig(**{field: value})
+    section = field.partition(".")[0]
+    config = TrainConfig().replace({"slow_rl": section} if section in SLOW_RL else {})
+    with pytest.raises(InputError, match=rf"^{field} must be .*got {re.escape(repr(value))}( \(did .*)?$"):
+        config.replace({field: value})
 
 
 def test_unknown_settings_are_named():
-    with pytest.raises(ValueError, match=r"one of .*\bpolicy_learning_rate\b.*, got 'learning_rate'$"):
+    with pytest.raises(InputError, match=r"got 'learning_rate' \(did you mean baseline.learning_rate\?\)$"):
         TrainConfig().replace(learning_rate=1e-3)
-
-
-def test_every_field_is_documented():
-    """A newcomer finds each setting explained in the class's docstring, and no other."""
-    documented = re.findall(r"^      (\w+): ", TrainConfig.__doc__, re.MULTILINE)
-    assert documented == field_names()
 
 
 def test_integers_serve_as_numbers():
     """objective.discount=1 is 1.0, so that equal configs are equal and hash alike."""
     assert TrainConfig().replace({"objective.discount": 1}) == TrainConfig().replace({"objective.discount": 1.0})
-    assert isinstance(TrainConfig().replace({"objective.discount": 1}).discount, float)
+    assert isinstance(TrainConfig().replace({"objective.discount": 1}).objective.discount, float)
     assert hash(TrainConfig().replace({"objective.discount": 1})) == hash(
         TrainConfig().replace({"objective.discount": 1.0})
     )
@@ -117,7 +119,7 @@ def test_a_batch_smaller_than_one_trial_is_refused():
     for batch_size, trials in ((70, 1), (139, 1), (140, 2)):
         config = TrainConfig().replace({"trial.num_episodes": 7, "batch.size": batch_size})
         assert num_trials_in_batch(make_trial(TabularMDP(), config), config) == trials
-    with pytest.raises(ValueError, match=r"batch_size must be at least one trial \(70 steps.*got 69$"):
+    with pytest.raises(ValueError, match=r"batch.size must be at least one trial \(70 steps.*got 69$"):
         Learner(TabularMDP(), TrainConfig().replace({"trial.num_episodes": 7, "batch.size": 69}))
 
 
@@ -141,31 +143,34 @@ def test_overrides_take_the_type_of_the_field():
         "slow_rl.max_kl": math.inf,
         "objective.discount": 1.0,
     }
-    overrides = parse_overrides(texts)
+    overrides = parse_overrides(texts, TrainConfig())
     assert overrides == expected
     assert {name: type(x) for name, x in overrides.items()} == {name: type(x) for name, x in expected.items()}
-    assert parse_overrides([]) == {}
+    assert parse_overrides([], TrainConfig()) == {}
 
 
 @pytest.mark.parametrize(
-    ("text", "field", "value"),
+    ("text", "message"),
     [
-        ("objective.gae_lambda", "--set", "'gae_lambda'"),
-        ("gae_lamda=0.9", "--set field", "'gae_lamda'"),
-        ("=3", "--set field", "''"),
-        ("batch.size=1e5", "batch.size", "'1e5'"),
-        ("batch.size=", "batch.size", "''"),
-        ("objective.discount=high", "objective.discount", "'high'"),
-        ("network.weight_norm=1", "network.weight_norm", "'1'"),
+        ("objective.gae_lambda", "^--set must be .*got 'objective.gae_lambda'$"),
+        ("objective.gae_lamda=0.9", r"got 'gae_lamda' \(did you mean gae_lambda\?\)$"),
+        ("gae_lambda=0.9", r"got 'gae_lambda' \(did you mean objective.gae_lambda\?\)$"),
+        ("=3", "got ''$"),
+        ("batch.size=1e5", "^batch.size must be an integer, got '1e5'$"),
+        ("batch.size=", "^batch.size must be an integer, got ''$"),
+        ("objective.discount=high", "^objective.discount must be a number, got 'high'$"),
+        ("network.weight_norm=1", "^network.weight_norm must be true or false, got '1'$"),
+        ("ppo.clip_range=0.2", "^ppo.clip_range is a setting of slow_rl ppo, and slow_rl is trpo: add slow_rl=ppo$"),
+        ("network.initial_bonus=1.0", "^setting of network recurrent must be one of .*got 'initial_bonus'$"),
     ],
 )
-def test_bad_overrides_name_field_and_value(text, field, value):
-    with pytest.raises(ValueError, match=rf"^{field} must be .*got {value}$"):
-        parse_overrides([text])
+def test_bad_overrides_name_setting_and_value(text, message):
+    with pytest.raises(InputError, match=message):
+        parse_overrides([text], TrainConfig())
 
 
 VALUES = {
-    int: st.integers(1, 10**6),
+    int: st.integers(2, 10**6),
     float: st.floats(0.01, 0.99),
     bool: st.booleans(),
     str: st.sampled_from(["", "gittins"]),
@@ -173,46 +178,57 @@ VALUES = {
 
 
 @st.composite
+def sections(draw, kind):
+    """A section of a kind whose every field is drawn."""
+    drawn = {}
+    for field in dataclasses.fields(kind):
+        choices = field.metadata["bounds"].choices if field.metadata else ()
+        drawn[field.name] = draw(st.sampled_from(choices) if choices else VALUES[type(field.default)])
+    return kind(**drawn)
+
+
+@st.composite
 def configs(draw):
-    """Configs whose every field is drawn; what another setting forbids is then switched off."""
-    settings = {
-        field.name: draw(
-            st.sampled_from(_CHOICES[field.name]) if field.name in _CHOICES else VALUES[type(field.default)]
-        )
-        for field in dataclasses.fields(TrainConfig)
-    }
-    if settings["network"] != "recurrent" or settings["baseline.sees_task"]:
-        settings["batch.lane_steps"] = 0
-    if settings["batch.lane_steps"]:
-        settings |= {"batch.lane_steps": max(2, settings["batch.lane_steps"]), "batch.trials_per_task": 1}
-    if settings["network"] != "recurrent":
-        settings |= {"network.learned_initial_state": False, "network.episodic_units": 0.0}
-    if settings["algorithm"] == "trpo":
-        settings["objective.task_inference_coefficient"] = 0.0
-    if settings["algorithm"] != "imitation":
-        settings["teacher"] = ""
-    return TrainConfig(**settings)
+    """Configs whose every setting is drawn; what another setting forbids is then switched off."""
+    algorithm, network = draw(st.sampled_from(list(SLOW_RL.values()))), draw(st.sampled_from(list(NETWORKS.values())))
+    objective, baseline = draw(sections(Objective)), draw(sections(BaselineSettings))
+    if algorithm.name == "trpo":
+        objective = objective.changed(task_inference_coefficient=0.0)
+    batch = BatchSettings(draw(VALUES[int]), trials_per_task=draw(VALUES[int]))
+    if network.name == "recurrent" and not baseline.sees_task:
+        batch = draw(st.sampled_from([batch, BatchSettings(batch.size, lane_steps=draw(VALUES[int]))]))
+    return TrainConfig(
+        draw(VALUES[int]),
+        draw(VALUES[int]),
+        trial=draw(sections(TrialSettings)),
+        batch=batch,
+        objective=objective,
+        slow_rl=draw(sections(algorithm)),
+        network=draw(sections(network)),
+        optimiser=draw(sections(OptimiserSettings)),
+        baseline=baseline,
+    )
 
 
 def test_every_choice_is_drawn():
-    """The tests below are of no algorithm that is never drawn."""
-    drawn = {name: set() for name in _CHOICES}
+    """The tests below are of no algorithm or network that is never drawn."""
+    drawn = {"slow_rl": set(), "network": set()}
 
     @hypothesis.settings(max_examples=100)
     @hypothesis.given(configs())
     def draw(config):
         for name, choices in drawn.items():
-            choices.add(getattr(config, name))
+            choices.add(config.get(name))
 
     draw()
-    assert drawn == {name: set(allowed) for name, allowed in _CHOICES.items()}
+    assert drawn == {"slow_rl": set(SLOW_RL), "network": set(NETWORKS)}
 
 
 @hypothesis.given(configs())
 def test_every_setting_can_be_overridden_by_its_text(config):
-    """parse_overrides inverts str() for every field."""
-    texts = [f"{name}={value}" for name, value in dataclasses.asdict(config).items()]
-    assert TrainConfig(**parse_overrides(texts)) == config
+    """parse_overrides inverts str() for every setting."""
+    texts = [f"{name}={value}" for name, value in config.flat().items()]
+    assert TrainConfig().replace(parse_overrides(texts, TrainConfig())) == config
 
 
 @hypothesis.given(configs())
@@ -221,10 +237,32 @@ def test_json_round_trip(config):
     assert TrainConfig.from_json(json.loads(text)) == config
 
 
+@hypothesis.given(configs())
+def test_a_setting_is_found_by_its_name(config):
+    assert all(config.get(name) == value for name, value in config.flat().items())
+
+
+def test_a_choice_by_name_keeps_what_both_have_where_it_is_allowed():
+    config = TrainConfig().replace({"slow_rl": "ppo", "ppo.max_kl": 0.02, "ppo.epochs": 3})
+    assert config.replace({"slow_rl": "trpo"}).slow_rl == TRPO(max_kl=0.02)
+    assert config.replace({"slow_rl": "imitation"}).slow_rl.epochs == 3
+    unlimited = config.replace({"ppo.max_kl": math.inf})
+    assert unlimited.replace({"slow_rl": "trpo"}).slow_rl == TRPO()  # it must have a limit: its default
+    assert config.replace({"slow_rl": "trpo", "trpo.max_kl": 0.3}).slow_rl.max_kl == 0.3
+
+
+def test_every_section_is_described():
+    """Each setting has a meaning, from its docstring; a choice without settings of its own would be an empty table."""
+    for name, section in all_sections().items():
+        rows = described(section)
+        assert rows, name
+        assert all(meaning for *_, meaning in rows), (name, rows)
+
+
 def test_json_round_trip_of_infinity():
     config = TrainConfig().replace({"slow_rl": "ppo", "slow_rl.max_kl": math.inf})
     text = json.dumps(config.to_json(), allow_nan=False)
-    assert '"slow_rl.max_kl": "inf"' in text
+    assert '"ppo.max_kl": "inf"' in text
     assert TrainConfig.from_json(json.loads(text)) == config
 
 
@@ -241,7 +279,7 @@ def test_the_paper_preset_is_the_papers_table():
         "slow_rl": "trpo",
         "objective.discount": 0.99,
         "objective.gae_lambda": 0.3,
-        "slow_rl.max_kl": 0.01,
+        "trpo.max_kl": 0.01,
         "batch.size": 250_000,
         "network.units": 256,
         "network.activation": "relu",
@@ -254,7 +292,7 @@ def test_the_paper_preset_is_the_papers_table():
         "optimiser.schedule": "constant",
     }
     for kind, iterations in (("bandit", 1000), ("mdp", 10_000)):
-        settings = dataclasses.asdict(preset("paper", kind, 25))
+        settings = (preset("paper", kind, 25)).flat()
         assert {name: settings[name] for name in paper} == paper
         assert (settings["iterations"], settings["trial.num_episodes"]) == (iterations, 25)
 
@@ -264,20 +302,20 @@ def test_the_first_order_preset_is_the_protocol():
     protocol = {
         "slow_rl": "ppo",
         "ppo.clip_range": 0.1,
-        "slow_rl.learning_rate": 1e-3,
+        "ppo.learning_rate": 1e-3,
         "optimiser.clip": 40.0,
-        "slow_rl.epochs": 5,
-        "slow_rl.minibatch_trials": 128,
-        "slow_rl.max_kl": 0.01,
+        "ppo.epochs": 5,
+        "ppo.minibatch_trials": 128,
+        "ppo.max_kl": 0.01,
         "baseline.epochs": 5,
         "baseline.learning_rate": 1e-3,
         "baseline.minibatch_trials": 128,
     }
-    settings = dataclasses.asdict(preset("paper-first-order", "mdp", 10))
+    settings = (preset("paper-first-order", "mdp", 10)).flat()
     assert {name: settings[name] for name in protocol} == protocol
     assert settings["iterations"] == 10_000
-    differing = {name for name, x in settings.items() if x != getattr(preset("paper", "mdp", 10), name)}
-    assert differing == {"algorithm"}
+    paper = preset("paper", "mdp", 10)
+    assert preset("paper-first-order", "mdp", 10) == paper.replace({"slow_rl": "ppo"})
 
 
 def test_the_wang_preset_is_their_agent():
@@ -297,7 +335,7 @@ def test_the_wang_preset_is_their_agent():
         "objective.normalise_advantages": False,
         "objective.normalise_returns": False,
     }
-    settings = dataclasses.asdict(preset("wang", "bandit", 100))
+    settings = (preset("wang", "bandit", 100)).flat()
     assert {name: settings[name] for name in wang} == wang
     assert Learner(BernoulliBandit(2), preset("wang", "bandit", 100)).num_trials == 20
     assert Learner(TabularMDP(), preset("wang", "mdp", 3, 10)).num_trials == 20
@@ -319,7 +357,7 @@ def test_unknown_presets_are_named():
 
 
 @pytest.mark.parametrize(
-    ("text", "name", "env", "trial.num_episodes"),
+    ("text", "name", "env", "num_episodes"),
     [
         ("bandit:k=5,n=10", "bandit:k=5,n=10", BernoulliBandit(5), 10),
         ("bandit:n=100,k=50", "bandit:k=50,n=100", BernoulliBandit(50), 100),
@@ -335,7 +373,7 @@ def test_task_names(text, name, env, num_episodes):
     if callable(env):
         env = env(int(re.search(r"t=(\d+)", text)[1]))
     task = parse_task(text)
-    assert task == (name, text.split(":")[0], env, num_episodes)
+    assert (task.name, task.kind.name, task.env, task.num_episodes) == (name, text.split(":")[0], env, num_episodes)
     assert parse_task(task.name) == task
 
 
@@ -409,5 +447,5 @@ def users_module(tmp_path, monkeypatch):
 def test_a_task_of_the_users_own(users_module, rest, env, n):
     """An instance, or a function that makes one, from a module in the current directory."""
     task = parse_task(f"{users_module}:{rest}")
-    assert task == (f"{users_module}:{rest.split(',')[0]},n={n}", "custom", env, n)
+    assert (task.name, task.env, task.num_episodes) == (f"{users_module}:{rest.split(',')[0]},n={n}", env, n)
     assert parse_task(task.name) == task

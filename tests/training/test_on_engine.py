@@ -6,7 +6,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from test_cli import refused, run
+from command import refused, run
 
 from rl2jax.engines.vizdoom.mazes import VizdoomMazes
 from rl2jax.envs.names import parse_task
@@ -26,7 +26,9 @@ CONFIG = preset_for(TASK, "quick").replace(
 def test_the_engine_plays_the_batch_that_the_device_would(algorithm):
     """Same keys, same mazes; as no frame differs in a way that matters to the policy, same trials."""
     pytest.importorskip("vizdoom")
-    config = CONFIG.replace({"slow_rl": algorithm, "imitation.teacher": "explorer" if algorithm == "imitation" else ""})
+    config = CONFIG.replace(
+        {"slow_rl": algorithm} | ({"imitation.teacher": "explorer"} if algorithm == "imitation" else {})
+    )
     learner = Learner(TASK.env, config, teacher_of(TASK, config))
     params = jax.jit(learner.networks.init)(jax.random.key(0))
     on_device = jax.jit(make_collect(learner.trial, learner.agent_of, learner.num_trials))
@@ -45,15 +47,26 @@ def test_games_of_other_mazes_are_refused():
     pytest.importorskip("vizdoom")
     other = parse_task("maze:size=3,t=12,mazes=5,n=2").env
     learner = Learner(TASK.env, CONFIG)
+    params = jax.jit(learner.networks.init)(jax.random.key(0))
     with VizdoomMazes(other, 1, 1) as games, pytest.raises(ValueError, match="env must be"):
-        EngineLearner(learner, games)
+        EngineLearner(learner, games).collect(jax.random.key(1), params)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [("map=1", "observation must be frame in ViZDoom"), ("redraw=1", "redraw_start must be False in ViZDoom")],
+)
+def test_mazes_that_vizdoom_cannot_play_are_refused_before_a_folder_is_made(settings, message, tmp_path, capsys):
+    out = tmp_path / "run"
+    refused(capsys, ["train", f"maze:size=3,{settings}", "--engine", "vizdoom", "--out", out], message)
+    assert not out.exists()
 
 
 @pytest.mark.slow
 def test_training_on_the_engine_follows_training_on_the_device(tmp_path):
     pytest.importorskip("vizdoom")
     returns = []
-    for engine in ("twin", "vizdoom"):
+    for engine in ("device", "vizdoom"):
         settings = ["--preset", "quick", "--set", "batch.size=96", "--set", "network.units=8", "--iterations", "2"]
         assert run(["train", TASK.name, *settings, "--engine", engine, "--out", tmp_path / engine]) == 0
         rows = (tmp_path / engine / "metrics.jsonl").read_text().splitlines()
@@ -66,10 +79,10 @@ def test_training_on_the_engine_follows_training_on_the_device(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "maze:size=3", "--engine", "doom"], "--engine must be twin or vizdoom, got 'doom'"),
-        (["train", "bandit:k=2,n=4", "--engine", "vizdoom"], "--engine vizdoom plays mazes only"),
+        (["train", "maze:size=3", "--engine", "doom"], "--engine must be device, vizdoom or package"),
+        (["train", "bandit:k=2,n=4", "--engine", "vizdoom"], "--engine vizdoom: it plays mazes only"),
         (["train", "maze:size=3", "--engine", "vizdoom", "--num-seeds", "2"], "trains one agent in one process"),
-        (["twin-check", "mdp:n=3"], "--engine vizdoom plays mazes only"),
+        (["twin-check", "mdp:n=3"], "--engine vizdoom: it plays mazes only"),
     ],
 )
 def test_bad_engines_are_refused(arguments, message, tmp_path, capsys):

@@ -50,7 +50,7 @@ def test_each_stage_starts_where_the_one_before_it_ends(recipe, name, monkeypatc
     shapes = []
     for stage in chosen:
         assert stage.config.trial.num_episodes == stage.task.num_episodes
-        learner = Learner(stage.task.env, stage.config.replace({"slow_rl": "ppo", "imitation.teacher": ""}))
+        learner = Learner(stage.task.env, stage.config.replace({"slow_rl": "ppo"}))
         shapes.append(jax.eval_shape(learner.init, jax.random.key(0)).params["policy"])
     assert all(shape == shapes[0] for shape in shapes)
 

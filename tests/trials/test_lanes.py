@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from types import SimpleNamespace
 
 import chex
 import hypothesis
@@ -11,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command import refused, run
 from flax import struct
 from helpers import host_leaves, random_params
-from test_cli import refused, run
 
 from rl2jax.agents.base import Agent
 from rl2jax.envs import BernoulliBandit, EnvParams, EnvState, TaskDistribution, spaces
@@ -27,7 +26,6 @@ from rl2jax.training.cost import environment_cost, phase_costs, sequential_steps
 from rl2jax.training.families import make_networks, make_trial
 from rl2jax.training.learner import Learner
 from rl2jax.training.loop import train
-from rl2jax.training.on_engine import EngineLearner
 from rl2jax.training.update import lane_returns, make_update
 from rl2jax.trials.collect import make_collect
 from rl2jax.trials.rollout import rollout_lane
@@ -397,12 +395,6 @@ def test_imitation_in_lanes_learns_what_the_teacher_does():
 def test_settings_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         Learner(Corridor(), TrainConfig().replace({"trial.num_episodes": 2}).replace(**changes))
-
-
-def test_games_of_an_engine_play_no_lanes():
-    learner = Learner(Corridor(), TrainConfig().replace({"trial.num_episodes": 2, "batch.lane_steps": 8}))
-    with pytest.raises(ValueError, match=r"lane_steps must be 0 with games of an engine, .*, got 8"):
-        EngineLearner(learner, SimpleNamespace(env=learner.env))
 
 
 SETTINGS = ["--preset", "quick", "--iterations", "1", "--set", "batch.lane_steps=30", "--set", "batch.size=65"]

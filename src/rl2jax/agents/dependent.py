@@ -11,6 +11,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from rl2jax.agents.bandit import BANDIT_AGENTS
 from rl2jax.agents.base import Agent, ReferenceAgent
 from rl2jax.agents.random import RANDOM
 from rl2jax.envs.bandit import DependentBandit
@@ -175,7 +176,8 @@ def ucb(env: InformativeBandit, num_episodes: int) -> Agent:
     return Agent(init, step)
 
 
-DEPENDENT_AGENTS = {"bayes_optimal": ReferenceAgent(bayes_optimal)}
+# Agents for independent arms play dependent ones, too, as in Wang et al. 2016, figure 2.
+DEPENDENT_AGENTS = {**BANDIT_AGENTS, "bayes_optimal": ReferenceAgent(bayes_optimal)}
 INFORMATIVE_AGENTS = {
     "random": RANDOM,
     "informed": ReferenceAgent(informed),

@@ -25,6 +25,7 @@ def random_agent(action_space: Any) -> Agent:
 
 
 RANDOM = ReferenceAgent(lambda env, num_episodes: random_agent(env.action_space(None)))
+ONLY_RANDOM = {"random": RANDOM}  # of task distributions that nobody wrote agents for
 
 
 def softmax_choice(key: chex.PRNGKey, values: chex.Array, inverse_temperature: float) -> chex.Array:

@@ -10,10 +10,10 @@ from rich.console import Console
 from rl2jax import xla
 from rl2jax.cli import play as cli_scores
 from rl2jax.cli import show as cli_results
-from rl2jax.cli.options import ENGINE_HELP, TASK_HELP, check_engine, check_seed, console
+from rl2jax.cli.options import ENGINE_HELP, TASK_HELP, check_seed, console
+from rl2jax.engines.base import DEVICE, EngineError, find_engine
 from rl2jax.runs import processes
-from rl2jax.settings import InputError
-from rl2jax.training.presets import preset_for
+from rl2jax.settings import InputError, name_of
 
 app = typer.Typer(
     help="Learning to reinforcement learn (RL^2) on JAX: train a recurrent policy over a distribution of tasks; "
@@ -52,7 +52,7 @@ def train(
             metavar="DIR", help="Run whose parameters the new one starts from; or RECIPE/NAME of a shipped agent."
         ),
     ] = None,
-    engine: Annotated[str, typer.Option(help=ENGINE_HELP + " A resumed run may change it.")] = "twin",
+    engine: Annotated[str, typer.Option(help=ENGINE_HELP + " A resumed run may change it.")] = DEVICE,
     checkpoint_minutes: Annotated[float, typer.Option(help="Minutes between checkpoints.")] = 5.0,
     devices: Annotated[
         int | None,
@@ -96,10 +96,7 @@ def train(
     from rl2jax.training.sweeps import parse_settings
 
     parsed = parse_task(task)
-    check_engine(engine, parsed.name, parsed.kind)
     many = num_seeds is not None or bool(vary)
-    if engine != "twin" and (many or several):
-        raise ValueError(f"--engine {engine} trains one agent in one process")
     if preset in RECIPES:
         fixed: dict[str, Any] = {
             "--algorithm": algorithm,
@@ -108,7 +105,7 @@ def train(
             "--devices": devices,
         }
         fixed |= {
-            "--engine": engine if engine != "twin" else None,
+            "--engine": engine if engine != DEVICE else None,
             "--num-seeds": num_seeds,
             "--vary": vary or None,
             "--start": start,
@@ -130,10 +127,9 @@ def train(
                 raise InputError(
                     f"--{option} {wanted} and --set {name}={changes[name]} contradict each other; give one"
                 )
-        for name, off in (("batch.lane_steps", 0), ("batch.trials_per_task", 1)):
-            value = changes.get(name, off)
-            if engine != "twin" and value != off:  # before a folder is made; EngineLearner has the rule
-                raise ValueError(f"{name} must be {off} with --engine {engine}, got {value}")
+        # Before a folder is made.
+        lane_steps = base.replace(changes).batch.lane_steps
+        find_engine(engine, parsed.env, lane_steps=lane_steps, alone=not (many or several))
         if start is not None and (resume or many):
             raise ValueError("--start is for one new run: it cannot be combined with --resume, --num-seeds or --vary")
         settings = parse_settings(vary or [], base.replace(changes))
@@ -151,8 +147,8 @@ def train(
     seeds = f"seed {runs[0].seed}" if num_seeds is None else f"seeds {runs[0].seed} to {runs[-1].seed}"
     varied = f"{len(settings)} settings of {', '.join(settings[0])}, " if vary else ""
     shown.print(
-        f"{runs[0].task.name}  {config.slow_rl.name}, {config.iterations} iterations of {learner.num_trials} {rows} "
-        f"x {learner.lane_steps} steps, {network}, {varied}{seeds}, in {out}"
+        f"{runs[0].task.name}  {name_of(config.slow_rl)}, {config.iterations} iterations of "
+        f"{learner.num_trials} {rows} x {learner.lane_steps} steps, {network}, {varied}{seeds}, in {out}"
     )
     shared = (len(runs), "trainings" if vary else SEEDS) if many else (learner.num_trials, rows)
     used = describe(mesh, *shared)
@@ -240,6 +236,7 @@ def _new_runs(task, out, preset, changes, seed, devices, num_seeds, settings, st
     from rl2jax.envs.names import parse_task
     from rl2jax.runs.many import create_seed_runs
     from rl2jax.runs.run import Run, create_run
+    from rl2jax.training.presets import preset_for
 
     parsed = parse_task(task)
     config = preset_for(parsed, preset or "paper").replace(changes)
@@ -270,6 +267,7 @@ def _earlier_runs(task, out, preset, changes, seed, devices, num_seeds, settings
     from rl2jax.envs.names import parse_task
     from rl2jax.runs.many import open_seed_runs
     from rl2jax.runs.run import open_run
+    from rl2jax.training.presets import preset_for
 
     parsed = parse_task(task)
     many = num_seeds is not None or bool(settings[0])
@@ -312,7 +310,7 @@ def _refuse_differences(run: Any, task: str, wanted: Any, seed: int) -> None:
 for plays in (cli_scores.evaluate, cli_scores.ship, cli_scores.compare, cli_scores.limits):
     app.command()(plays)
 app.command("twin-check")(cli_scores.twin_check)
-for reads_rows in (cli_results.agents, cli_results.table, cli_results.figure, cli_results.report):
+for reads_rows in (cli_results.agents, cli_results.settings, cli_results.table, cli_results.figure, cli_results.report):
     app.command()(reads_rows)
 
 
@@ -348,15 +346,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 def is_for_the_user(error: Exception) -> bool:
     """Errors whose text was written for users: ours, and the operating system's."""
-    from rl2jax.engines.vizdoom.engine import VizdoomMissingError
-    from rl2jax.engines.vizdoom.workers import EngineError
     from rl2jax.runs.checkpoint import CheckpointError
     from rl2jax.runs.run import RunError
     from rl2jax.runs.shipped import ShippedAgentError
     from rl2jax.training.loop import NonFiniteError
 
     ours = (CheckpointError, processes.ProcessError, RunError, ShippedAgentError, NonFiniteError, EngineError)
-    if isinstance(error, (*ours, VizdoomMissingError, OSError)):
+    if isinstance(error, (*ours, OSError)):
         return True
     # A ValueError of ours comes from a module of ours; one from inside JAX is a bug and keeps its traceback.
     traceback = error.__traceback__

@@ -2,16 +2,22 @@
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from rl2jax.kinds import EXAMPLES, KINDS
+
+if TYPE_CHECKING:
+    pass
+
 console = Console(stderr=True, highlight=False)
 
-TASK_HELP = (
-    "bandit:k=5,n=10, mdp:n=10, maze:size=5, dependent, informative, restless, two-step, harlow, grid (docs have their "
-    "settings), or package.module:object for your own."
+_OTHERS = [name for name in KINDS if not any(example.startswith(f"{name}:") for example in EXAMPLES)]
+TASK_HELP = f"{', '.join([*EXAMPLES, *_OTHERS])} (docs have their settings), or package.module:object for your own."
+ENGINE_HELP = (
+    "Who plays the trials: device; vizdoom, which plays mazes; or package.module:object for a simulator of your own."
 )
-ENGINE_HELP = "Of mazes: twin, on the device, or vizdoom, the real engine."
 
 
 def check_file(option: str, path: Path | None) -> None:
@@ -44,15 +50,3 @@ def check_seed(seed: int | None) -> None:
 def names(text: str) -> list[str]:
     """Of "gittins, ucb1", both."""
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def check_engine(engine: str, task: str, kind: str) -> None:
-    """Refuses an engine that there is not, or that cannot play a task, or that is not installed."""
-    if engine not in ("twin", "vizdoom"):
-        raise ValueError(f"--engine must be twin or vizdoom, got {engine!r}")
-    if engine == "vizdoom":
-        if kind != "maze":
-            raise ValueError(f"--engine vizdoom plays mazes only, such as maze:size=5, got {task}")
-        from rl2jax.engines.vizdoom.engine import import_vizdoom
-
-        import_vizdoom()

@@ -8,13 +8,13 @@ import typer
 from rl2jax.cli.options import (
     ENGINE_HELP,
     TASK_HELP,
-    check_engine,
     check_file,
     check_num_tasks,
     check_seed,
     console,
     names,
 )
+from rl2jax.engines.base import DEVICE, find_engine
 
 _MEAN_FRAME_ERROR, _MOST_FRAME_ERROR = 0.5, 3.0  # of 255; a twin stays below
 
@@ -27,10 +27,10 @@ def evaluate(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Take the most likely action instead of a sample.")
     ] = False,
-    engine: Annotated[str, typer.Option(help=ENGINE_HELP)] = "twin",
+    engine: Annotated[str, typer.Option(help=ENGINE_HELP)] = DEVICE,
 ) -> None:
     """Evaluate a trained agent on fresh tasks; in mazes, on those of the test set."""
-    from rl2jax.results.evaluations import evaluate_in_mazes, evaluate_run
+    from rl2jax.kinds import load
     from rl2jax.results.rows import format_score, write_rows
     from rl2jax.runs.run import open_run
 
@@ -38,12 +38,8 @@ def evaluate(
     check_num_tasks(num_tasks)
     run = open_run(run_folder)
     check_file("--json", json_file)
-    check_engine(engine, run.task.name, run.task.kind)
-    settings: dict[str, Any] = {"num_tasks": num_tasks, "seed": seed, "deterministic": deterministic}
-    if run.task.kind == "maze":
-        row = evaluate_in_mazes(run, console, engine=engine, **settings)
-    else:
-        row = evaluate_run(run, console, **settings)
+    settings: dict[str, Any] = {"num_tasks": num_tasks, "seed": seed, "deterministic": deterministic, "engine": engine}
+    row = load(run.task.kind.evaluation)(run, console, **settings)
     if json_file is not None:
         write_rows(json_file, [row])
     typer.echo(f"{row['task']}: mean total reward {format_score(row)}, {num_tasks} tasks, seed {seed}")
@@ -103,6 +99,7 @@ def compare(
     protocol: Annotated[
         str, typer.Option(help="large: tests in pairs; paper: 1000 tasks and unpaired t-tests, as published.")
     ] = "large",
+    engine: Annotated[str, typer.Option(help=ENGINE_HELP)] = DEVICE,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the rows here, and the tests beside it (.tests.json).")
     ] = None,
@@ -130,7 +127,7 @@ def compare(
     trained += [shipped_contender(recipe, parsed) for recipe in names(shipped or "")]
     if not chosen and not trained:
         raise ValueError("--agents: nothing to compare; name agents, runs with --run, or recipes with --shipped")
-    result = compare_with_progress(parsed, chosen, trained, count, seed, protocol, console)
+    result = compare_with_progress(parsed, chosen, trained, count, seed, protocol, console, engine)
     if json_file is not None:
         write_comparison(json_file, result.rows, result.tests)
     typer.echo(f"{parsed.name}, seed {seed}")
@@ -185,7 +182,7 @@ def twin_check(
 
     check_seed(seed)
     parsed = parse_task(task)
-    check_engine("vizdoom", parsed.name, parsed.kind)
+    find_engine("vizdoom", parsed.env)
     if steps < 1:
         raise ValueError(f"--steps must be >= 1, got {steps}")
     with progress_bar(console) as progress:

@@ -126,3 +126,30 @@ def report(
     for sentence in (*missing, *built.left_out):
         typer.echo(sentence, err=True)
     typer.echo(f"written to {out}")
+
+
+def settings(
+    section: Annotated[
+        str | None, typer.Argument(help="One section, such as ppo or network; default all of them.")
+    ] = None,
+) -> None:
+    """List the settings that --set changes: type, default, what is allowed, what each means."""
+    from rich.table import Table
+
+    from rl2jax.settings import described, require_known
+    from rl2jax.training.config import all_sections
+
+    sections = all_sections()
+    names = list(dict.fromkeys(name.partition(" ")[0] for name in sections))
+    if section is not None:
+        require_known(section, names, "section")
+    console = Console()
+    for name, kind in sections.items():
+        if section not in (None, name.partition(" ")[0]):
+            continue
+        table = Table("setting", "type", "default", "allowed", "meaning", title=name, title_justify="left")
+        for own, of_type, default, allowed, meaning in described(kind):
+            prefix = f"{kind.section}." if kind.section else ""
+            table.add_row(f"{prefix}{own}", of_type, default, allowed, meaning)
+        console.print(table)
+    console.print("Defaults are those of the paper's preset; presets and --set change them: --set ppo.clip_range=0.2")

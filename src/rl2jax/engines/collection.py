@@ -1,8 +1,8 @@
-"""Trials of an agent in games of the real engine: the same `Trajectory` that a rollout on the device gives."""
+"""Trials of an agent on an engine: the same `Trajectory` that a rollout on the device gives."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
+from functools import lru_cache, partial
+from typing import Any
 
 import chex
 import jax
@@ -10,28 +10,177 @@ import jax.numpy as jnp
 import numpy as np
 
 from rl2jax.agents.base import Agent, AgentOf
-from rl2jax.engines.vizdoom.games import Games
-from rl2jax.envs.maze.mazes import Maze
-from rl2jax.envs.maze.navigation import MazeNavigation
+from rl2jax.engines.base import HostEngine
+from rl2jax.envs.base import TaskDistribution, spaces
+from rl2jax.settings import require
+from rl2jax.trials.collect import Collect, draw_tasks
 from rl2jax.trials.trial import Trial
 from rl2jax.types import PyTree, Trajectory, TrialObservation
 
 
-class Player(NamedTuple):
-    """An agent compiled for all games at once.
+def make_collect(
+    engine: HostEngine, trial: Trial, agent_of: AgentOf, num_trials: int, trials_per_task: int = 1
+) -> Collect:
+    """`trials.collect.make_collect` on the host: collect(key, params) plays the same tasks by the same random numbers.
 
-    Attributes:
+    Args:
+      engine: that plays them.
+      trial: of `engine.env`.
+      agent_of: from the params to who acts.
+      num_trials: in a batch.
+      trials_per_task: a divisor of it.
+    """
+
+    def collect_batch(key: chex.PRNGKey, params: PyTree) -> Trajectory:
+        key_tasks, key_rollouts = jax.random.split(key)
+        tasks = draw_tasks(trial.env, key_tasks, num_trials, trials_per_task)
+        return collect(engine, agent_of, trial, jax.random.split(key_rollouts, num_trials), tasks, params=params)
+
+    return collect_batch
+
+
+def collect(
+    engine: HostEngine,
+    agent: Agent | AgentOf,
+    trial: Trial,
+    keys: chex.PRNGKey,
+    tasks: PyTree,
+    num_steps: int | None = None,
+    params: PyTree = None,
+) -> Trajectory:
+    """Plays one trial of each of some tasks, as `jax.vmap(rollout)` does.
+
+    Slots take a new trial as soon as they have finished one. The agent's random numbers are those of the rollout, so
+    that it plays the same trials on the device, as far as it sees the same.
+
+    Args:
+      engine: that plays them.
+      agent: who acts; or, with `params`, a function from them to who acts, which is compiled once only.
+      trial: of `engine.env`.
+      keys: all randomness of each trial; [num_trials].
+      tasks: from `trial.env.sample_params`; leaves [num_trials, ...].
+      num_steps: length of the trajectory, default `trial.num_steps`; trials that last longer are cut off.
+      params: of the agent.
+
+    Returns:
+      A trajectory as the device's: numpy leaves [num_steps, num_trials, ...], time-major, but for its task features
+      [num_trials, ...]. After the end of a trial, where `mask` is 0, there are zeros.
+
+    Raises:
+      ValueError: naming the argument, or what the engine returned in another shape than the task distribution says.
+    """
+    require(trial.env == engine.env, "trial.env", trial.env, f"{engine.env}, which this engine plays")
+    require(len(keys) >= 1, "trials", len(keys), "at least one")
+    num_steps = trial.num_steps if num_steps is None else num_steps
+    require(num_steps >= 1, "num_steps", num_steps, "an integer >= 1")
+    return _Collection(engine, agent, trial, keys, jax.device_get(tasks), num_steps, params).run()
+
+
+class _Collection:
+    """Trials on their way through the slots of an engine; a slot without a trial waits."""
+
+    def __init__(self, engine, agent, trial, keys, tasks, num_steps, params):
+        self._engine, self._trial, self._tasks, self._params = engine, trial, tasks, params
+        self._num_trials, self._num_steps = len(keys), num_steps
+        init, self._act = _compiled(agent, str(jax.random.key_impl(keys)))
+        self._keys_agent, self._seeds, self._keys_steps = jax.device_get(_keys(keys, num_steps))
+        slots = engine.num_slots
+        self._next = 0
+        self._trial_of = np.full(slots, -1)
+        self._step_of, self._episodes = np.zeros(slots, np.int64), np.zeros(slots, np.int64)
+        self._fresh = np.zeros(slots, bool)
+        sees, does = trial.env.observation_space(None), trial.env.action_space(None)
+        self._box = does if isinstance(does, spaces.Box) else None
+        obs, action = (np.zeros((slots, *space.shape), space.dtype) for space in (sees, does))
+        self._seen = TrialObservation(obs, action, np.zeros(slots, np.float32), np.zeros(slots, np.float32))
+        self._state = init(params, self._keys_agent[np.zeros(slots, int)])
+        self._played: Any = None  # the trajectory, as soon as its leaves are known
+
+    def run(self) -> Trajectory:
+        """Plays all of them."""
+        self._hand_out(np.ones(self._engine.num_slots, bool))
+        self._start_episodes(self._fresh)
+        while (active := self._trial_of >= 0).any():
+            ended = self._step(active)
+            self._step_of += active
+            self._episodes += ended
+            finished = active & ((self._episodes >= self._trial.num_episodes) | (self._step_of >= self._num_steps))
+            self._hand_out(finished)
+            self._start_episodes(self._fresh | (ended & ~finished))
+        return self._played._replace(task_features=np.asarray(_task_features(self._trial.env, self._tasks)))
+
+    def _hand_out(self, free: np.ndarray) -> None:
+        """Gives free slots, bool [num_slots], their next trials while there are any."""
+        self._trial_of[free] = -1
+        slots = np.flatnonzero(free)[: self._num_trials - self._next]
+        trials = self._next + np.arange(len(slots))
+        self._next += len(slots)
+        self._trial_of[slots], self._step_of[slots], self._episodes[slots] = trials, 0, 0
+        self._seen.prev_action[slots] = self._seen.prev_reward[slots] = 0
+        self._seen.prev_done[slots] = self._trial.first_step_flag
+        self._fresh[:] = False
+        self._fresh[slots] = True
+        if len(slots):
+            self._engine.assign(slots, jax.tree.map(lambda leaf: leaf[trials], self._tasks), self._seeds[trials])
+
+    def _start_episodes(self, which: np.ndarray) -> None:
+        slots = np.flatnonzero(which)
+        if len(slots):
+            self._seen.obs[slots] = self._checked("reset", self._engine.reset(slots), len(slots), self._seen.obs)
+
+    def _step(self, active: np.ndarray) -> np.ndarray:
+        """A step of the agent in all slots and of the engine in the active ones; which episodes ended."""
+        seen = self._seen._replace(privileged=jax.tree.map(np.array, self._engine.privileged()))
+        now = self._step_of[active], self._trial_of[active]
+        action, info = self._decide(seen)
+        applied = action if self._box is None else np.clip(action, self._box.low, self._box.high)
+        expected = self._engine.expected_reward(applied)
+        expected = None if expected is None else np.array(expected, np.float32)
+        obs, *outcome = self._engine.step(applied, active)
+        reward, terminated, truncated = (
+            self._checked("step", part, len(active), like)
+            for part, like in zip(outcome, (seen.prev_reward, active, active), strict=True)
+        )
+        ended = (terminated | truncated) & active
+        done, mask = ended.astype(np.float32), active.astype(np.float32)
+        mean_reward = reward if expected is None else expected
+        self._note(now, active, Trajectory(seen, action, reward, done, mask, mean_reward, info, ()))
+        self._seen = TrialObservation(self._checked("step", obs, len(active), seen.obs), action, reward, done)
+        return ended
+
+    def _decide(self, seen: TrialObservation) -> tuple[np.ndarray, PyTree]:
+        """The agent's actions, those of slots that wait along with the others, and what it says of them."""
+        trial, step = np.maximum(self._trial_of, 0), np.minimum(self._step_of, self._num_steps - 1)
+        keys = self._keys_agent[trial], self._keys_steps[trial, step]
+        self._state, *decided = self._act(self._params, self._state, self._fresh, keys, seen)
+        action, info = jax.device_get(decided)
+        return np.array(action), info  # an array that can be written to
+
+    def _note(self, now: tuple[np.ndarray, np.ndarray], active: np.ndarray, transition: Trajectory) -> None:
+        """Writes what active slots did into the trajectory, at (steps, trials)."""
+        if self._played is None:
+            shape = self._num_steps, self._num_trials
+            self._played = jax.tree.map(lambda leaf: np.zeros((*shape, *leaf.shape[1:]), leaf.dtype), transition)
+        for leaf, value in zip(jax.tree.leaves(self._played), jax.tree.leaves(transition), strict=True):
+            leaf[now] = value[active]
+
+    def _checked(self, call: str, value: Any, length: int, like: np.ndarray) -> np.ndarray:
+        """A copy of what the engine returned, of the type of `like`, if it has its shape but for the first axis."""
+        array = np.array(value, like.dtype)
+        shape = length, *like.shape[1:]
+        require(array.shape == shape, f"{type(self._engine).__name__}.{call}'s shape", array.shape, str(shape))
+        return array
+
+
+@lru_cache(maxsize=2)  # each holds an agent's parameters and two programs
+def _compiled(agent: Agent | AgentOf, key_impl: str) -> tuple[Callable, Callable]:
+    """An agent, or the agent that params make, for all slots at once; for keys of one implementation.
+
+    Returns:
       init: (params, the agent's keys as data) -> states.
       act: (params, states, which are made anew, (the agent's keys, the step's keys), TrialObservation) ->
         (states, actions, infos).
     """
-
-    init: Callable
-    act: Callable
-
-
-def compiled(agent: Agent | AgentOf, key_impl: str) -> Player:
-    """A player of an agent, or of the agent that params make; for keys of one implementation."""
     as_key = partial(jax.random.wrap_key_data, impl=key_impl)
     agent_of = (lambda params: agent) if isinstance(agent, Agent) else agent
 
@@ -45,132 +194,21 @@ def compiled(agent: Agent | AgentOf, key_impl: str) -> Player:
         key_act, _ = jax.random.split(key_step)
         return agent.step(key_act, state, trial_obs)
 
-    return Player(jax.jit(jax.vmap(init, (None, 0))), jax.jit(jax.vmap(act, (None, 0, 0, 0, 0))))
+    return jax.jit(jax.vmap(init, (None, 0))), jax.jit(jax.vmap(act, (None, 0, 0, 0, 0)))
 
 
-class Collection:
-    """Trials on their way through the games: each game takes a new one as soon as it has finished one."""
-
-    def __init__(self, games: Games, player: Player, trial: Trial, key, indices, num_steps, params):
-        """As the arguments of `VizdoomMazes.collect`, checked; `player` is of its agent."""
-        self._games = games
-        self._trial = trial
-        self._indices = indices
-        self._num_steps = num_steps
-        self._params = params
-        self._player = player
-        num_trials, num_games = len(indices), games.num_games
-        self._keys_agent, self._keys_steps = jax.device_get(_keys(key, num_trials, num_steps))
-        # What each game is at; a game without a trial waits.
-        self._trial_of = np.full(num_games, -1)
-        self._step_of = np.zeros(num_games, np.int64)
-        self._episodes = np.zeros(num_games, np.int64)
-        self._fresh = np.zeros(num_games, bool)
-        self._next = 0
-        space = trial.env.action_space(None)
-        self._action = np.zeros(num_games, space.dtype)
-        self._reward = np.zeros(num_games, np.float32)
-        self._done = np.zeros(num_games, np.float32)
-        self._state = player.init(params, self._keys_agent[np.zeros(num_games, int)])
-
-        def leaf(like):
-            return np.zeros((num_steps, num_trials, *like.shape[1:]), like.dtype)
-
-        self._leaf = leaf
-        self._obs, self._prev_action = leaf(games.frames()), leaf(self._action)
-        self._prev_reward, self._prev_done = leaf(self._reward), leaf(self._reward)
-        self._poses = jax.tree.map(leaf, games.poses())
-        self._actions, self._rewards = leaf(self._action), leaf(self._reward)
-        self._episode_done, self._mask = leaf(self._reward), leaf(self._reward)
-        self._info: PyTree = None
-
-    def run(self) -> Trajectory:
-        """Plays all of them."""
-        games = self._games
-        idle = np.ones(games.num_games, bool)
-        games.reset(*self._hand_out(idle))
-        while (active := self._trial_of >= 0).any():
-            now = self._step_of[active], self._trial_of[active]
-            frames = self._note_inputs(now, active)
-            actions = self._decide(now, active, frames)
-            rewards, terminated, truncated, _ = games.step(actions, active)
-            ended = terminated | truncated
-            self._actions[now], self._rewards[now] = actions[active], rewards[active]
-            self._episode_done[now], self._mask[now] = ended[active], 1.0
-            self._action, self._reward, self._done = actions, rewards, ended.astype(np.float32)
-            self._step_of += active
-            self._episodes += ended
-            finished = active & ((self._episodes >= self._trial.num_episodes) | (self._step_of >= self._num_steps))
-            maze, start = self._hand_out(finished)
-            games.reset(maze, start | (ended & ~finished))
-        return self._trajectory()
-
-    def _hand_out(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Gives free games their next trials, while there are any: (maze of each game, games that start a trial)."""
-        self._trial_of[free] = -1
-        starting = np.flatnonzero(free)[: len(self._indices) - self._next]
-        self._trial_of[starting] = self._next + np.arange(len(starting))
-        self._next += len(starting)
-        self._step_of[starting] = self._episodes[starting] = 0
-        self._action[starting] = self._reward[starting] = 0
-        self._done[starting] = self._trial.first_step_flag
-        self._fresh[:] = False
-        self._fresh[starting] = True
-        maze = np.where(self._trial_of >= 0, self._indices[self._trial_of], self._games.maze)
-        return maze, self._fresh.copy()
-
-    def _note_inputs(self, now: tuple[np.ndarray, np.ndarray], active: np.ndarray) -> np.ndarray:
-        frames = self._games.frames()
-        self._obs[now], self._prev_action[now] = frames[active], self._action[active]
-        self._prev_reward[now], self._prev_done[now] = self._reward[active], self._done[active]
-        for leaf, value in zip(self._poses, self._games.poses(), strict=True):
-            leaf[now] = value[active]
-        return frames
-
-    def _decide(self, now: tuple[np.ndarray, np.ndarray], active: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        """The agent's step in all games at once, those that wait along with the others; their actions."""
-        trial = np.maximum(self._trial_of, 0)
-        privileged = self._games.poses(), self._games.mazes.at(self._games.maze)
-        trial_obs = TrialObservation(frames, self._action, self._reward, self._done, privileged)
-        keys = self._keys_agent[trial], self._keys_steps[trial, np.minimum(self._step_of, self._num_steps - 1)]
-        self._state, action, info = self._player.act(self._params, self._state, self._fresh, keys, trial_obs)
-        actions, info = jax.device_get((action, info))
-        if self._info is None:
-            self._info = jax.tree.map(self._leaf, info)
-        for leaf, value in zip(jax.tree.leaves(self._info), jax.tree.leaves(info), strict=True):
-            leaf[now] = value[active]
-        return np.array(actions)  # one that can be written to
-
-    def _trajectory(self) -> Trajectory:
-        mazes = self._games.mazes.at(self._indices)
-        per_step = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (self._num_steps, *leaf.shape)), mazes)
-        trial_obs = TrialObservation(
-            self._obs, self._prev_action, self._prev_reward, self._prev_done, (self._poses, per_step)
-        )
-        rewards = self._rewards  # and what was to be expected: nothing here is left to chance
-        return Trajectory(
-            trial_obs,
-            self._actions,
-            rewards,
-            self._episode_done,
-            self._mask,
-            rewards,
-            self._info,
-            np.asarray(_task_features(self._games.env, mazes)),
-        )
-
-
-@partial(jax.jit, static_argnames=("num_trials", "num_steps"))
-def _keys(key: chex.PRNGKey, num_trials: int, num_steps: int) -> tuple[chex.Array, chex.Array]:
-    """Those of `rollout`, as data: (the agent's, [num_trials, ...]; those of steps, [num_trials, num_steps, ...])."""
+@partial(jax.jit, static_argnames="num_steps")
+def _keys(keys: chex.PRNGKey, num_steps: int) -> tuple[chex.Array, chex.Array, chex.Array]:
+    """Those of `rollout` of each trial: the agent's as data, a seed of what is left to chance, the steps' as data."""
 
     def split(key_trial):
-        key_agent, _, key_steps = jax.random.split(key_trial, 3)
-        return jax.random.key_data(key_agent), jax.random.key_data(jax.random.split(key_steps, num_steps))
+        key_agent, key_reset, key_steps = jax.random.split(key_trial, 3)
+        steps = jax.random.key_data(jax.random.split(key_steps, num_steps))
+        return jax.random.key_data(key_agent), jax.random.bits(key_reset), steps
 
-    return jax.vmap(split)(jax.random.split(key, num_trials))
+    return jax.vmap(split)(keys)
 
 
 @partial(jax.jit, static_argnames="env")
-def _task_features(env: MazeNavigation, mazes: Maze) -> chex.Array:
-    return jax.vmap(lambda maze: env.task_features(env.params_of(maze)))(mazes)
+def _task_features(env: TaskDistribution, tasks: PyTree) -> chex.Array:
+    return jax.vmap(env.task_features)(tasks)

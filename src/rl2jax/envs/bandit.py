@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from rl2jax.envs.base import EnvParams, EnvState, TaskDistribution, spaces
+from rl2jax.kinds import Kind
 from rl2jax.settings import require
 
 
@@ -172,3 +173,35 @@ class DependentBandit(BernoulliArms):
             better = self.better_percent / 100.0
             first = jnp.where(jax.random.bernoulli(key), better, 1.0 - better)
         return BanditParams(probs=jnp.stack([first, 1.0 - first]))
+
+
+BANDIT = Kind(
+    "bandit",
+    BernoulliBandit,
+    {"k": "num_arms", "alpha": "alpha", "beta": "beta", "good": "good_percent", "j": "num_good"},
+    defaults={"k": 5},
+    unspelled={"alpha": 1, "beta": 1, "good": 100},
+    num_episodes=10,
+    words="bandit",
+    # Beyond the paper: what a trial tells of the task is learned faster when training says what there is to tell.
+    presets={"cpu": {"objective.discount": 1.0, "objective.task_inference_coefficient": 1.0}},
+    short_trials={"cpu": {"iterations": 400}},  # there is little to learn
+    teacher="gittins_finite_horizon",
+    recipes={
+        "best": "rl2jax.training.recipes:imitated_bandit",
+        "best-scratch": "rl2jax.training.recipes:reinforced_bandit",
+    },
+    agents="rl2jax.agents.bandit:BANDIT_AGENTS",
+    limit="rl2jax.limits:BANDIT_LIMIT",
+    statistics={"pull_frequencies": "rl2jax.trials.behaviour.pulls:pull_shares"},
+    recording="rl2jax.results.pages.recordings:bandit_recordings",
+)
+DEPENDENT = Kind(
+    "dependent",
+    DependentBandit,
+    {"p": "better_percent"},
+    num_episodes=100,
+    words="dependent arms",
+    agents="rl2jax.agents.dependent:DEPENDENT_AGENTS",
+    limit="rl2jax.limits.dependent:DEPENDENT_LIMIT",
+)

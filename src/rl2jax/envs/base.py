@@ -43,6 +43,11 @@ class TaskDistribution(Environment[TaskState, TaskParams]):
 
     ends_early: ClassVar[bool] = False
 
+    @property
+    def plays_on_device(self) -> bool:
+        """Whether it has steps of its own; without, it says what the tasks are, and an engine plays them."""
+        return type(self).step_env is not Environment.step_env
+
     def sample_params(self, key: chex.PRNGKey) -> TaskParams:
         """Draws one task."""
         raise NotImplementedError

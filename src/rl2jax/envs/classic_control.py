@@ -1,5 +1,7 @@
 """Two examples of `GymnaxTasks`: CartPole and Pendulum with random physics."""
 
+from typing import Any
+
 import chex
 import jax
 from gymnax.environments.classic_control.cartpole import CartPole
@@ -8,6 +10,7 @@ from gymnax.environments.classic_control.pendulum import EnvParams as PendulumPa
 from gymnax.environments.classic_control.pendulum import Pendulum
 
 from rl2jax.envs.adapter import GymnaxTasks
+from rl2jax.kinds import Kind
 
 
 def random_cartpole_params(key: chex.PRNGKey) -> CartPoleParams:
@@ -41,3 +44,8 @@ def random_cartpole(episode_length: int = 100) -> GymnaxTasks:
 def random_pendulum(episode_length: int = 100) -> GymnaxTasks:
     """Pendulum whose physics is drawn anew for each trial; continuous actions."""
     return GymnaxTasks(Pendulum(), random_pendulum_params, episode_length)
+
+
+_LENGTH: dict[str, Any] = {"settings": {"t": "episode_length"}, "defaults": {"t": 100}, "num_episodes": 4}
+CARTPOLE = Kind("cartpole", random_cartpole, words="cart-pole", **_LENGTH)
+PENDULUM = Kind("pendulum", random_pendulum, words="pendulum", **_LENGTH)

@@ -11,6 +11,7 @@ import numpy as np
 from flax import struct
 
 from rl2jax.envs.base import EnvParams, EnvState, TaskDistribution, spaces
+from rl2jax.kinds import Choice, Kind
 from rl2jax.settings import require
 
 LAYOUTS = ("i-maze", "open")
@@ -181,3 +182,15 @@ class GridNavigation(TaskDistribution[GridState, GridParams]):
         """A place, or what is near it."""
         del params
         return spaces.Box(0.0, 1.0, (self._views.shape[1],), jnp.float32)
+
+
+GRID = Kind(
+    "grid",
+    GridNavigation,
+    {"open": Choice("layout", LAYOUTS), "size": "size", "t": "episode_length", "view": "view_radius"},
+    defaults={"size": 7, "t": 200},
+    unspelled={"open": 0, "view": 0},
+    num_episodes=1,
+    words="grid",
+    agents="rl2jax.agents.grid:GRID_AGENTS",
+)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from rl2jax.envs.base import EnvParams, EnvState, TaskDistribution, spaces
+from rl2jax.kinds import Choice, Kind
 from rl2jax.settings import require
 
 LEFT, RIGHT, FIXATE = 0, 1, 2
@@ -254,3 +255,22 @@ def render_object(key: chex.PRNGKey) -> chex.Array:
         cover = jnp.clip(size - distance, 0.0, 1.0)[..., None]  # the edge is a pixel wide
         picture = cover * colour[None, None] + (1.0 - cover) * picture
     return jnp.round(255.0 * picture).astype(jnp.uint8)
+
+
+HARLOW = Kind(
+    "harlow",
+    Harlow,
+    {
+        "trials": "num_choices",
+        "objects": "num_objects",
+        "size": "object_size",
+        "image": Choice("observation", OBSERVATIONS),
+        "fixations": "num_fixations",
+        "patience": "patience",
+    },
+    defaults={"trials": 10},
+    unspelled={"objects": 1000, "size": 8, "image": 0, "fixations": 1, "patience": 2},
+    num_episodes=1,
+    words="Harlow's task",
+    agents="rl2jax.agents.harlow:HARLOW_AGENTS",
+)

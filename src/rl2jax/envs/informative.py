@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from rl2jax.envs.base import EnvParams, EnvState, TaskDistribution, spaces
+from rl2jax.kinds import Kind
 from rl2jax.settings import require
 
 TARGET_REWARD, OTHER_REWARD = 5.0, 1.0
@@ -119,3 +120,14 @@ class InformativeBandit(TaskDistribution[InformativeState, InformativeParams]):
         """The last reward, one-hot."""
         del params
         return spaces.Box(0.0, 1.0, (self.num_arms,), jnp.float32)
+
+
+INFORMATIVE = Kind(
+    "informative",
+    InformativeBandit,
+    {"k": "num_targets", "t": "episode_length"},
+    defaults={"k": 10, "t": 5},
+    num_episodes=1,
+    words="informative arm",
+    agents="rl2jax.agents.dependent:INFORMATIVE_AGENTS",
+)

@@ -1,214 +1,59 @@
 """Names of task distributions, for the command line and experiments only: "bandit:k=5,n=10"."""
 
 import importlib
-import re
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from rl2jax.envs import (
-    BernoulliBandit,
-    DependentBandit,
-    GridNavigation,
-    Harlow,
-    InformativeBandit,
-    RestlessBandit,
-    TabularMDP,
-    TaskDistribution,
-    TwoStep,
-    random_cartpole,
-    random_pendulum,
-)
-from rl2jax.envs.maze import MazeNavigation
+from rl2jax.envs.base import TaskDistribution
+from rl2jax.kinds import EXAMPLES, KINDS, Kind, find_kind
 from rl2jax.settings import require
 
+_LARGEST = 10**6
 
-class Task(NamedTuple):
-    """A parsed name.
+
+@dataclass(frozen=True)
+class Task:
+    """A parsed name. What counts is its name and its task distribution.
 
     Attributes:
       name: the canonical name, with every setting spelled out (a bandit's prior only where it is not the uniform
         one); parses to an equal task.
-      kind: the part before the colon, or "custom" for the user's own; picks preset settings.
+      kind: what belongs to the part before the colon; of the user's own nothing does.
       env: the task distribution.
       num_episodes: episodes in a trial.
+      settings: those that the name has, "n" among them.
     """
 
     name: str
-    kind: str
+    kind: Kind = field(compare=False)
     env: TaskDistribution
     num_episodes: int
+    settings: Mapping[str, int] = field(default_factory=dict, compare=False)
 
+    def with_settings(self, **changes: int) -> "Task":
+        """The same task with other settings, such as t=50 or n=100.
 
-class _Kind(NamedTuple):
-    make: Callable[..., TaskDistribution]
-    settings: dict[str, str]  # setting in the name -> argument of `make`
-    defaults: dict[str, int]  # of the settings that a canonical name always has
-    num_episodes: int
-    unspelled: dict[str, int] = {}  # noqa: RUF012  # values that a canonical name leaves out
-    derived: Callable[[dict[str, int]], dict[str, int]] = lambda given: {}  # defaults that depend on other settings
+        Raises:
+          ValueError: if names of its kind have no such setting, or not this value.
+        """
+        for name in changes:
+            require(name in (*self.kind.settings, "n"), "task", self.name, f"one with {name}= in its name")
+        return _make_task(self.kind, {**self.settings, **changes})
 
-
-def _maze(
-    size: int,
-    episode_length: int,
-    thin: int = 0,
-    turn: int = 1,
-    num_mazes: int = 1000,
-    num_more: int = 0,
-    redraw: int = 0,
-    map: int = 0,
-) -> MazeNavigation:
-    """A maze of whole-number settings."""
-    for name, value in (("thin", thin), ("redraw", redraw), ("map", map)):
-        require(value in (0, 1), name, value, "0 or 1")
-    return MazeNavigation(
-        size,
-        episode_length,
-        thin=bool(thin),
-        turn=turn,
-        num_mazes=num_mazes,
-        num_more=num_more,
-        redraw_start=bool(redraw),
-        observation="symbols" if map else "frame",
-    )
-
-
-def _maze_horizon(given: dict[str, int]) -> dict[str, int]:
-    """The paper's: 250 steps for small mazes, four times as many for large ones."""
-    return {"t": 250 if given["size"] <= 5 else 1000}
-
-
-def _flag(name: str, value: int) -> bool:
-    require(value in (0, 1), name, value, "0 or 1")
-    return bool(value)
-
-
-def _restless(jump: int = 0, **settings: Any) -> RestlessBandit:
-    """A restless bandit of whole-number settings."""
-    return RestlessBandit(jump=_flag("jump", jump), **settings)
-
-
-def _two_step(fixation: int = 0, **settings: Any) -> TwoStep:
-    """A two-step task of whole-number settings."""
-    return TwoStep(fixation=_flag("fixation", fixation), **settings)
-
-
-def _harlow(image: int = 0, **settings: Any) -> Harlow:
-    """Harlow's task with whole-number settings."""
-    return Harlow(observation="image" if _flag("image", image) else "vector", **settings)
-
-
-def _grid(open: int = 0, **settings: Any) -> GridNavigation:
-    """An I-maze or an open field of whole-number settings."""
-    return GridNavigation("open" if _flag("open", open) else "i-maze", **settings)
-
-
-_KINDS = {
-    "bandit": _Kind(
-        BernoulliBandit,
-        {"k": "num_arms", "alpha": "alpha", "beta": "beta", "good": "good_percent", "j": "num_good"},
-        {"k": 5},
-        10,
-        {"alpha": 1, "beta": 1, "good": 100},
-    ),
-    "mdp": _Kind(
-        TabularMDP,
-        {"s": "num_states", "a": "num_actions", "t": "episode_length"},
-        {"s": 10, "a": 5, "t": 10},
-        10,
-    ),
-    "maze": _Kind(
-        _maze,
-        {
-            "size": "size",
-            "t": "episode_length",
-            "thin": "thin",
-            "turn": "turn",
-            "mazes": "num_mazes",
-            "more": "num_more",
-            "redraw": "redraw",
-            "map": "map",
-        },
-        {"size": 5},
-        2,
-        {"thin": 0, "turn": 1, "mazes": 1000, "more": 0, "redraw": 0, "map": 0},
-        _maze_horizon,
-    ),
-    "cartpole": _Kind(random_cartpole, {"t": "episode_length"}, {"t": 100}, 4),
-    "pendulum": _Kind(random_pendulum, {"t": "episode_length"}, {"t": 100}, 4),
-    # Wang et al. 2016. Where what happens must outlive the papers' trials, one episode holds all of them.
-    "dependent": _Kind(DependentBandit, {"p": "better_percent"}, {}, 100),
-    "informative": _Kind(InformativeBandit, {"k": "num_targets", "t": "episode_length"}, {"k": 10, "t": 5}, 1),
-    "restless": _Kind(
-        _restless,
-        {
-            "t": "episode_length",
-            "low": "low_percent",
-            "high": "high_percent",
-            "jump": "jump",
-            "p": "better_percent",
-            "block": "block_length",
-        },
-        {"t": 100, "low": 2, "high": 20},
-        1,
-        {"jump": 0},
-    ),
-    "two-step": _Kind(
-        _two_step,
-        {
-            "trials": "num_decisions",
-            "common": "common_percent",
-            "switch": "switch_permille",
-            "p": "better_percent",
-            "fixation": "fixation",
-        },
-        {"trials": 100, "common": 75, "switch": 0},
-        1,
-        {"p": 90, "fixation": 0},
-    ),
-    "harlow": _Kind(
-        _harlow,
-        {
-            "trials": "num_choices",
-            "objects": "num_objects",
-            "size": "object_size",
-            "image": "image",
-            "fixations": "num_fixations",
-            "patience": "patience",
-        },
-        {"trials": 10},
-        1,
-        {"objects": 1000, "size": 8, "image": 0, "fixations": 1, "patience": 2},
-    ),
-    "grid": _Kind(
-        _grid,
-        {"open": "open", "size": "size", "t": "episode_length", "view": "view_radius"},
-        {"size": 7, "t": 200},
-        1,
-        {"open": 0, "view": 0},
-    ),
-}
-KINDS = tuple(_KINDS)
-_LARGEST = 10**6
-_EXAMPLES = "bandit:k=5,n=10, mdp:n=10, maze:size=5 or package.module:object"
+    @property
+    def title(self) -> str:
+        """Its settings for people: "k=5, n=10"; the paper's sizes of MDPs are left out."""
+        return self.kind.title(self.settings)
 
 
 def parse_task(text: str) -> Task:
     """Parses "bandit:k=5,n=10", "mdp:n=10" (s=, a=, t= optional), "maze:size=5" or "package.module:object[,n=10]".
 
-    A bandit's prior is uniform; "alpha=2,beta=2" makes it Beta(2, 2), "good=20" lets an arm be good with 20 percent,
-    "j=3" lets just three be good (see `BernoulliBandit`).
-
-    A maze has `t=` steps at most in each of its `n=` episodes; "thin=1" makes walls without width, "turn=2" or "turn=4"
-    turns by 45 or 90 degrees, "map=1" shows a map in place of frames, "redraw=1" draws a start for each episode, and
-    "mazes=100" makes fewer of them, "more=20000" more to train on, none a test maze (see `MazeNavigation`).
-
-    The experiments of Wang et al. 2016: "dependent:n=100" (p = 1 - p; "p=90" easy, "p=75" medium, "p=60" hard),
-    "informative:t=5", "restless:t=100" ("low=2,high=20" percent, "jump=1", "p=75", "block=50"), "two-step:trials=100"
-    ("common=80,switch=25" as in 2018, "fixation=1"), "harlow:trials=10" ("image=1"), "grid:size=7,t=200" ("open=1",
-    "view=1"). See `DependentBandit`, `InformativeBandit`, `RestlessBandit`, `TwoStep`, `Harlow`, `GridNavigation`.
+    `kinds.KINDS` has all kinds; docs/howto/tasks.md lists their settings. What those mean, say the task distributions
+    whose arguments they are.
 
     The object is a `TaskDistribution`, or something that returns one when called without arguments; the
     current directory is searched too.
@@ -217,34 +62,26 @@ def parse_task(text: str) -> Task:
       ValueError: saying what is wrong and what is allowed.
     """
     head, _, rest = text.partition(":")
-    if head in _KINDS:
-        kind = _KINDS[head]
-        given = kind.defaults | _parse_settings(rest, [*kind.settings, "n"], text)
-        given = kind.derived(given) | given
-        num_episodes = given.pop("n", kind.num_episodes)
-        ordered = {name: given[name] for name in kind.settings if name in given}
-        settings = {name: value for name, value in ordered.items() if value != kind.unspelled.get(name)}
-        env = kind.make(**{kind.settings[name]: value for name, value in settings.items()})
-        spelled = ",".join(f"{name}={value}" for name, value in {**settings, "n": num_episodes}.items())
-        _check_episodes(num_episodes)
-        return Task(f"{head}:{spelled}", head, env, num_episodes)
+    if head in KINDS:
+        kind = find_kind(head)
+        return _make_task(kind, _parse_settings(rest, [*kind.settings, "n"], text))
     if "." in head or rest:
         target, _, settings_text = rest.partition(",")
-        num_episodes = _parse_settings(settings_text, ["n"], text).get("n", 2)
-        _check_episodes(num_episodes)
-        return Task(f"{head}:{target},n={num_episodes}", "custom", _load(head, target, text), num_episodes)
-    raise ValueError(f"unknown task {text!r}: name one of {', '.join(_KINDS)}, as in {_EXAMPLES}")
+        given = _parse_settings(settings_text, ["n"], text)
+        env = _load(head, target, text)
+        return _make_task(Kind(f"{head}:{target}", lambda: env), given)
+    examples = f"{', '.join(EXAMPLES)} or package.module:object"
+    raise ValueError(f"unknown task {text!r}: name one of {', '.join(KINDS)}, as in {examples}")
 
 
-def with_horizon(task: Task, episode_length: int) -> Task:
-    """The same task with other most steps of an episode (`t=`).
-
-    Raises:
-      ValueError: if its name has none.
-    """
-    name, found = re.subn(r"(?<=[:,])t=\d+", f"t={episode_length}", task.name)
-    require(found == 1, "task", task.name, "one with t= in its name")
-    return parse_task(name)
+def read_name(name: str) -> tuple[Kind, dict[str, Any]]:
+    """Kind and settings of a canonical name, as rows have it; nothing is checked, made, or loaded for it."""
+    head, _, rest = name.partition(":")
+    if head not in KINDS:
+        target, _, rest = rest.partition(",")
+        head = f"{head}:{target}"
+    pairs = (part.partition("=") for part in rest.split(",") if part)
+    return find_kind(head), {name: int(value) if value.isdecimal() else value for name, _, value in pairs}
 
 
 def slug(name: str) -> str:
@@ -252,9 +89,16 @@ def slug(name: str) -> str:
     return name.replace(":", "-").replace(",", "-").replace("=", "")
 
 
-def _check_episodes(num_episodes: int) -> None:
-    if num_episodes < 1:
-        raise ValueError(f"num_episodes (n) must be an integer >= 1, got {num_episodes}")
+def _make_task(kind: Kind, given: Mapping[str, int]) -> Task:
+    """The task of these settings, in the order of canonical names, with what they leave open."""
+    given = {**kind.defaults, **given}
+    given = {**kind.derived(given), **given}
+    spelled = (name for name in kind.settings if name in given and given[name] != kind.unspelled.get(name))
+    settings = {name: given[name] for name in spelled}
+    env, num_episodes = kind.make_env(settings), given.get("n", kind.num_episodes)
+    require(num_episodes >= 1, "num_episodes (n)", num_episodes, "an integer >= 1")
+    settings["n"] = num_episodes
+    return Task(kind.spelled(settings), kind, env, num_episodes, settings)
 
 
 def _parse_settings(text: str, known: list[str], task: str) -> dict[str, int]:
@@ -281,7 +125,7 @@ def _load(module_name: str, target: str, text: str) -> TaskDistribution:
     try:
         module = importlib.import_module(module_name)
     except (ImportError, ValueError, TypeError) as error:
-        known = ", ".join(_KINDS)
+        known = ", ".join(KINDS)
         raise ValueError(f"unknown task {text!r}: neither one of {known} nor an importable module ({error})") from error
     finally:
         sys.path.pop(0)

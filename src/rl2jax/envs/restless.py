@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from rl2jax.envs.base import EnvParams, EnvState, TaskDistribution, spaces
+from rl2jax.kinds import Choice, Kind
 from rl2jax.settings import require
 
 
@@ -154,3 +155,22 @@ class RestlessBandit(TaskDistribution[RestlessState, RestlessParams]):
         """A constant zero, as of every bandit."""
         del params
         return spaces.Box(0.0, 0.0, (1,), jnp.float32)
+
+
+RESTLESS = Kind(
+    "restless",
+    RestlessBandit,
+    {
+        "t": "episode_length",
+        "low": "low_percent",
+        "high": "high_percent",
+        "jump": Choice("jump"),
+        "p": "better_percent",
+        "block": "block_length",
+    },
+    defaults={"t": 100, "low": 2, "high": 20},
+    unspelled={"jump": 0},
+    num_episodes=1,
+    words="restless arms",
+    agents="rl2jax.agents.restless:RESTLESS_AGENTS",
+)

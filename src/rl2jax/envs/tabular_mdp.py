@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from rl2jax.envs.base import EnvParams, EnvState, TaskDistribution, spaces
+from rl2jax.kinds import Kind
 from rl2jax.settings import require
 
 
@@ -103,3 +104,35 @@ class TabularMDP(TaskDistribution[MDPState, MDPParams]):
     def observation_space(self, params: MDPParams | None = None) -> spaces.Discrete:
         """A tabular state."""
         return spaces.Discrete(self.num_states)
+
+
+_LONG_TRAINING = {"iterations": 10_000}
+MDP = Kind(
+    "mdp",
+    TabularMDP,
+    {"s": "num_states", "a": "num_actions", "t": "episode_length"},
+    defaults={"s": 10, "a": 5, "t": 10},
+    num_episodes=10,
+    words="tabular MDP",
+    usual={"s": 10, "a": 5, "t": 10},
+    presets={
+        "paper": _LONG_TRAINING,
+        "paper-first-order": _LONG_TRAINING,
+        # Remembering 50 state-action pairs takes many gradient steps.
+        "cpu": {
+            "iterations": 3_000,
+            "objective.discount": 1.0,
+            "slow_rl.learning_rate": 2e-3,
+            "baseline.epochs": 2,
+            "objective.task_inference_coefficient": 1.0,
+        },
+    },
+    policy_minibatch_steps=1_000,
+    teacher="beb_true_prior",
+    recipes={
+        "best": "rl2jax.training.recipes:planned_mdp",
+        "best-scratch": "rl2jax.training.recipes:reinforced_mdp",
+    },
+    agents="rl2jax.agents.mdp:MDP_AGENTS",
+    limit="rl2jax.limits.mdp:MDP_LIMIT",
+)

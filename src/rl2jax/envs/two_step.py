@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from rl2jax.envs.base import EnvParams, EnvState, TaskDistribution, spaces
+from rl2jax.kinds import Choice, Kind
 from rl2jax.settings import require
 
 # States, and with `fixation` a fourth that shows the cue; actions, and with `fixation` a third.
@@ -171,3 +172,21 @@ class TwoStep(TaskDistribution[TwoStepState, TwoStepParams]):
         """The state; networks see it as a one-hot vector."""
         del params
         return spaces.Discrete(4 if self.fixation else 3)
+
+
+TWO_STEP = Kind(
+    "two-step",
+    TwoStep,
+    {
+        "trials": "num_decisions",
+        "common": "common_percent",
+        "switch": "switch_permille",
+        "p": "better_percent",
+        "fixation": Choice("fixation"),
+    },
+    defaults={"trials": 100, "common": 75, "switch": 0},
+    unspelled={"p": 90, "fixation": 0},
+    num_episodes=1,
+    words="two-step task",
+    agents="rl2jax.agents.two_step:TWO_STEP_AGENTS",
+)

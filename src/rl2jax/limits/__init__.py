@@ -1,8 +1,11 @@
 """The best that any agent can do: Bayes-optimal values and policies, and upper bounds where those are out of reach."""
 
-from typing import NamedTuple
+from typing import Any
 
+from rl2jax.agents.base import ReferenceAgent
+from rl2jax.kinds import kind_of, load
 from rl2jax.limits.bandit import bayes_optimal_agent, bayes_optimal_value, is_exact
+from rl2jax.limits.base import KnownLimit, Limit, Sample
 from rl2jax.limits.dependent import dependent_value
 from rl2jax.limits.information import InformationBound, information_bound
 from rl2jax.limits.lagrangian import LagrangianBound, lagrangian_bound
@@ -10,8 +13,10 @@ from rl2jax.limits.mdp import oracle_bound, oracle_value
 
 __all__ = [
     "InformationBound",
+    "KnownLimit",
     "LagrangianBound",
     "Limit",
+    "Sample",
     "bandit_limit",
     "bayes_optimal_agent",
     "bayes_optimal_value",
@@ -19,6 +24,7 @@ __all__ = [
     "information_bound",
     "is_exact",
     "lagrangian_bound",
+    "limit_of",
     "oracle_bound",
     "oracle_value",
 ]
@@ -31,20 +37,11 @@ _FEWEST_PRICED_ARMS = 15
 _SHORT_HORIZON = 200
 
 
-class Limit(NamedTuple):
-    """What no agent can pass on average.
-
-    Attributes:
-      exact: the Bayes-optimal expected total reward of a trial, or None where it is not known.
-      upper_bound: on any agent's expected total reward; `exact` where that is known.
-      upper_bound_standard_error: of an upper bound estimated by sampling; 0 for the others.
-      method: "dynamic programming", "lagrangian relaxation", "information relaxation", or "oracle".
-    """
-
-    exact: float | None
-    upper_bound: float
-    upper_bound_standard_error: float
-    method: str
+def limit_of(env: Any) -> KnownLimit | None:
+    """What is known of a task distribution's limit; None where nothing is."""
+    reference = kind_of(env).limit
+    known = load(reference) if reference else None
+    return known if known is not None and known.holds(env) else None
 
 
 def bandit_limit(num_arms: int, num_pulls: int, seed: int = 0) -> Limit:
@@ -70,3 +67,14 @@ def bandit_limit(num_arms: int, num_pulls: int, seed: int = 0) -> Limit:
         if foreseen_arms <= _MOST_FORESEEN_ARMS and foreseen_arms * num_pulls**2 <= _MOST_FORESEEN_WORK:
             limits.append(Limit(None, *information_bound(num_arms, num_pulls, seed), "information relaxation"))
     return min(limits, key=lambda limit: limit.upper_bound)
+
+
+BANDIT_LIMIT = KnownLimit(
+    "bandit:k=K,n=N (uniform arms)",
+    lambda env, num_episodes, sample: bandit_limit(env.num_arms, num_episodes, sample.seed),
+    best_known=("bayes_optimal", "gittins_finite_horizon", "gittins"),
+    holds=lambda env: env.is_uniform,
+    optimal=lambda env, num_episodes: (
+        ReferenceAgent(bayes_optimal_agent) if is_exact(env.num_arms, num_episodes) else None
+    ),
+)

@@ -4,6 +4,7 @@ import numpy as np
 import scipy.special
 
 from rl2jax.envs.bandit import DependentBandit
+from rl2jax.limits.base import KnownLimit, Limit, Sample
 from rl2jax.settings import require
 
 
@@ -40,3 +41,12 @@ def dependent_value(env: DependentBandit, num_pulls: int) -> float:
         first, second = better * high + (1.0 - better) * low, (1.0 - better) * high + better * low
         value += float(np.maximum(first, second).sum())
     return value
+
+
+def _limit(env: DependentBandit, num_episodes: int, sample: Sample) -> Limit:
+    del sample
+    value = dependent_value(env, num_episodes)
+    return Limit(value, value, 0.0, "dynamic programming")
+
+
+DEPENDENT_LIMIT = KnownLimit("dependent:n=N", _limit, best_known=("bayes_optimal",))

@@ -6,6 +6,7 @@ import numpy as np
 
 from rl2jax.agents.planning import stationary, value_iteration
 from rl2jax.envs.tabular_mdp import MDPParams, TabularMDP
+from rl2jax.limits.base import KnownLimit, Limit
 from rl2jax.settings import require
 
 _BATCH = 10_000
@@ -48,3 +49,10 @@ def oracle_bound(env: TabularMDP, num_episodes: int, num_tasks: int, key: chex.P
     starts = range(0, num_tasks, batch)
     values = np.concatenate([np.asarray(value(np.arange(start, start + batch))) for start in starts])[:num_tasks]
     return float(values.mean(dtype=np.float64)), float(values.std(ddof=1, dtype=np.float64) / np.sqrt(num_tasks))
+
+
+MDP_LIMIT = KnownLimit(
+    "mdp:n=N",
+    lambda env, n, sample: Limit(None, *oracle_bound(env, n, sample.num_tasks, sample.key), "oracle"),
+    best_known=("beb_true_prior",),
+)

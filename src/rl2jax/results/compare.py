@@ -10,19 +10,21 @@ import jax
 import numpy as np
 
 from rl2jax.agents import Agent, ReferenceAgent, reference_agents
-from rl2jax.envs import BernoulliBandit
+from rl2jax.engines.base import DEVICE
+from rl2jax.engines.evaluation import evaluator
 from rl2jax.envs.names import Task
-from rl2jax.limits import bayes_optimal_agent, is_exact
+from rl2jax.kinds import kind_of, load
+from rl2jax.limits import limit_of
 from rl2jax.results.rows import evaluation_row
 from rl2jax.results.stats import PairTest, not_below_best, pairwise_tests, significantly_better
 from rl2jax.runs.run import Run, load_state, trained_agent
 from rl2jax.runs.session import read_metrics
 from rl2jax.runs.shipped import agent_name, describe, load_agent, networks_elsewhere
 from rl2jax.settings import require
-from rl2jax.trials.behaviour.pulls import pull_shares
-from rl2jax.trials.evaluate import Evaluation, evaluate, evaluation_key, nothing
+from rl2jax.trials.evaluate import Evaluation, evaluation_key, nothing
 from rl2jax.trials.trial import Trial
 from rl2jax.trials.tuning import Tuned, affordable_tasks, draws_per_step
+from rl2jax.types import PyTree, Trajectory
 
 # A comparison lets an agent draw so many random numbers at each step of a trial, over all tasks: with 50 arms that is
 # 20000 tasks for Thompson sampling. But every agent plays as many tasks as the paper's did.
@@ -63,9 +65,9 @@ def known_agents(task: Task) -> dict[str, ReferenceAgent]:
         for name, spec in reference_agents(task.env).items()
         if spec.most_episodes is None or task.num_episodes <= spec.most_episodes
     }
-    if isinstance(task.env, BernoulliBandit) and task.env.is_uniform and is_exact(task.env.num_arms, task.num_episodes):
-        agents["bayes_optimal"] = ReferenceAgent(bayes_optimal_agent)
-    return agents
+    limit = limit_of(task.env)
+    optimal = None if limit is None else limit.optimal(task.env, task.num_episodes)
+    return agents if optimal is None else {**agents, "bayes_optimal": optimal}
 
 
 def select_agents(task: Task, names: list[str] | None) -> dict[str, ReferenceAgent]:
@@ -180,6 +182,15 @@ def command_line(
     return command + (f" --shipped {','.join(shipped)}" if shipped else "")
 
 
+def _statistics(task: Task) -> Callable[[Trajectory, PyTree], PyTree]:
+    """What rows of this kind of task say of a trial beside its reward, by their fields."""
+    trial = Trial(task.env, task.num_episodes)
+    found = {field: load(reference)(trial) for field, reference in kind_of(task.env).statistics.items()}
+    if not found:
+        return nothing
+    return lambda trajectory, params: {field: of(trajectory, params) for field, of in found.items()}
+
+
 def compare(
     task: Task,
     contenders: list[Contender],
@@ -187,6 +198,7 @@ def compare(
     seed: int,
     *,
     protocol: str = "large",
+    engine: str = DEVICE,
     on_progress: Callable[[str, int, int], object] | None = None,
 ) -> Comparison:
     """Plays all contenders on the same tasks.
@@ -198,21 +210,21 @@ def compare(
         fewer, and are compared with the others on those.
       seed: of the tasks.
       protocol: "large" tests in pairs; "paper" does as the paper did, with unpaired tests.
+      engine: who plays the trials, as `engines.base.find_engine` names them.
       on_progress: called with (name, tasks done, tasks to do) after each device batch; from several threads.
 
     Returns:
       rows in the order of the contenders, and tests of all pairs.
 
     Raises:
-      ValueError: for less than one task, or names that repeat.
+      ValueError: for less than one task, or names that repeat; if the engine refuses.
     """
     require(num_tasks >= 1, "num_tasks", num_tasks, ">= 1")
     names = [contender.name for contender in contenders]
     require(len(set(names)) == len(names), "names of agents", names, "all different")
     key = evaluation_key(seed)
 
-    is_bandit = isinstance(task.env, BernoulliBandit)
-    statistic = pull_shares(Trial(task.env, task.num_episodes)) if is_bandit else nothing
+    statistic = _statistics(task)
     stopped = threading.Event()
 
     def play(contender: Contender) -> Evaluation:
@@ -226,12 +238,12 @@ def compare(
             if on_progress is not None:
                 on_progress(contender.name, done, count)
 
-        return evaluate(contender.agent, trial, count, key, statistic=statistic, progress=progress)
+        return play_tasks(contender.agent, trial, count, key, statistic=statistic, progress=progress)
 
-    # Small batches of cheap steps leave a CPU's cores idle: one agent a core, the longest first.
-    workers = (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
+    # Small batches of cheap steps leave a CPU's cores idle: one agent a core, the longest first. Engines play one.
+    workers = (os.cpu_count() or 1) if jax.default_backend() == "cpu" and engine == DEVICE else 1
     longest_first = sorted(contenders, key=lambda contender: -contender.draws_per_step)
-    with ThreadPoolExecutor(workers) as pool:
+    with evaluator(engine, task.env) as play_tasks, ThreadPoolExecutor(workers) as pool:
         try:
             evaluations = dict(zip((c.name for c in longest_first), pool.map(play, longest_first), strict=True))
         except BaseException:
@@ -255,8 +267,9 @@ def compare(
         row |= {"protocol": protocol, "not_below_best": contender.name in bold}
         from_a_run = "trained_on" in contender.context and "recipe" not in contender.context
         row["command"] = command + (" --run DIR" if from_a_run else "")
+        if engine != DEVICE:
+            row |= {"engine": engine, "command": f"{row['command']} --engine {engine}"}
         row["significantly_better"] = better.get(contender.name, [])
-        if is_bandit:
-            row["pull_frequencies"] = np.round(evaluation.statistic, 5).tolist()
+        row |= {field: np.round(value, 5).tolist() for field, value in (evaluation.statistic or {}).items()}
         rows.append(row)
     return Comparison(rows, tests)

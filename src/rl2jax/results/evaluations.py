@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from rl2jax.agents import ReferenceAgent
+from rl2jax.engines.base import DEVICE, find_engine
+from rl2jax.engines.evaluation import evaluator
 from rl2jax.envs.names import Task
 from rl2jax.results.compare import Comparison, Contender, compare, reference_contender
 from rl2jax.results.mazes import maze_row, play, shortest_lengths
@@ -17,18 +19,22 @@ from rl2jax.results.rows import evaluation_row, read_rows, write_rows
 from rl2jax.runs.progress import progress_bar
 from rl2jax.runs.run import Run, trained_agent
 from rl2jax.runs.stages import train_cell
-from rl2jax.trials.evaluate import evaluate, evaluation_key
+from rl2jax.trials.evaluate import evaluation_key
 from rl2jax.trials.tuning import find_tuned, tuned_or_tune
 
 
 def evaluate_run(
-    run: Run, console: Console, *, num_tasks: int, seed: int, deterministic: bool = False
+    run: Run, console: Console, *, num_tasks: int, seed: int, deterministic: bool = False, engine: str = DEVICE
 ) -> dict[str, Any]:
-    """Evaluates a run's newest checkpoint under a progress bar; returns its row."""
+    """Evaluates a run's newest checkpoint under a progress bar; returns its row, which names the engine if it had one.
+
+    Raises:
+      ValueError: if there is no such engine, or it refuses.
+    """
     agent, context = trained_agent(run, deterministic)
-    with progress_bar(console) as progress:
+    with evaluator(engine, run.task.env) as play_tasks, progress_bar(console) as progress:
         bar = progress.add_task("evaluating", total=num_tasks, note="")
-        evaluation = evaluate(
+        evaluation = play_tasks(
             agent,
             run.learner.trial,
             num_tasks,
@@ -36,11 +42,13 @@ def evaluate_run(
             progress=lambda done: progress.update(bar, completed=done),
         )
     command = _evaluate_command(num_tasks, seed, deterministic)
+    if engine != DEVICE:
+        command, context = f"{command} --engine {engine}", {**context, "engine": engine}
     return evaluation_row(evaluation, task=run.task.name, agent="rl2", seed=seed, **context, command=command)
 
 
 def evaluate_in_mazes(
-    run: Run, console: Console, *, num_tasks: int, seed: int, deterministic: bool = False, engine: str = "twin"
+    run: Run, console: Console, *, num_tasks: int, seed: int, deterministic: bool = False, engine: str = DEVICE
 ) -> dict[str, Any]:
     """`evaluate_run` of an agent in the test mazes, one after the other and again from the first; returns its row.
 
@@ -66,7 +74,7 @@ def evaluate_in_mazes(
         shortest_lengths(env, mazes),
         task=run.task.name,
         agent="rl2",
-        engine=engine,
+        engine="twin" if engine == DEVICE else engine,
         seed=seed,
         **context,
         command=_evaluate_command(num_tasks, seed, deterministic) + f" --engine {engine}",
@@ -127,8 +135,14 @@ def compare_with_progress(
     seed: int,
     protocol: str,
     console: Console,
+    engine: str = DEVICE,
 ) -> Comparison:
-    """`compare` under a progress bar per agent; agents that were never tuned for the task are tuned first."""
+    """`compare` under a progress bar per agent; agents never tuned for the task are tuned first, on the device.
+
+    Raises:
+      ValueError: if there is no such engine, or it refuses.
+    """
+    find_engine(engine, task.env.held_out())  # before the tuning
     with progress_bar(console) as progress:
         contenders = []
         for name, spec in agents.items():
@@ -142,7 +156,8 @@ def compare_with_progress(
         def on_progress(name: str, done: int, total: int) -> None:
             progress.update(bars[name], completed=done, total=total)
 
-        return compare(task, [*contenders, *trained], num_tasks, seed, protocol=protocol, on_progress=on_progress)
+        players = [*contenders, *trained]
+        return compare(task, players, num_tasks, seed, protocol=protocol, engine=engine, on_progress=on_progress)
 
 
 def _advance(progress: Progress, bar: TaskID, done: int) -> None:

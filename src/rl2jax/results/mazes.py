@@ -12,7 +12,9 @@ import numpy as np
 
 from rl2jax.agents.base import Agent
 from rl2jax.agents.maze import shortest_path
-from rl2jax.envs.maze.navigation import MazeNavigation
+from rl2jax.engines.base import DEVICE, HostEngine, find_engine
+from rl2jax.engines.collection import collect
+from rl2jax.envs.maze.navigation import MazeNavigation, NavigationParams
 from rl2jax.envs.maze.raycast import HEIGHT, WIDTH
 from rl2jax.files import git_commit
 from rl2jax.settings import require
@@ -20,7 +22,7 @@ from rl2jax.trials.rollout import advance, begin
 from rl2jax.trials.trial import Trial
 from rl2jax.types import Trajectory
 
-ENGINES = ("vizdoom", "twin")
+ENGINES = {"vizdoom": "vizdoom", "twin": DEVICE}  # Table 3's words for who plays, and the engines' names
 _STEPS_AT_ONCE = 125  # between looks at whether all trials are over
 _FRAME_BYTES = 2**30  # at most, of the frames of a batch of trials in ViZDoom
 
@@ -182,7 +184,7 @@ def play_twin(
 ) -> Trajectory:
     """One trial on the device in each of some mazes of a set, all at once.
 
-    The random numbers are those of `play_vizdoom`: an agent plays the same trials there, as far as it sees the same.
+    The random numbers are those of `play_on`: an agent plays the same trials there, as far as it sees the same.
     It ends when the last trial has ended, however many steps the horizon allows.
 
     Args:
@@ -197,7 +199,7 @@ def play_twin(
     """
     env = _maze_env(trial)
     num_steps = trial.num_steps
-    params = jax.vmap(env.params_of)(env.mazes.at(np.asarray(mazes)))
+    params = _tasks(env, np.asarray(mazes))
 
     @jax.jit
     def start(params, keys):
@@ -226,7 +228,8 @@ def play_twin(
     return played._replace(task_features=np.asarray(features))
 
 
-def play_vizdoom(
+def play_on(
+    engine: HostEngine,
     agent: Agent,
     trial: Trial,
     mazes: Sequence[int] | np.ndarray,
@@ -234,22 +237,19 @@ def play_vizdoom(
     *,
     progress: Callable[[float], object] | None = None,
 ) -> Trajectory:
-    """The same in the real engine.
-
-    Raises:
-      vision.engine.VizdoomMissingError: if it is not installed.
-    """
-    from rl2jax.engines.vizdoom.mazes import VizdoomMazes
-
-    env = _maze_env(trial)
-    mazes, parts = np.asarray(mazes), []
-    with VizdoomMazes(env) as games:
-        for batch, key_batch in _batches(key, trial, len(mazes)):
-            part = games.collect(agent, trial, key_batch, mazes[batch])
-            parts.append(jax.tree.map(np.asarray, without_frames(part)))
-            if progress is not None:
-                progress(min(1.0, batch.stop / len(mazes)))
+    """The same on an engine."""
+    env, mazes, parts = _maze_env(trial), np.asarray(mazes), []
+    for batch, key_batch in _batches(key, trial, len(mazes)):
+        tasks, keys = _tasks(env, mazes[batch]), jax.random.split(key_batch, len(mazes[batch]))
+        parts.append(jax.tree.map(np.asarray, without_frames(collect(engine, agent, trial, keys, tasks))))
+        if progress is not None:
+            progress(min(1.0, batch.stop / len(mazes)))
     return side_by_side(parts)
+
+
+def _tasks(env: MazeNavigation, mazes: np.ndarray) -> NavigationParams:
+    """Some of the set; leaves [num_trials, ...]."""
+    return jax.vmap(env.params_of)(env.mazes.at(mazes))
 
 
 def _batches(key: chex.PRNGKey, trial: Trial, num_trials: int) -> list[tuple[slice, chex.PRNGKey]]:
@@ -276,26 +276,27 @@ def play(
     *,
     progress: Callable[[float], object] | None = None,
 ) -> Trajectory:
-    """One trial in each of some mazes of a set, in ViZDoom or on the device.
+    """One trial in each of some mazes of a set, on an engine or on the device.
 
     Args:
       agent: who acts.
       trial: in mazes of a set.
       mazes: which of the set.
       key: randomness of agent and environment.
-      engine: one of `ENGINES`.
+      engine: as `engines.base.find_engine` names them.
       progress: called with the share that is done.
 
     Returns:
       A trajectory `without_frames`; numpy leaves [num_steps, num_trials, ...].
 
     Raises:
-      ValueError: if there is no such engine.
-      vision.engine.VizdoomMissingError: if ViZDoom is asked for and not installed.
+      ValueError: if there is no such engine, or it refuses.
     """
-    require(engine in ENGINES, "--engine", engine, f"one of {', '.join(ENGINES)}")
-    played = play_twin if engine == "twin" else play_vizdoom
-    return played(agent, trial, mazes, key, progress=progress)
+    make = find_engine(engine, _maze_env(trial))
+    if make is None:
+        return play_twin(agent, trial, mazes, key, progress=progress)
+    with make(trial.env) as opened:
+        return play_on(opened, agent, trial, mazes, key, progress=progress)
 
 
 def shortest_lengths(env: MazeNavigation, mazes: Sequence[int] | np.ndarray) -> np.ndarray:

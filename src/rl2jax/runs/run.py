@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from rl2jax.agents.base import Agent
+from rl2jax.engines.base import DEVICE
 from rl2jax.envs.names import Task, parse_task
 from rl2jax.files import (
     git_commit,
@@ -58,7 +59,7 @@ class Run(NamedTuple):
       config: all settings.
       seed: of the training key.
       mesh: devices that train it (`Learner.mesh`); chosen for each session, not saved.
-      engine: who plays its mazes, "twin" (the device) or "vizdoom"; chosen for each session, not saved.
+      engine: who plays its trials, as `engines.base.find_engine` names them; chosen for each session, not saved.
     """
 
     folder: Path
@@ -66,7 +67,7 @@ class Run(NamedTuple):
     config: TrainConfig
     seed: int
     mesh: Mesh | None = None
-    engine: str = "twin"
+    engine: str = DEVICE
 
     @property
     def checkpoints(self) -> Path:

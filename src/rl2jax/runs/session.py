@@ -18,14 +18,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rl2jax.engines.vizdoom.mazes import VizdoomMazes
 from rl2jax.files import leftovers_of, read_regular, sha256, write_atomically
 from rl2jax.runs import checkpoint
 from rl2jax.runs.processes import any_process, is_first, require_same, stop_signals, together
 from rl2jax.runs.run import RUN_FILE, Run, RunError, cannot_write, load_state, lock, run_digest
-from rl2jax.training.learner import Learner, Program
+from rl2jax.training.learner import Program
 from rl2jax.training.loop import ChunkReport, NonFiniteError, run_chunks
-from rl2jax.training.on_engine import EngineLearner
+from rl2jax.training.on_engine import playing_on
 from rl2jax.training.update import TrainState
 from rl2jax.types import PyTree
 
@@ -49,7 +48,7 @@ def train_run(
     *,
     resume: bool = False,
     checkpoint_minutes: float = 5.0,
-    on_chunk: Callable[[ChunkReport], None] | None = None,
+    on_chunk: Callable[[ChunkReport], bool | None] | None = None,
 ) -> Outcome:
     """Trains in a run folder until the config's last iteration, or until SIGINT or SIGTERM.
 
@@ -61,21 +60,19 @@ def train_run(
       run: from `create_run` or `open_run`.
       resume: continue from the newest checkpoint, if there is one.
       checkpoint_minutes: minutes between checkpoints.
-      on_chunk: called after each chunk, for a progress bar.
+      on_chunk: called after each chunk, for a progress bar; returning True ends the session there.
 
     Raises:
       RunError: if another process trains there, or the folder cannot be written.
       checkpoint.CheckpointError: if a checkpoint cannot be written or read.
       NonFiniteError: if an update was not finite; the last good state is saved first.
+      ValueError: if there is no such engine as the run's, or it refuses.
     """
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_signals())  # from here on: opening a run compiles
         with together("opening the run"):
             stack.enter_context(lock(run.folder))
-            learner: Learner | EngineLearner = run.learner
-            if run.engine == "vizdoom":
-                games = stack.enter_context(VizdoomMazes(run.task.env))
-                learner = EngineLearner(run._replace(mesh=None).learner, games)
+            learner = stack.enter_context(playing_on(run.engine, run.learner))
             saved = checkpoint.iterations_on_disk(run.checkpoints)
             if saved and (resume or saved == [0]):  # 0: the parameters of the run it starts from
                 state = learner.place(load_state(run))
@@ -161,7 +158,7 @@ def record(
     recorders: list[Recorder],
     part: Callable[[PyTree, int], PyTree],
     checkpoint_minutes: float,
-    on_chunk: Callable[[ChunkReport], None] | None,
+    on_chunk: Callable[[ChunkReport], bool | None] | None,
     stop: threading.Event | None = None,
 ) -> TrainState:
     """Trains to the last iteration or until a signal comes to any process, with a recorder for each run.
@@ -172,7 +169,7 @@ def record(
       recorders: of the runs that the learner trains at once; none where another process writes.
       part: (state or metrics, number of a recorder) -> its run's.
       checkpoint_minutes: between checkpoints.
-      on_chunk: called after each chunk.
+      on_chunk: called after each chunk; returning True ends training there.
       stop: set by a signal; None: this function waits for them itself.
     """
     saved_at = time.monotonic()
@@ -191,12 +188,11 @@ def record(
             for number, recorder in enumerate(recorders):
                 rate = report.steps_per_second / len(recorders)
                 recorder.write(report._replace(metrics=part(report.metrics, number), steps_per_second=rate))
-            if on_chunk is not None:
-                on_chunk(report)
+            ended = on_chunk is not None and bool(on_chunk(report))
             if is_due():
                 save(report.state)
                 saved_at = time.monotonic()
-        return stopped()
+        return any_process(signalled.is_set() or ended)
 
     def stopped() -> bool:
         return any_process(signalled.is_set())

@@ -17,11 +17,12 @@ import numpy as np
 
 from rl2jax.agents import Agent
 from rl2jax.envs.base import TaskDistribution
-from rl2jax.envs.names import KINDS, Task, parse_task, slug
+from rl2jax.envs.names import Task, parse_task, read_name, slug
 from rl2jax.files import read_regular, write_atomically
+from rl2jax.kinds import KINDS
 from rl2jax.networks.base import Networks
 from rl2jax.runs.run import Run, Start, ancestry, described, load_state, parameters_digest
-from rl2jax.settings import require
+from rl2jax.settings import name_of, require
 from rl2jax.training import recipes
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.families import make_networks, make_trial
@@ -87,8 +88,8 @@ def agent_name(task: Task) -> str:
 
     Further mazes to train on ("more=") are no part of it: agents play the same test mazes.
     """
-    name = re.sub(r",more=\d+", "", task.name) if task.kind == "maze" else task.name
-    return slug(name.replace(":s=10,a=5,t=10,", ":"))
+    kept = {name: value for name, value in task.kind.unusual(task.settings).items() if name not in task.kind.aside}
+    return slug(task.kind.spelled(kept))
 
 
 def list_agents(folder: Path | str | None = None) -> list[ShippedAgent]:
@@ -203,7 +204,8 @@ def require_shippable(run: Run, recipe: str, folder: Path | str | None = None) -
         first termination flag that users of `load_agent` would not show them, or a folder that cannot be written.
     """
     require(recipe in RECIPES, "recipe", recipe, f"one of {', '.join(RECIPES)}")
-    require(run.task.kind in KINDS, f"{run.folder}: task", run.task.name, f"one of {', '.join(KINDS)} to be shipped")
+    of_ours = run.task.kind.name in KINDS
+    require(of_ours, f"{run.folder}: task", run.task.name, f"one of {', '.join(KINDS)} to be shipped")
     flag = run.config.trial.first_step_flag
     require(flag == 0, f"{run.folder}: first_step_flag", flag, "0 to be shipped")
     wanted = (_folder(folder) / recipe).absolute()
@@ -268,11 +270,11 @@ def _stage(shipped_for: Task, recipe: str, description: dict[str, Any]) -> dict[
     trial = make_trial(task.env, config)
     steps_in_batch = num_trials_in_batch(trial, config) * steps_in_lane(trial, config)
     known = {name: (task.name, preset_for(task, name)) for name in PRESETS}
-    if recipe in recipes.RECIPES and shipped_for.kind in recipes.TEACHERS:
+    if recipe in shipped_for.kind.recipes:
         known |= {f"{recipe}/{s.name}": (s.task.name, s.config) for s in recipes.stages(recipe, shipped_for)}
     return {
         "task": task.name,
-        "algorithm": config.slow_rl.name,
+        "algorithm": name_of(config.slow_rl),
         "preset": next((name for name, trained in known.items() if trained == (task.name, config)), None),
         "iterations": description["iteration"],
         "environment_steps": description["iteration"] * steps_in_batch,
@@ -344,7 +346,7 @@ def _read(path: Path, name: str, recipe: str) -> tuple[ShippedAgent, dict[str, n
     try:
         task, acts = description["task"], description["action_selection"]
         # Parsing any other name imports a module: what a file says must not choose the code that runs.
-        require(task.partition(":")[0] in KINDS, "task", task, f"one of {', '.join(KINDS)}")
+        require(read_name(task)[0].name in KINDS, "task", task, f"one of {', '.join(KINDS)}")
         require(acts in _ACTS, "action_selection", acts, " or ".join(_ACTS))
         place = f"{description['recipe']}/{agent_name(parse_task(task))}"
         config = TrainConfig.from_json(description["config"])

@@ -1,5 +1,8 @@
-"""Training on the real engine: ViZDoom plays the trials, the device learns from them."""
+"""Training on an engine: the host plays the trials, the device learns from them."""
 
+import contextlib
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -7,8 +10,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from rl2jax.engines.vizdoom.mazes import VizdoomMazes, make_collect
-from rl2jax.settings import require
+from rl2jax.engines.base import EngineOf, HostEngine, find_engine
+from rl2jax.engines.collection import make_collect
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.learner import Iterations, Learner
 from rl2jax.training.update import TrainState
@@ -18,28 +21,17 @@ from rl2jax.types import Metrics, Trajectory
 
 @dataclass(frozen=True, eq=False)
 class EngineLearner:
-    """A `Learner` of a `MazeNavigation` whose trials are played by running games.
+    """A `Learner` whose trials are played by a running engine.
 
-    Keys are used as on the device: the same mazes are drawn, and actions differ only where frames do.
+    Keys are used as on the device: the same tasks are drawn, and actions differ only where observations do.
 
     Attributes:
       learner: without a mesh.
-      games: of the same task distribution.
-
-    Raises:
-      ValueError: at construction, if the two do not fit.
+      engine: of the same task distribution, which does not refuse the config (`find_engine`).
     """
 
     learner: Learner
-    games: VizdoomMazes
-
-    def __post_init__(self):
-        require(self.learner.mesh is None, "learner.mesh", self.learner.mesh, "None with games of an engine")
-        lane_steps = self.learner.config.batch.lane_steps
-        require(lane_steps == 0, "lane_steps", lane_steps, "0 with games of an engine, which play one trial each")
-        each = self.learner.config.batch.trials_per_task
-        require(each == 1, "trials_per_task", each, "1 with games of an engine, which play a task each")
-        require(self.games.env == self.learner.env, "games.env", self.games.env, f"the learner's, {self.learner.env}")
+    engine: HostEngine
 
     @property
     def config(self) -> TrainConfig:
@@ -61,9 +53,9 @@ class EngineLearner:
 
     @cached_property
     def collect(self) -> Collect:
-        """A batch of trials by the engine, from a key and the params, as `learner.make_collect` plays them."""
-        learner = self.learner
-        return make_collect(self.games, learner.trial, learner.agent_of, learner.num_trials)
+        """A batch of trials by the engine, from a key and the params, as the device plays them."""
+        learner, each = self.learner, self.config.batch.trials_per_task
+        return make_collect(self.engine, learner.trial, learner.agent_of, learner.num_trials, each)
 
     def compile(self, state: TrainState, length: int) -> Iterations:
         """`length` iterations: the update is compiled at its first trajectory."""
@@ -78,6 +70,22 @@ class EngineLearner:
             return state, jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
 
         return run
+
+
+@contextlib.contextmanager
+def playing_on(engine: str | EngineOf, learner: Learner) -> Iterator[Learner | EngineLearner]:
+    """A learner whose trials are played by an engine, as `find_engine` takes it, which runs as long as the context.
+
+    Raises:
+      ValueError: as `find_engine`.
+    """
+    alone = jax.process_count() == 1
+    make = find_engine(engine, learner.env, lane_steps=learner.config.batch.lane_steps, alone=alone)
+    if make is None:
+        yield learner
+        return
+    with make(learner.env) as opened:
+        yield EngineLearner(dataclasses.replace(learner, mesh=None), opened)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)

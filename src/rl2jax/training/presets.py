@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from rl2jax.envs.names import Task
+from rl2jax.kinds import Kind, find_kind
 from rl2jax.settings import require
 from rl2jax.training.config import TrainConfig
 
@@ -60,42 +61,15 @@ PRESETS: dict[str, TrainConfig] = {
     "quick": _CPU.replace({"iterations": 150, "batch.size": 10_000, "network.units": 64}),
     "wang": _WANG,
 }
-# Per kind of task, where a preset differs from the above.
-_PAPER_VISION = {"iterations": 5_000, "batch.size": 50_000, "objective.gae_lambda": 0.99}
-_PRESET_CHANGES: dict[tuple[str, str], dict[str, Any]] = {
-    ("paper", "maze"): _PAPER_VISION,
-    ("paper-first-order", "maze"): _PAPER_VISION,
-    ("paper", "mdp"): {"iterations": 10_000},
-    ("paper-first-order", "mdp"): {"iterations": 10_000},
-    # Beyond the paper: what a trial tells of the task is learned faster when training says what there is to tell.
-    ("cpu", "bandit"): {"objective.discount": 1.0, "objective.task_inference_coefficient": 1.0},
-    # Remembering 50 state-action pairs takes many gradient steps.
-    ("cpu", "mdp"): {
-        "iterations": 3_000,
-        "objective.discount": 1.0,
-        "slow_rl.learning_rate": 2e-3,
-        "baseline.epochs": 2,
-        "objective.task_inference_coefficient": 1.0,
-    },
-    # One network for policy and values: their gradients are clipped, and where the target is helps both.
-    ("cpu", "maze"): {
-        "objective.gae_lambda": 0.95,
-        "slow_rl.learning_rate": 5e-4,
-        "objective.entropy_coefficient": 0.01,
-        "optimiser.clip": 0.5,
-        "objective.task_inference_coefficient": 0.5,
-    },
-}
+# Where a kind of task needs other settings, its `Kind` says so, beside its distribution.
 # The laptop presets size minibatches by time steps, since trials differ in length fifty-fold.
 _LAPTOP = ("cpu", "quick")
-_POLICY_MINIBATCH_STEPS = {"mdp": 1_000, "other": 2_500}
 _BASELINE_MINIBATCH_STEPS, _FEWEST_TRIALS = 5_000, 5
 _WANG_TRIALS = 20
-# Short bandit trials have little to learn.
-_SHORT_TRIAL, _SHORT_TRIAL_ITERATIONS = 20, 400
+_SHORT_TRIAL = 20
 
 
-def preset(name: str, kind: str = "bandit", num_episodes: int = 10, episode_length: int = 1) -> TrainConfig:
+def preset(name: str, kind: str | Kind = "bandit", num_episodes: int = 10, episode_length: int = 1) -> TrainConfig:
     """A preset, for trials of `num_episodes` episodes of up to `episode_length` steps.
 
     Args:
@@ -108,20 +82,20 @@ def preset(name: str, kind: str = "bandit", num_episodes: int = 10, episode_leng
       ValueError: if there is no such preset.
     """
     require(name in PRESETS, "preset", name, f"one of {', '.join(PRESETS)}")
-    changes: dict[str, Any] = {"trial.num_episodes": num_episodes, **_PRESET_CHANGES.get((name, kind), {})}
+    kind = find_kind(kind) if isinstance(kind, str) else kind
+    changes: dict[str, Any] = {"trial.num_episodes": num_episodes, **kind.presets.get(name, {})}
     trial_length = num_episodes * episode_length
     if name == "wang":
-        changes["batch_size"] = _WANG_TRIALS * trial_length
+        changes["batch.size"] = _WANG_TRIALS * trial_length
     if name in _LAPTOP:
-        policy_steps = _POLICY_MINIBATCH_STEPS.get(kind, _POLICY_MINIBATCH_STEPS["other"])
-        policy_steps = min(policy_steps, PRESETS[name].batch.size // 8)
+        policy_steps = min(kind.policy_minibatch_steps, PRESETS[name].batch.size // 8)
         changes |= {
             "slow_rl.minibatch_trials": max(_FEWEST_TRIALS, policy_steps // trial_length),
             "baseline.minibatch_trials": max(_FEWEST_TRIALS, _BASELINE_MINIBATCH_STEPS // trial_length),
             "network.memory_horizon": trial_length,
         }
-        if (name, kind) == ("cpu", "bandit") and trial_length <= _SHORT_TRIAL:
-            changes["iterations"] = _SHORT_TRIAL_ITERATIONS
+    if trial_length <= _SHORT_TRIAL:
+        changes |= kind.short_trials.get(name, {})
     return PRESETS[name].replace(**changes)
 
 

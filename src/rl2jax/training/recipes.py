@@ -7,13 +7,13 @@ and begins by imitating a reference agent, or in MDPs with a network that plans 
 import math
 from typing import NamedTuple
 
-from rl2jax.envs.names import Task, with_horizon
+from rl2jax.envs.names import Task
+from rl2jax.kinds import all_kinds, load
 from rl2jax.settings import require
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.presets import preset_for
 
 RECIPES = ("best", "best-scratch")
-TEACHERS = {"bandit": "gittins_finite_horizon", "mdp": "beb_true_prior", "maze": "explorer"}
 
 
 class Stage(NamedTuple):
@@ -72,12 +72,10 @@ def stages(recipe: str, task: Task) -> tuple[Stage, ...]:
       ValueError: if there is no such recipe, or it has nothing for this kind of task.
     """
     require(recipe in RECIPES, "recipe", recipe, f"one of {', '.join(RECIPES)}")
-    require(task.kind in TEACHERS, f"task of recipe {recipe}", task.name, f"of kind {' or '.join(TEACHERS)}")
-    if recipe == "best-scratch":
-        reinforced = {"bandit": _reinforced_bandit, "mdp": _reinforced_mdp}
-        config = reinforced[task.kind](task) if task.kind in reinforced else preset_for(task, "cpu")
-        return (Stage("1-reinforcement", task, config),)
-    return {"bandit": _imitated_bandit, "mdp": _planned_mdp, "maze": _imitated_maze}[task.kind](task)
+    known = [kind.name for kind in all_kinds() if recipe in kind.recipes]
+    require(recipe in task.kind.recipes, f"task of recipe {recipe}", task.name, f"of kind {' or '.join(known)}")
+    made = load(task.kind.recipes[recipe])(task)
+    return (Stage("1-reinforcement", task, made),) if isinstance(made, TrainConfig) else made
 
 
 def takes_most_likely(recipe: str, task: Task) -> bool:
@@ -89,7 +87,7 @@ def takes_most_likely(recipe: str, task: Task) -> bool:
     return network == "planner" or (network == "per_pair" and task.num_episodes <= _SURE)
 
 
-def _reinforced_bandit(task: Task) -> TrainConfig:
+def reinforced_bandit(task: Task) -> TrainConfig:
     """The preset where one recurrent layer has little to learn; otherwise a memory for each arm.
 
     With it tens of iterations do what takes one recurrent layer a thousand.
@@ -109,7 +107,7 @@ def _reinforced_bandit(task: Task) -> TrainConfig:
     return config.replace({**_CLIPPED, **_BOUNDED, **trials, "iterations": 300})
 
 
-def _reinforced_mdp(task: Task) -> TrainConfig:
+def reinforced_mdp(task: Task) -> TrainConfig:
     """A memory for each pair of state and action; with it a hundred iterations are enough."""
     short, steps = task.num_episodes <= _SHORT, task.num_episodes * task.env.episode_length
     trials = max(_FEWEST_TRIALS, _STEPS_OF_PAIRS // steps)
@@ -125,12 +123,18 @@ def _reinforced_mdp(task: Task) -> TrainConfig:
     )
 
 
-def _imitated_bandit(task: Task) -> tuple[Stage, ...]:
+def reinforced_maze(task: Task) -> TrainConfig:
+    """The preset."""
+    return preset_for(task, "cpu")
+
+
+def imitated_bandit(task: Task) -> tuple[Stage, ...]:
     """A memory for each arm, for the teacher's index of an arm depends on that arm and on the time.
 
     The teacher is within 0.05% of the optimum where that is known. In short trials one GRU copies it more closely.
     """
-    config = preset_for(task, "cpu").replace({**_IMITATION, "imitation.teacher": TEACHERS["bandit"], "iterations": 300})
+    teacher = {"imitation.teacher": task.kind.teacher}
+    config = preset_for(task, "cpu").replace({**_IMITATION, **teacher, "iterations": 300})
     if task.num_episodes > _SHORT:
         config = config.replace(
             {
@@ -146,7 +150,7 @@ def _imitated_bandit(task: Task) -> tuple[Stage, ...]:
     return (Stage("1-imitation", task, config),)
 
 
-def _planned_mdp(task: Task) -> tuple[Stage, ...]:
+def planned_mdp(task: Task) -> tuple[Stage, ...]:
     """A network that plans begins above the teacher, and reinforcement goes on from there.
 
     The longer the trial, the more exploring is worth, and the later it pays: a larger bonus, and returns to the trial's
@@ -174,7 +178,7 @@ def _planned_mdp(task: Task) -> tuple[Stage, ...]:
     return (Stage("1-reinforcement", task, config),)
 
 
-def _imitated_maze(task: Task) -> tuple[Stage, ...]:
+def imitated_maze(task: Task) -> tuple[Stage, ...]:
     """The teacher knows where it is; at a short horizon nearly all of a batch is trials, and not what follows them.
 
     Who imitates gets stuck where the teacher never was: so the student plays half of the steps, then all, for reward.
@@ -182,7 +186,8 @@ def _imitated_maze(task: Task) -> tuple[Stage, ...]:
     env = task.env
 
     def within(share: float) -> Task:
-        return with_horizon(task, min(env.episode_length, round(share * _EXPLORER_STEPS_PER_CELL * env.size**2)))
+        steps = round(share * _EXPLORER_STEPS_PER_CELL * env.size**2)
+        return task.with_settings(t=min(env.episode_length, steps))
 
     def trials(of: Task, number: int) -> int:
         return number * of.num_episodes * of.env.episode_length
@@ -192,7 +197,7 @@ def _imitated_maze(task: Task) -> tuple[Stage, ...]:
     imitation = preset_for(short, "cpu").replace(
         {
             **_IMITATION | memory | {"objective.task_inference_coefficient": 0.5},
-            "imitation.teacher": TEACHERS["maze"],
+            "imitation.teacher": task.kind.teacher,
             "imitation.student_share": 0.2,
             "iterations": 200,
             "batch.size": trials(short, 100),

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from rl2jax.agents.base import AgentOf
 from rl2jax.devices import vmap_trials
+from rl2jax.envs.base import TaskDistribution
 from rl2jax.settings import Section, bounded
 from rl2jax.trials.rollout import rollout, rollout_lane, steps_apart
 from rl2jax.trials.trial import Trial
@@ -80,11 +81,18 @@ def make_collect(
 
     def collect(key: chex.PRNGKey, params: PyTree) -> Trajectory:
         key_tasks, key_rollouts = jax.random.split(key)
-        draw_tasks = vmap_trials(trial.env.sample_params, mesh, (0,), 0)
-        tasks = draw_tasks(jax.random.split(key_tasks, num_trials // trials_per_task))
-        if trials_per_task > 1:
-            tasks = jax.tree.map(lambda x: jnp.repeat(x, trials_per_task, axis=0), tasks)
+        tasks = draw_tasks(trial.env, key_tasks, num_trials, trials_per_task, mesh)
         play_trials = vmap_trials(play, mesh, (0, 0, None), TRIALS_AXIS)
         return play_trials(jax.random.split(key_rollouts, num_trials), tasks, params)
 
     return collect
+
+
+def draw_tasks(
+    env: TaskDistribution, key: chex.PRNGKey, num_trials: int, trials_per_task: int = 1, mesh: Mesh | None = None
+) -> PyTree:
+    """The tasks of a batch, as `make_collect` says; leaves [num_trials, ...]."""
+    tasks = vmap_trials(env.sample_params, mesh, (0,), 0)(jax.random.split(key, num_trials // trials_per_task))
+    if trials_per_task == 1:
+        return tasks
+    return jax.tree.map(lambda x: jnp.repeat(x, trials_per_task, axis=0), tasks)

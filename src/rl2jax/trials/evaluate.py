@@ -116,7 +116,7 @@ def evaluate(
       the scores.
     """
     require(num_tasks >= 1, "num_tasks", num_tasks, ">= 1")
-    trial = _held_out(trial)
+    trial = held_out(trial)
     batch_tasks = _default_batch(agent, trial, num_tasks) if batch_tasks is None else min(num_tasks, batch_tasks)
 
     if trial.env.ends_early and statistic is nothing:
@@ -150,7 +150,7 @@ def play_tasks(agent: Agent, trial: Trial, num_tasks: int, key: chex.PRNGKey, *,
       agent_info: whether what the agent says at each step is kept, such as a policy's `PolicyInfo`.
     """
     require(num_tasks >= 1, "num_tasks", num_tasks, ">= 1")
-    trial = _held_out(trial)
+    trial = held_out(trial)
     batch_tasks = _default_batch(agent, trial, num_tasks)
     play_batch = _kept(_recorder, agent, trial, agent_info)
     starts = range(0, num_tasks, batch_tasks)
@@ -186,7 +186,7 @@ def _queue_scorer(agent: Agent, trial: Trial, num_lanes: int) -> Callable:
     @partial(jax.jit, compiler_options=less_optimised())
     def play_batch(key, indices, wanted):
         def task_of(i):
-            key_task, key_rollout = _task_keys(key, indices[i])
+            key_task, key_rollout = task_keys(key, indices[i])
             return key_rollout, trial.env.sample_params(key_task)
 
         num_wanted = wanted.sum().astype(jnp.int32)
@@ -219,18 +219,19 @@ def _last_made(make: Callable[..., Callable], *arguments: Any) -> Callable:
     return make(*arguments)
 
 
-def _held_out(trial: Trial) -> Trial:
+def held_out(trial: Trial) -> Trial:
+    """The same of the tasks that are evaluated on."""
     return dataclasses.replace(trial, env=trial.env.held_out())
 
 
 def _play_one(agent: Agent, trial: Trial, key: chex.PRNGKey, index: chex.Array) -> tuple[Trajectory, PyTree]:
     """Task number `index` of the key's stream: the trial, and the task."""
-    key_task, key_rollout = _task_keys(key, index)
+    key_task, key_rollout = task_keys(key, index)
     params = trial.env.sample_params(key_task)
     return rollout(key_rollout, agent, trial, params), params
 
 
-def _task_keys(key: chex.PRNGKey, index: chex.Array) -> chex.PRNGKey:
+def task_keys(key: chex.PRNGKey, index: chex.Array) -> chex.PRNGKey:
     """Of the task itself, and of playing it; [2]."""
     return jax.random.split(jax.random.fold_in(key, index))
 

@@ -100,9 +100,10 @@ def starts_alike(trial: Trial) -> bool:
     """Whether every trial shows the same at its first step, whatever the task and the key.
 
     Read off the traced program: what is seen there depends on neither. A bandit's constant observation does not, nor
-    does a fixed start state, even where they are computed.
+    does a fixed start state, even where they are computed. Of tasks that only an engine plays it is not known.
     """
-    return _starts_alike(trial.env)  # the placeholders are one trial's as another's; their flag may be traced
+    # The placeholders are one trial's as another's; their flag may be traced.
+    return trial.env.plays_on_device and _starts_alike(trial.env)
 
 
 @lru_cache

@@ -1,35 +1,43 @@
-"""`MazeNavigation` played in the real ViZDoom on the host: a vector of games, and trials of them.
+"""`MazeNavigation` played in the real ViZDoom on the host.
 
-The mazes, moves, rewards and episodes are the twin's; `twin_check` says so. Trials are collected into the same
-`Trajectory` that a rollout on the device gives.
+The mazes, moves, rewards and episodes are the twin's; `twin_check` says so.
 """
 
-from collections.abc import Callable
+import hashlib
+from pathlib import Path
 from typing import Any
 
-import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from rl2jax.agents.base import Agent, AgentOf
-from rl2jax.engines.collection import Collection, Player, compiled
-from rl2jax.engines.vizdoom.engine import import_vizdoom
-from rl2jax.engines.vizdoom.games import Games
-from rl2jax.envs.maze.kinematics import NUM_ACTIONS
-from rl2jax.envs.maze.navigation import MazeNavigation
+from rl2jax.engines.base import HostEngine
+from rl2jax.engines.vizdoom import wad
+from rl2jax.engines.vizdoom.engine import IDLE, RESET, STEP, GameSettings, VizdoomMissingError, import_vizdoom
+from rl2jax.engines.vizdoom.workers import Workers
+from rl2jax.envs.base import TaskDistribution
+from rl2jax.envs.maze import world
+from rl2jax.envs.maze.kinematics import CELL, FORWARD, NUM_ACTIONS, STEPS, TURN_LEFT, TURN_RIGHT, Pose
+from rl2jax.envs.maze.mazes import HEADINGS, Maze
+from rl2jax.envs.maze.navigation import MazeNavigation, NavigationParams, reward_of
+from rl2jax.envs.maze.raycast import OFFSET, STRIDE
+from rl2jax.files import cache_folder
 from rl2jax.settings import require
-from rl2jax.trials.trial import Trial
-from rl2jax.types import PyTree, Trajectory
+from rl2jax.types import PyTree
 
 
-class VizdoomMazes:
-    """A vector of games in the real engine, in lockstep; a context manager.
+class VizdoomMazes(HostEngine):
+    """Games of the real engine, in lockstep, each in one of `env.mazes`.
 
-    Each game plays one of `env.mazes`. Engines that die or hang are replaced and brought to where they were: they
-    play exactly as they did, so that nothing shows of it but time (and `engines_replaced`, `last_failure`).
+    Engines that die or hang are replaced and brought to where they were: they play exactly as they did, so that nothing
+    shows of it but time (and `engines_replaced`, `last_failure`).
 
-    A game whose episode ends starts the next in the same maze within the same step (Gymnasium's "same step"
-    autoreset): `step` returns the first frame of the new episode, the last one of the old is in the infos.
+    Attributes:
+      env: the task distribution.
+      num_slots: how many games there are.
+      workers: the processes that play them.
+      mazes: `env.mazes`.
+      maze: which of them each game is in; int32 [num_slots].
     """
 
     def __init__(self, env: MazeNavigation, num_workers: int = 2, games_per_worker: int = 16, timeout_s: float = 30.0):
@@ -49,166 +57,146 @@ class VizdoomMazes:
           VizdoomMissingError: saying what to install.
           EngineError: if the games do not start.
         """
-        require(env.split != "fresh", "split", env.split, "train or test in ViZDoom, whose maps are made beforehand")
-        require(not env.redraw_start, "redraw_start", env.redraw_start, "False in ViZDoom, whose maps hold the start")
-        require(env.observation == "frame", "observation", env.observation, "frame in ViZDoom")
         require(num_workers >= 1, "num_workers", num_workers, "an integer >= 1")
         require(games_per_worker >= 1, "games_per_worker", games_per_worker, "an integer >= 1")
         require(timeout_s > 0, "timeout_s", timeout_s, "> 0")
         import_vizdoom()
-        self.env = env
-        self._games = Games(env, num_workers, games_per_worker, timeout_s)
-        self._player: tuple[tuple, Player] | None = None
+        if reason := self.refuses(env):
+            raise ValueError(reason)
+        self.env, self.mazes = env, env.mazes
+        self._index = {content: index for index, content in enumerate(_contents(self.mazes))}
+        self.workers = Workers(settings_of(env), num_workers, games_per_worker, timeout_s)
+        self.num_slots = self.workers.num_games
+        self.maze = np.zeros(self.num_slots, np.int32)
+        self._started, self._time = np.zeros(self.num_slots, bool), np.zeros(self.num_slots, np.int32)
+        self._rewards = np.asarray(reward_of(*jnp.meshgrid(jnp.arange(2.0), jnp.arange(2.0), indexing="ij")))
+        # What the players see and where they are, as of the last step: "frame", "x", "y", "heading"; [num_slots].
+        self._views = self.workers.play(np.full(self.num_slots, IDLE), self.maze)
 
-    @property
-    def num_games(self) -> int:
-        """How many games there are."""
-        return self._games.num_games
+    @classmethod
+    def refuses(cls, env: TaskDistribution) -> str | None:
+        """All but mazes of a fixed set, with fixed starts, seen in frames; and where ViZDoom is not installed."""
+        if not isinstance(env, MazeNavigation):
+            return f"it plays mazes only, such as maze:size=5, got {type(env).__name__}"
+        try:
+            require(env.split != "fresh", "split", env.split, "train or test in ViZDoom, whose maps are made first")
+            require(not env.redraw_start, "redraw_start", True, "False in ViZDoom, whose maps hold the start")
+            require(env.observation == "frame", "observation", env.observation, "frame in ViZDoom")
+            import_vizdoom()
+        except (ValueError, VizdoomMissingError) as error:
+            return str(error)
+        return None
 
     @property
     def engines_replaced(self) -> int:
         """How many engines died or hung so far, with those that went with them."""
-        return self._games.workers.replaced
+        return self.workers.replaced
 
     @property
     def last_failure(self) -> str:
         """Why an engine was last replaced: that it hung, or what it or its worker last said. At first ""."""
-        return self._games.workers.last_failure
+        return self.workers.last_failure
 
-    def reset(self, maze_indices: Any, which: Any = None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Starts episodes.
-
-        Args:
-          maze_indices: for each game into `env.mazes`; int [num_games].
-          which: games to start an episode in, the others go on; bool [num_games], default all.
-
-        Returns:
-          (frames, uint8 [num_games, 30, 40, 3]; infos). Infos hold where the players are that see these frames: "x"
-          and "y" in 1/65536 of a map unit and "heading" in sixteenths of a turn, counter-clockwise from east; int32
-          [num_games].
+    def assign(self, slots: np.ndarray, params: NavigationParams, seeds: np.ndarray | None = None) -> None:
+        """Sends games to mazes of the set; nothing there is left to chance.
 
         Raises:
-          ValueError: naming the argument.
+          ValueError: for a maze that is none of `env.mazes`.
         """
+        del seeds
+        known = [self._index.get(content) for content in _contents(params.maze)]
+        require(None not in known, "params.maze", "another", "one of env.mazes")
+        self.place(slots, known)
+
+    def place(self, slots: np.ndarray, indices: Any) -> None:
+        """`assign` by numbers, each from 0 to the size of the set; int [n]."""
         self._check_open()
-        indices = self._check("maze_indices", maze_indices, self.num_games, len(self._games.mazes.target))
-        chosen = np.ones(self.num_games, bool) if which is None else np.asarray(which)
-        require(chosen.shape == (self.num_games,), "which's shape", chosen.shape, f"({self.num_games},)")
-        self._games.reset(indices, chosen.astype(bool))
-        return self._games.frames(), self._poses("")
+        self.maze[slots] = _checked("maze_indices", indices, len(slots), len(self._index))
 
-    def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """One step of each game.
+    def reset(self, slots: np.ndarray) -> np.ndarray:
+        """Starts episodes; returns frames, uint8 [n, 30, 40, 3]."""
+        self._check_open()
+        which = np.zeros(self.num_slots, bool)
+        which[slots] = True
+        self._time[which] = 0
+        self._started |= which
+        self.workers.play(np.where(which, RESET, IDLE), self.maze)
+        return self._views["frame"][slots]
 
-        Args:
-          actions: int [num_games].
-
-        Returns:
-          (frames, rewards, terminated, truncated, infos): uint8 [num_games, 30, 40, 3]; float32 and bool [num_games].
-          Infos are those of `reset`, "hit" for a step that a wall cut short, and "final_frame", "final_x", "final_y"
-          and "final_heading" for the end of the step, before a new episode was started.
+    def step(self, action: np.ndarray, active: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """One tic; rewards and ends of games that do not play are zero. Frames are uint8 [num_slots, 30, 40, 3].
 
         Raises:
-          ValueError: naming the argument; or if a game was not reset.
+          ValueError: naming the argument; or if an active game was not reset.
         """
         self._check_open()
-        acts = self._check("actions", actions, self.num_games, NUM_ACTIONS)
-        new = np.flatnonzero(~self._games.started)
+        action = _checked("action", action, self.num_slots, NUM_ACTIONS)
+        new = np.flatnonzero(active & ~self._started)
         require(len(new) == 0, "games", new.tolist(), "reset before their first step")
-        everyone = np.ones(self.num_games, bool)
-        rewards, terminated, truncated, hit = self._games.step(acts, everyone)
-        infos = {"hit": hit, "final_frame": self._games.frames(), **self._poses("final_")}
-        self._games.reset(self._games.maze, terminated | truncated)
-        return self._games.frames(), rewards, terminated, truncated, {**self._poses(""), **infos}
+        before = self.poses()
+        self.workers.play(np.where(active, STEP, IDLE), action)
+        self._time += active
+        after = self.poses()
+        place, moved = (np.stack([pose.x, pose.y], axis=1) for pose in (after, before))
+        hit = (action == FORWARD) & (place - moved != STEPS[before.heading]).any(axis=1)
+        reached = (place[:, ::-1] // CELL == self.mazes.target[self.maze]).all(axis=1) & active
+        reward = np.where(active, self._rewards[reached.astype(int), hit.astype(int)], 0)
+        return np.array(self._views["frame"]), reward, reached, (self._time >= self.env.episode_length) & active
 
-    def collect(
-        self,
-        agent: Agent | AgentOf,
-        trial: Trial,
-        key: chex.PRNGKey,
-        maze_indices: Any,
-        num_steps: int | None = None,
-        params: PyTree = None,
-    ) -> Trajectory:
-        """Plays one trial in each of some mazes, as `jax.vmap(rollout)` over `jax.random.split(key, num_trials)` does.
+    def poses(self) -> Pose:
+        """A copy of where the players are; leaves int32 [num_slots]."""
+        return Pose(*(self._views[name].copy() for name in Pose._fields))
 
-        Games take a new trial as soon as they have finished one. All random numbers are those of the rollout, so that
-        an agent plays the same trials in the twin, as far as it sees the same.
-
-        Args:
-          agent: who acts; or, with `params`, a function from them to who acts, which is compiled once only.
-          trial: of `env`.
-          key: all its randomness.
-          maze_indices: one for each trial, into `env.mazes`; int [num_trials].
-          num_steps: length of the trajectory, default `trial.num_steps`; trials that last longer are cut off.
-          params: of the agent.
-
-        Returns:
-          A trajectory as the device's: numpy leaves [num_steps, num_trials, ...], time-major, but for its task
-          features [num_trials, ...]. After the end of a trial, where `mask` is 0, there are zeros.
-
-        Raises:
-          ValueError: naming the argument.
-        """
-        self._check_open()
-        require(trial.env == self.env, "trial.env", trial.env, f"{self.env}, which these games play")
-        indices = self._check("maze_indices", maze_indices, None, len(self._games.mazes.target))
-        require(len(indices) >= 1, "maze_indices", maze_indices, "at least one")
-        num_steps = trial.num_steps if num_steps is None else num_steps
-        require(num_steps >= 1, "num_steps", num_steps, "an integer >= 1")
-        identity = agent, str(jax.random.key_impl(key))
-        if self._player is None or self._player[0] != identity:
-            self._player = identity, compiled(*identity)
-        return Collection(self._games, self._player[1], trial, key, indices, num_steps, params).run()
-
-    def _poses(self, prefix: str) -> dict[str, np.ndarray]:
-        return {prefix + name: value for name, value in self._games.poses()._asdict().items()}
-
-    def _check(self, name: str, values: Any, count: int | None, bound: int) -> np.ndarray:
-        """As int32 [count], each from 0 to `bound` - 1."""
-        array = np.asarray(values)
-        shape = "[any]" if count is None else f"[{count}]"
-        require(array.ndim == 1 and count in (None, len(array)), f"{name}'s shape", list(array.shape), shape)
-        require(np.issubdtype(array.dtype, np.integer), f"{name}'s type", str(array.dtype), "integers")
-        inside = (array >= 0) & (array < bound)
-        require(bool(inside.all()), name, array[~inside][:1].tolist(), f"between 0 and {bound - 1}")
-        return array.astype(np.int32)
-
-    def _check_open(self) -> None:
-        require(not self._games.workers.closed, "VizdoomMazes", "closed", "open")
+    def privileged(self) -> PyTree:
+        """Poses and mazes."""
+        return self.poses(), self.mazes.at(self.maze)
 
     def close(self) -> None:
         """Ends all games; does nothing the second time."""
-        self._games.workers.close()
+        self.workers.close()
 
-    def __enter__(self) -> "VizdoomMazes":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def _check_open(self) -> None:
+        require(not self.workers.closed, "VizdoomMazes", "closed", "open")
 
 
-def make_collect(
-    games: VizdoomMazes, trial: Trial, agent_of: AgentOf, num_trials: int
-) -> Callable[[chex.PRNGKey, PyTree], Trajectory]:
-    """`learner.make_collect` on the host: collect(key, params) plays the same tasks with the same random numbers.
-
-    Args:
-      games: that play them.
-      trial: of `games.env`.
-      agent_of: from the params to who acts.
-      num_trials: in a batch, one task each.
-    """
-
-    def collect(key: chex.PRNGKey, params: PyTree) -> Trajectory:
-        key_tasks, key_rollouts = jax.random.split(key)
-        indices = drawn_mazes(games.env, key_tasks, num_trials)
-        return games.collect(agent_of, trial, key_rollouts, indices, params=params)
-
-    return collect
+def settings_of(env: MazeNavigation) -> GameSettings:
+    """What an engine must know to play the mazes of a task, which are written to the cache if they are not there."""
+    degrees = env.turn * 360 / HEADINGS
+    buttons = {FORWARD: [1.0, 0.0], TURN_LEFT: [0.0, -degrees], TURN_RIGHT: [0.0, degrees]}
+    return GameSettings(
+        wad=str(_cached_wad(env.mazes)),
+        maps=[wad.map_name(index) for index in range(len(env.mazes.target))],
+        buttons=[buttons[action] for action in range(NUM_ACTIONS)],
+        num_headings=HEADINGS,
+        stride=STRIDE,
+        offset=OFFSET,
+    )
 
 
-def drawn_mazes(env: MazeNavigation, key: chex.PRNGKey, num_trials: int) -> np.ndarray:
-    """Which mazes `env.sample_params` draws with `jax.random.split(key, num_trials)`; int32 [num_trials]."""
-    keys = jax.random.split(key, num_trials)
-    return np.asarray(jax.vmap(env.sample_maze_index)(keys))
+def _cached_wad(mazes: Maze) -> Path:
+    """The WAD of these mazes, by the contents of both and of what writes it."""
+    content = hashlib.sha256(Path(wad.__file__).read_bytes() + Path(world.__file__).read_bytes())
+    for leaf in mazes:
+        array = np.ascontiguousarray(leaf)
+        content.update(f"{array.shape}{array.dtype}".encode() + array.tobytes())
+    path = cache_folder() / "wads" / f"{content.hexdigest()[:32]}.wad"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        wad.write_wad(path, mazes)
+    return path
+
+
+def _contents(mazes: Maze) -> list[bytes]:
+    """Each maze as something to find it by."""
+    leaves = jax.tree.map(np.asarray, tuple(mazes))
+    return [b"".join(leaf[index].tobytes() for leaf in leaves) for index in range(len(mazes.target))]
+
+
+def _checked(name: str, values: Any, count: int, bound: int) -> np.ndarray:
+    """As int32 [count], each from 0 to `bound` - 1."""
+    array = np.asarray(values)
+    require(array.shape == (count,), f"{name}'s shape", list(array.shape), f"[{count}]")
+    require(np.issubdtype(array.dtype, np.integer), f"{name}'s type", str(array.dtype), "integers")
+    inside = (array >= 0) & (array < bound)
+    require(bool(inside.all()), name, array[~inside][:1].tolist(), f"between 0 and {bound - 1}")
+    return array.astype(np.int32)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rl2jax.engines.vizdoom import mazes as vizdoom
+from rl2jax.engines.vizdoom.mazes import VizdoomMazes
 from rl2jax.envs.maze.kinematics import FORWARD, TURN_LEFT, TURN_RIGHT, Pose
 from rl2jax.envs.maze.navigation import MazeNavigation, NavigationParams, NavigationState
 from rl2jax.settings import require
@@ -64,10 +64,12 @@ def twin_check(
     rng = np.random.default_rng(seed)
     actions_and_shares = list(_SHARES), list(_SHARES.values())
     follow = _make_follow(env)
-    with vizdoom.VizdoomMazes(env, num_workers, games_per_worker) as games:
-        num_games, num_mazes = games.num_games, len(env.mazes.target)
+    with VizdoomMazes(env, num_workers, games_per_worker) as games:
+        num_games, num_mazes = games.num_slots, len(env.mazes.target)
+        everyone = np.ones(num_games, bool)
         maze = rng.integers(num_mazes, size=num_games)
-        games.reset(maze)
+        games.place(np.arange(num_games), maze)
+        games.reset(np.arange(num_games))
         state = _start(env, maze)
         chunks: list[_Comparison] = []
         done = 0
@@ -75,11 +77,13 @@ def twin_check(
             steps = []
             for _ in range(min(_CHUNK, -(-(num_steps - done) // num_games))):
                 action = rng.choice(actions_and_shares[0], p=actions_and_shares[1], size=num_games)
-                _, reward, terminated, truncated, infos = games.step(action)
-                pose, frame = Pose(*(infos["final_" + name] for name in Pose._fields)), infos["final_frame"]
-                ended = terminated | truncated
+                frame, reward, terminated, truncated = games.step(action, everyone)
+                pose, first_frame, ended = games.poses(), frame.copy(), terminated | truncated
                 next_maze = np.where(ended, rng.integers(num_mazes, size=num_games), maze)
-                first_frame, _ = games.reset(next_maze, ended)
+                over = np.flatnonzero(ended)
+                games.place(over, next_maze[over])
+                if len(over):
+                    first_frame[over] = games.reset(over)
                 steps.append(
                     _Step(maze, action, reward, terminated, truncated, pose, frame, ended, next_maze, first_frame)
                 )

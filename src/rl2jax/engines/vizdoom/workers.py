@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rl2jax.engines.base import EngineError
 from rl2jax.engines.vizdoom import engine
 from rl2jax.engines.vizdoom.engine import IDLE, RESET, GameSettings
 from rl2jax.files import cache_folder
@@ -29,10 +30,6 @@ _START_TIMEOUT = 120.0  # seconds; a start is no step
 PATIENCE = 1 / 3  # share of the timeout that an answer may take; the rest is for replacing who gives none
 _MOST_FAILURES = 8  # in a row
 _OWNER = "owner.lock"
-
-
-class EngineError(RuntimeError):
-    """The engines fail again and again; the message holds the last words of one."""
 
 
 def registry() -> Path:
@@ -209,7 +206,7 @@ class Workers:
           What each game shows, `view_type` [num_games]; of idle games what they last showed. Overwritten by the next.
 
         Raises:
-          EngineError: if engines fail again and again; everything is closed then.
+          EngineError: if engines fail again and again, with the last words of one; everything is closed then.
         """
         commands = np.stack([orders, arguments], axis=1).astype(np.int32)
         for game, (order, argument) in enumerate(commands.tolist()):

@@ -1,6 +1,7 @@
 """The paper's visual navigation task, simulated on the device (Duan et al. 2016, section 3.3)."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -16,6 +17,7 @@ from rl2jax.envs.maze import kinematics
 from rl2jax.envs.maze.kinematics import CELL, UNIT, Pose
 from rl2jax.envs.maze.mazes import HEADINGS, NUM_START_HEADINGS, Maze, check_size, generate_maze, maze_set, more_mazes
 from rl2jax.envs.maze.raycast import HEIGHT, WIDTH, render
+from rl2jax.kinds import Choice, Kind
 from rl2jax.settings import require
 
 TARGET_REWARD, WALL_REWARD, STEP_REWARD = 1.0, -0.001, -0.04
@@ -230,3 +232,51 @@ def symbols(pose: Pose, maze: Maze) -> chex.Array:
     facing = jnp.stack([jnp.cos(angle), jnp.sin(angle)])
     parts = [east.ravel(), north.ravel(), seen.ravel(), in_cell, in_maze, facing]
     return jnp.concatenate([part.astype(jnp.float32) for part in parts])
+
+
+def _paper_horizon(given: Mapping[str, int]) -> dict[str, int]:
+    """The paper's: 250 steps for small mazes, four times as many for large ones."""
+    return {"t": 250 if given["size"] <= 5 else 1000}
+
+
+_PAPER = {"iterations": 5_000, "batch.size": 50_000, "objective.gae_lambda": 0.99}
+MAZE = Kind(
+    "maze",
+    MazeNavigation,
+    {
+        "size": "size",
+        "t": "episode_length",
+        "thin": Choice("thin"),
+        "turn": "turn",
+        "mazes": "num_mazes",
+        "more": "num_more",
+        "redraw": Choice("redraw_start"),
+        "map": Choice("observation", OBSERVATIONS),
+    },
+    defaults={"size": 5},
+    unspelled={"thin": 0, "turn": 1, "mazes": 1000, "more": 0, "redraw": 0, "map": 0},
+    derived=_paper_horizon,
+    num_episodes=2,
+    words="maze",
+    aside=("more",),
+    presets={
+        "paper": _PAPER,
+        "paper-first-order": _PAPER,
+        # One network for policy and values: their gradients are clipped, and where the target is helps both.
+        "cpu": {
+            "objective.gae_lambda": 0.95,
+            "slow_rl.learning_rate": 5e-4,
+            "objective.entropy_coefficient": 0.01,
+            "optimiser.clip": 0.5,
+            "objective.task_inference_coefficient": 0.5,
+        },
+    },
+    teacher="explorer",
+    recipes={
+        "best": "rl2jax.training.recipes:imitated_maze",
+        "best-scratch": "rl2jax.training.recipes:reinforced_maze",
+    },
+    agents="rl2jax.agents.maze:MAZE_AGENTS",
+    evaluation="rl2jax.results.evaluations:evaluate_in_mazes",
+    recording="rl2jax.results.pages.recordings:maze_recordings",
+)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import matplotlib.figure
 import numpy as np
 
+from rl2jax.envs.names import read_name
 from rl2jax.results.pages.tables import LIMIT, Row, best_documented, short
 from rl2jax.results.published import TABLES, agent_name
 
@@ -85,12 +86,12 @@ def add_legend(owner: Any, theme: Theme, handles: list, labels: list[str], **opt
     owner.legend(handles, labels, frameon=False, fontsize=8, labelcolor=theme.ink, **options)
 
 
-def _panels(tasks: list[str]) -> dict[str, list[str]]:
+def _panels(tasks: list[str]) -> dict[int, list[str]]:
     """Tasks by their number of episodes, in order."""
-    panels: dict[str, list[str]] = defaultdict(list)
+    panels: dict[int, list[str]] = defaultdict(list)
     for task in tasks:
-        panels[task.rpartition("n=")[2]].append(task)
-    return dict(sorted(panels.items(), key=lambda item: int(item[0])))
+        panels[read_name(task)[1]["n"]].append(task)
+    return dict(sorted(panels.items()))
 
 
 def learning_curves(number: int, rows: list[Row], theme: Theme = LIGHT) -> matplotlib.figure.Figure:
@@ -156,7 +157,8 @@ def learning_curves(number: int, rows: list[Row], theme: Theme = LIGHT) -> matpl
 
 def _without_episodes(task: str) -> str:
     """What else tasks of a table differ in: "k=5"; for MDPs nothing."""
-    return short(task).rpartition(", n=")[0]
+    kind, settings = read_name(task)
+    return kind.title({name: value for name, value in settings.items() if name != "n"})
 
 
 def _curves_of(task: str, rows: list[Row]) -> dict[str, Row]:

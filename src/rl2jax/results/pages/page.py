@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib
 import matplotlib.figure
 
+from rl2jax.envs.names import read_name
 from rl2jax.results.pages import figures
 from rl2jax.results.pages.figures import DARK, LIGHT, Theme
 from rl2jax.results.pages.tables import (
@@ -155,7 +156,7 @@ def rows_table(rows: list[Row], caption: str = "How each row was made", name: Ca
       name: an agent's name for people.
     """
     lines = []
-    one_kind = len({row["task"].partition(":")[0] for row in rows}) == 1
+    one_kind = len({read_name(row["task"])[0].name for row in rows}) == 1
     for row in rows:
         task = short(row["task"]) if one_kind else readable_tasks(row["task"])
         settings = json.dumps(row.get("hyperparameters", {}))
@@ -179,7 +180,7 @@ def _details(number: int, task: str, rows: list[Row]) -> str:
     shown = [row for (of, agent), row in best_documented(rows).items() if of == task and agent != LIMIT]
     made = how_made(shown)
     if number == 1:
-        num_arms = int(task.partition("k=")[2].partition(",")[0])
+        num_arms = read_name(task)[1]["k"]
         pictures = [
             (
                 lambda theme: figures.regret_over_time(task, num_arms, rows, theme),
@@ -193,7 +194,7 @@ def _details(number: int, task: str, rows: list[Row]) -> str:
             ),
         ]
     else:
-        length = int(task.partition("t=")[2].partition(",")[0])
+        length = read_name(task)[1]["t"]
         pictures = [
             (
                 lambda theme: figures.reward_per_episode(task, length, rows, theme),

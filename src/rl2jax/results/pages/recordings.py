@@ -15,12 +15,11 @@ from PIL import Image
 
 from rl2jax.agents import reference_agents
 from rl2jax.agents.base import Agent
-from rl2jax.envs import BernoulliBandit
-from rl2jax.envs.maze import MazeNavigation
 from rl2jax.envs.maze.kinematics import CELL
 from rl2jax.envs.maze.mazes import Maze, free_cells
 from rl2jax.envs.maze.raycast import HEIGHT, WIDTH
 from rl2jax.envs.names import Task, parse_task
+from rl2jax.kinds import load
 from rl2jax.results.pages.maze_pictures import wall_lines
 from rl2jax.runs.shipped import ShippedAgent, ShippedAgentError, describe, load_agent
 from rl2jax.trials.evaluate import Played, evaluation_key, play_tasks
@@ -62,7 +61,7 @@ def record(wanted: Wanted, seed: int = SEED, folder: Path | None = None) -> list
     Returns:
       one for each trial: "kind" ("bandit" or "maze"), "agent", "recipe", "task", "seed", "trial" (its number in the
       stream, from 0), "actions", "rewards" and "probabilities" (the policy's, of all actions, at each step), and what
-      `bandit_recording` or `maze_recording` adds.
+      `bandit_recordings` or `maze_recordings` adds.
 
     Raises:
       ValueError: if there is no such agent, or it is of another kind of task.
@@ -70,12 +69,7 @@ def record(wanted: Wanted, seed: int = SEED, folder: Path | None = None) -> list
     """
     shipped = describe(wanted.agent, wanted.recipe, folder)
     task = parse_task(shipped.task)
-    kinds: dict[type, Callable[..., list[_Recording]]] = {
-        BernoulliBandit: _bandit_recordings,
-        MazeNavigation: _maze_recordings,
-    }
-    recorded = kinds.get(type(task.env))
-    if recorded is None:
+    if not task.kind.recording:
         raise ValueError(f"trials of {shipped.task} cannot be shown; of Bernoulli bandits and mazes they can")
     agent = load_agent(wanted.agent, wanted.recipe, folder)
     trial = Trial(task.env, task.num_episodes, shipped.config.trial.first_step_flag)
@@ -83,7 +77,7 @@ def record(wanted: Wanted, seed: int = SEED, folder: Path | None = None) -> list
     context = _context(shipped, seed)
     return [
         {**context, "trial": number, **recording}
-        for number, recording in enumerate(recorded(task, played, evaluation_key(seed)))
+        for number, recording in enumerate(load(task.kind.recording)(task, played, evaluation_key(seed)))
     ]
 
 
@@ -134,7 +128,7 @@ def _steps(played: Played, number: int, length: int) -> _Recording:
 # --- Bandits.
 
 
-def _bandit_recordings(task: Task, played: Played, key: chex.PRNGKey) -> list[_Recording]:
+def bandit_recordings(task: Task, played: Played, key: chex.PRNGKey) -> list[_Recording]:
     """Beside the steps: "arms", "gittins" (the arm it would pull), "thompson" (its share of each arm).
 
     Both are asked at each step what they would do, had they made the pulls that the trained agent made.
@@ -195,7 +189,7 @@ def shares_beside(
 # --- Mazes.
 
 
-def _maze_recordings(task: Task, played: Played, key: chex.PRNGKey) -> list[_Recording]:
+def maze_recordings(task: Task, played: Played, key: chex.PRNGKey) -> list[_Recording]:
     """Beside the steps: the map, where the player stood before each step, and its frames in one picture.
 
     "free" [size][size] (row from the south, column from the west), "walls" (lines between two points x, y), "target"

@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rl2jax.envs.names import read_name
 from rl2jax.results.pages.page import bullets, document, figure_element, provenance, wide_table
 from rl2jax.results.pages.tables import Row, readable_tasks
 from rl2jax.results.published import MAZES, PUBLISHED_MAZE_NAMES, PublishedMazes
@@ -96,7 +97,7 @@ def size_name(task: str) -> str:
 
 
 def _size(task: str) -> int:
-    return int(task.partition("size=")[2].partition(",")[0])
+    return read_name(task)[1]["size"]
 
 
 def documented(rows: Iterable[Row]) -> dict[tuple[str, str], Row]:
@@ -185,7 +186,8 @@ def _text(value: float | None, error: float | None, unit: str) -> str:
 
 def heading(task: str, rows: Iterable[Row]) -> str:
     """A size of maze and how it was played."""
-    size, horizon = (int(part.partition("=")[2]) for part in task.partition(":")[2].split(",")[:2])
+    settings = read_name(task)[1]
+    size, horizon = settings["size"], settings["t"]
     found = [row for (of, _), row in documented(rows).items() if of == task]
     engines = {"vizdoom": "in ViZDoom", "twin": "in its twin on the device"}
     played = " and ".join(text for engine, text in engines.items() if any(row.get("engine") == engine for row in found))

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import rich.table
 
+from rl2jax.envs.names import read_name
+from rl2jax.kinds import KINDS, find_kind
 from rl2jax.results.published import PAPERS_BATCH, RECIPE_COLUMNS, TABLES, TRAINED, PublishedTable, agent_name
 from rl2jax.results.rows import read_rows
 
@@ -269,27 +271,14 @@ def _provenance(lines: dict[str, Any], chosen: dict[tuple[str, str], Row], publi
 
 def short(task: str) -> str:
     """A task's name without its kind and the paper's MDP sizes: "k=5, n=10" or "n=10"; for people."""
-    return task.partition(":")[2].replace("s=10,a=5,t=10,", "").replace(",", ", ")
+    kind, settings = read_name(task)
+    return kind.title(settings)
 
 
 def readable_tasks(text: str) -> str:
     """A text for people: names of tasks in it as words, "bandit, k=5, n=10" for "bandit:k=5,n=10"."""
-    kinds = "|".join(_KINDS)
-    pattern = rf"\b({kinds}):(\w+=\w+(?:,\w+=\w+)*)"
-    return re.sub(pattern, lambda found: f"{_KINDS[found[1]]}, {short(found[0])}", text)
-
-
-_KINDS = {
-    "bandit": "bandit",
-    "mdp": "tabular MDP",
-    "maze": "maze",
-    "dependent": "dependent arms",
-    "informative": "informative arm",
-    "restless": "restless arms",
-    "two-step": "two-step task",
-    "harlow": "Harlow's task",
-    "grid": "grid",
-}
+    pattern = rf"\b({'|'.join(KINDS)}):(\w+=\w+(?:,\w+=\w+)*)"
+    return re.sub(pattern, lambda found: f"{find_kind(found[1]).words}, {short(found[0])}", text)
 
 
 def decimals(cell: Cell) -> int:

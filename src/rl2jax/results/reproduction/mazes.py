@@ -14,10 +14,9 @@ from rich.console import Console
 
 from rl2jax.agents.base import Agent
 from rl2jax.agents.maze import MAZE_AGENTS
-from rl2jax.envs.maze import MazeNavigation
 from rl2jax.envs.names import parse_task, slug
 from rl2jax.files import write_atomically
-from rl2jax.results.mazes import episodes_of, maze_row, play, play_twin, shortest_lengths, without_looking
+from rl2jax.results.mazes import ENGINES, episodes_of, maze_row, play, play_twin, shortest_lengths, without_looking
 from rl2jax.results.pages import maze_pictures as pictures
 from rl2jax.results.pages.table3 import agent_title, build_page, pictured, to_markdown
 from rl2jax.results.pages.tables import read_results, readable_tasks
@@ -41,7 +40,7 @@ class Plan(NamedTuple):
 
     Attributes:
       tasks: of `published.MAZES`.
-      engine: "vizdoom" or "twin".
+      engine: one of `results.mazes.ENGINES`.
       num_mazes: test mazes, the first of the set.
       seed: of the agents' random numbers in evaluation.
       runs: folders of trained runs; empty: train with the preset.
@@ -116,7 +115,7 @@ def _fits(run: Run, task: str) -> bool:
     they were made to leave out the test mazes of a set like the table's (`MazeNavigation.num_more`).
     """
     env, trained = parse_task(task).env, run.task.env
-    if not isinstance(trained, MazeNavigation):
+    if type(trained) is not type(env):
         return False
     known = trained.split != "train" or trained.num_mazes > env.num_mazes
     known |= trained.num_more > 0 and trained.num_mazes != env.num_mazes
@@ -184,7 +183,7 @@ def _play(plan: Plan, task: str, player: Player, console: Console) -> bool:
             trial,
             mazes,
             evaluation_key(plan.seed),
-            plan.engine,
+            ENGINES[plan.engine],
             progress=lambda share: progress.update(bar, completed=round(share * plan.num_mazes)),
         )
     row = maze_row(
