@@ -1,4 +1,4 @@
-"""Settings that candidates of docs/recipes.md need: each against what it says, and off as if it were not there."""
+"""Settings that candidates of docs/appendix_recipes.md need: each against what it says, and off as if it were not there."""
 
 import math
 
