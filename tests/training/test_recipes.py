@@ -11,6 +11,7 @@ from rl2jax.envs.names import parse_task
 from rl2jax.results.published import SCORES
 from rl2jax.runs import stages as experiment
 from rl2jax.runs.run import RunError, ancestry, last_iteration, load_state, open_run, parameters_digest
+from rl2jax.runs.session import train_run
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.learner import Learner
 from rl2jax.training.presets import preset_for
@@ -149,7 +150,7 @@ def test_the_command_line_stops_and_resumes(tmp_path, monkeypatch, capsys):
         def stop(report):
             signal.raise_signal(signal.SIGINT)
 
-        return experiment.train_run(run, resume=resume, on_chunk=stop).finished
+        return train_run(run, resume=resume, on_chunk=stop).finished
 
     monkeypatch.setattr(experiment, "train_with_progress", interrupted)
     assert run(command) == 0

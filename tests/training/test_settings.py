@@ -1,4 +1,4 @@
-"""Settings that candidates of docs/appendix_recipes.md need: each against what it says, and off as if it were not there."""
+"""Settings that docs/appendix_recipes.md tries: each against what it says, and off as if it were not there."""
 
 import math
 
