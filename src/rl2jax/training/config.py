@@ -98,8 +98,8 @@ class TrainConfig(RunSettings):
     def replace(self, changes: Mapping[str, Any] | None = None, /, **top: Any) -> "TrainConfig":
         """A copy with some settings changed: `config.replace({"network.units": 64}, iterations=100)`; checked again.
 
-        `slow_rl` and `network` take a name, settings, a settings class, or a function that stands for one's own. All
-        but settings keep the values of fields that both have.
+        `slow_rl` and `network` take a name, settings, a settings class, or a function that stands for one's own. A name
+        of ours keeps the values of fields that both have; one's own starts with its defaults.
 
         Raises:
           InputError: for a setting that there is not, that belongs to an algorithm or network which is not the chosen
@@ -202,6 +202,8 @@ def _chosen(name: str, value: Any, before: Section) -> Section:
     else:
         require_known(value, _CHOSEN[name], name)
         kind, target = _CHOSEN[name][value], {}
+    if kind not in _CHOSEN[name].values() and type(before) is not kind:
+        return kind(**target)  # a field of the same name may mean another thing there
     shared = {own: getattr(before, own) for own in field_names(kind) if own in field_names(type(before))}
     return kind(**shared | target)
 
