@@ -1,4 +1,4 @@
-"""`make candidates`: every candidate for as long as the base, on the same tasks; a table of docs/appendix_recipes.md."""
+"""`make candidates`: every candidate for as long as the base, on the same tasks; table in docs/appendix_recipes.md."""
 
 import argparse
 import time

@@ -128,6 +128,9 @@ def test_a_function_is_an_update_too():
     config = CONFIG.replace(slow_rl=reinforce)
     assert config.slow_rl == OwnSlowRL(target="own_updates:reinforce")
     assert TrainConfig.from_json(config.to_json()) == config
+    assert CONFIG.replace(slow_rl=VTrace).slow_rl == VTrace()  # nothing of TRPO's steps
+    changed = config.replace({"slow_rl.learning_rate": 0.1})
+    assert changed.replace(slow_rl=reinforce) == changed
     state, metrics = rl2jax.train(ENV, CONFIG, jax.random.key(0), slow_rl="own_updates:reinforce")
     assert state.slow_rl == ()
     assert metrics.finite.all()

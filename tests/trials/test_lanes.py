@@ -386,7 +386,7 @@ def test_imitation_in_lanes_learns_what_the_teacher_does():
         ({"batch.lane_steps": -5}, "batch.lane_steps must be 0 or at least 2, got -5"),
         (
             {"batch.lane_steps": 8, "baseline.sees_task": True},
-            "baseline_sees_task must be false with lane_steps, got True",
+            "baseline.sees_task must be false with batch.lane_steps, got True",
         ),
         (
             {"batch.lane_steps": 8, "network": "planner"},
