@@ -99,13 +99,8 @@ class TrainConfig(RunSettings):
     def replace(self, changes: Mapping[str, Any] | None = None, /, **top: Any) -> "TrainConfig":
         """A copy with some settings changed: `config.replace({"network.units": 64}, iterations=100)`; checked again.
 
-<<<<<<< HEAD
-        `slow_rl` and `network` take a name, settings, a settings class, or a function that stands for one's own. All
-        but settings keep the values of fields that both have, where they are allowed.
-=======
         `slow_rl` and `network` take a name, settings, a settings class, or a function that stands for one's own. A name
-        of ours keeps the values of fields that both have; one's own starts with its defaults.
->>>>>>> slow
+        of ours keeps the values of fields that both have, where they are allowed; one's own starts with its defaults.
 
         Raises:
           InputError: for a setting that there is not, that belongs to an algorithm or network which is not the chosen
@@ -208,7 +203,8 @@ def _chosen(name: str, value: Any, before: Section) -> Section:
     else:
         require_known(value, _CHOSEN[name], name)
         kind, target = _CHOSEN[name][value], {}
-<<<<<<< HEAD
+    if kind not in _CHOSEN[name].values() and type(before) is not kind:
+        return kind(**target)  # a field of the same name may mean another thing there
     return kind(**shared_values(before, kind) | target)
 
 
@@ -222,12 +218,6 @@ def all_sections() -> dict[str, type[Section]]:
         for choice, chosen in _CHOSEN.get(name, {"": kind}).items():
             sections[f"{name} ({choice})" if chosen.section == name and choice else chosen.section] = chosen
     return sections
-=======
-    if kind not in _CHOSEN[name].values() and type(before) is not kind:
-        return kind(**target)  # a field of the same name may mean another thing there
-    shared = {own: getattr(before, own) for own in field_names(kind) if own in field_names(type(before))}
-    return kind(**shared | target)
->>>>>>> slow
 
 
 def setting_names(config: TrainConfig | None = None) -> list[str]:
