@@ -72,7 +72,7 @@ class SeedLearner:
 
 
 @partial(jax.jit, static_argnums=(0, 2))
-def _whole_training(learner: SeedLearner, states: TrainState, length: int) -> tuple[TrainState, Metrics]:
+def whole_training(learner: SeedLearner, states: TrainState, length: int) -> tuple[TrainState, Metrics]:
     return learner.train_chunk(states, length)
 
 
@@ -113,4 +113,4 @@ def train_seeds(
     if callback is not None:
         return run_chunks(learner, start, callback)
     done = 0 if states is None else int(states.iteration[0])
-    return _whole_training(learner, start, config.iterations - done)
+    return whole_training(learner, start, config.iterations - done)
