@@ -194,7 +194,7 @@ def test_members_that_differ_in_shapes_are_no_sweep():
     assert learner_of(learners, None) == SweepLearner(
         learners[0], 2, None, (("objective.discount", (PPO.discount, 0.5)),)
     )
-    with pytest.raises(ValueError, match="network.units"):
+    with pytest.raises(ValueError, match=r"network\.units"):
         learner_of([learners[0], Learner(SMALL_ENV, PPO.replace({"network.units": 5}))], None)
 
 

@@ -14,9 +14,11 @@ from rl2jax.settings import (
     field_names,
     is_traced,
     load_object,
+    name_object,
     name_of,
     parsed_value,
     require,
+    require_findable,
     require_known,
     swept_fields,
 )
@@ -86,7 +88,7 @@ class TrainConfig(RunSettings):
 
     def check(self) -> None:
         """Sections fit each other."""
-        inference, recurrent = self.objective.task_inference_coefficient, isinstance(self.network, Recurrent)
+        inference = self.objective.task_inference_coefficient
         if isinstance(self.slow_rl, TRPO):
             require(
                 is_traced(inference) or inference == 0,
@@ -95,13 +97,16 @@ class TrainConfig(RunSettings):
                 "0 with slow_rl trpo",
             )
         if self.batch.lane_steps:
+            takes_lanes = [name for name, family in NETWORKS.items() if family.takes_lanes]
             require(not self.baseline.sees_task, "baseline.sees_task", True, "false with batch.lane_steps")
-            require(recurrent, "network", self.network.name, "recurrent with batch.lane_steps")
+            allowed = f"{' or '.join(takes_lanes)}, or one's own, with batch.lane_steps"
+            require(self.network.takes_lanes, "network", self.network.name, allowed)
 
     def replace(self, changes: Mapping[str, Any] | None = None, /, **top: Any) -> "TrainConfig":
         """A copy with some settings changed: `config.replace({"network.units": 64}, iterations=100)`; checked again.
 
-        `slow_rl` and `network` take a name, or settings. A name keeps the values of fields that both have.
+        `slow_rl` and `network` take a name, settings, or an object of one's own (`settings.name_object`). What is no
+        settings keeps the values of fields that both have.
 
         Raises:
           InputError: for a setting that there is not, that belongs to an algorithm or network which is not the chosen
@@ -110,7 +115,7 @@ class TrainConfig(RunSettings):
         wanted = {**(changes or {}), **top}
         sections: dict[str, Any] = {name: wanted.pop(name) for name in list(wanted) if name in _SECTIONS}
         for name in _CHOSEN:
-            if isinstance(sections.get(name), str):
+            if name in sections and not isinstance(sections[name], Section):
                 sections[name] = _chosen(name, sections[name], getattr(self, name))
         parts: dict[str, dict[str, Any]] = {}
         for path, value in wanted.items():
@@ -165,7 +170,13 @@ class TrainConfig(RunSettings):
         return [f"{section.section}.{own}" for section in sections for own in swept_fields(type(section))]
 
     def to_json(self) -> dict[str, Any]:
-        """`flat` as JSON values: an infinity, which JSON lacks, becomes the text "inf"."""
+        """`flat` as JSON values: an infinity, which JSON lacks, becomes the text "inf".
+
+        Raises:
+          InputError: if another process could not find what the settings name.
+        """
+        for name in _CHOSEN:
+            require_findable(name_of(getattr(self, name)), name)
         return {name: "inf" if value == math.inf else value for name, value in self.flat().items()}
 
     @classmethod
@@ -185,8 +196,9 @@ _SECTIONS: dict[str, type] = {
 }
 
 
-def _chosen(name: str, value: str, before: Section) -> Section:
+def _chosen(name: str, given: Any, before: Section) -> Section:
     """The settings of what is chosen, with the values that it shares with what was chosen before."""
+    value = given if isinstance(given, str) else name_object(given, name)
     if ":" in value:
         loaded = load_object(value, name)
         is_settings = isinstance(loaded, type) and issubclass(loaded, Section)

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from rl2jax.devices import side_by_side, vmap_trials
 from rl2jax.networks.base import Networks
-from rl2jax.networks.unroll import unroll_trials
+from rl2jax.networks.unroll import Lane, unroll_trials
 from rl2jax.settings import require
 from rl2jax.slow_rl.advantages import discounted_returns, generalised_advantages, standardise
 from rl2jax.slow_rl.imitation import ImitationInfo
@@ -163,6 +163,7 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
     def update(state: TrainState, trajectory: Trajectory, key: chex.PRNGKey) -> tuple[TrainState, Metrics]:
         key_policy, key_baseline = jax.random.split(key)
         mask = trajectory.mask
+        seen = Lane(trajectory.trial_obs, trajectory.first) if in_lanes else trajectory.trial_obs
         rewards = trajectory.expected_reward if config.objective.expected_rewards else trajectory.reward
         task_features = standardise_columns(trajectory.task_features)
         by_trial = task_features[0] if in_lanes else task_features  # no baseline sees it in lanes
@@ -177,7 +178,7 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
         mean, scale = _baseline_scale(config, moments)
         if estimates:
             value_params = state.params["policy" if shared else "baseline"]
-            output = values_of(value_params, trajectory.trial_obs, by_trial)
+            output = values_of(value_params, seen, by_trial)
             values = (mean + scale * output) * (1.0 if in_lanes else mask)
         else:
             values = jnp.zeros_like(mask)
@@ -193,7 +194,7 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
         by_step = task_features if in_lanes else task_features[None]
         acted = trajectory.agent_info
         batch = PolicyBatch(
-            trajectory.trial_obs,
+            seen,
             _taught(acted, config.slow_rl.temperature) if imitates else trajectory.action,
             acted.log_prob,
             acted.dist_params,
@@ -202,7 +203,7 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
             by_step,
             target if shared else None,
         )
-        targets = BaselineBatch(trajectory.trial_obs, target, mask, by_step)
+        targets = BaselineBatch(seen, target, mask, by_step)
         baseline = state.params["baseline"], state.baseline_opt_state
         of_policy, of_baseline = (key_policy, state, batch), (key_baseline, *baseline, targets)
         if one_each is not None:
@@ -219,7 +220,7 @@ def make_update(networks: Networks, config: TrainConfig, num_trials: int, mesh: 
             policy_params, policy_opt_state, info = jax.tree.map(lambda n, o: jnp.where(warm, n, o), new, old)
 
         if shared:  # the baseline learned with the policy
-            fitted_values = values_of(policy_params, trajectory.trial_obs, by_trial)
+            fitted_values = values_of(policy_params, seen, by_trial)
             baseline_loss = masked_mean(jnp.square(fitted_values - target), mask)
 
         new_state = TrainState(
@@ -262,9 +263,8 @@ def trial_returns(trajectory: Trajectory, trials_per_task: int = 1) -> tuple[che
 
 def lane_returns(trajectory: Trajectory) -> tuple[chex.Array, chex.Array]:
     """The same of the trials that ended in a batch's lanes; if none did, of all as far as they went."""
-    first: Any
     done: Any
-    first, done = trajectory.trial_obs.first, trajectory.trial_done
+    first, done = trajectory.first, trajectory.trial_done
     to_go = jax.vmap(discounted_returns, (1, None, 1), 1)(trajectory.reward, 1.0, done)
     ended = first * jax.lax.cummax(done, axis=0, reverse=True)
     counted = jnp.where(jnp.sum(ended) > 0, ended, first)
