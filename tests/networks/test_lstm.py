@@ -217,15 +217,15 @@ def test_a_config_names_cell_trunk_and_time():
     networks = make_networks(
         env, config.replace({"network.cell": "lstm", "network.shared_trunk": True, "network.time_input": True})
     )
-    assert isinstance(networks, shared_networks)
-    assert (networks.cell, networks.trial_steps) == ("lstm", 7)
+    assert networks.policy_heads == {"value": 1, "inferred": 0, "policy": 2}
+    assert (networks.memory.cell, networks.trial_steps) == ("lstm", 7)
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"baseline.sees_task": True}, "baseline_sees_task must be false for BernoulliBandit"),
-        ({"baseline.warmup_iterations": 2}, "baseline_warmup_iterations must be 0 for BernoulliBandit"),
+        ({"baseline.sees_task": True}, "baseline.sees_task must be false for BernoulliBandit"),
+        ({"baseline.warmup_iterations": 2}, "baseline.warmup_iterations must be 0 for BernoulliBandit"),
     ],
 )
 def test_a_shared_trunk_has_no_baseline_of_its_own(changes, said):

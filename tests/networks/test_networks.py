@@ -137,7 +137,7 @@ def test_memory_horizon_sets_the_update_gate_only():
 
 def test_without_weight_normalisation_there_are_no_scales():
     """The matrices are the parameters, and nothing else is declared."""
-    network = RecurrentNetwork(INPUTS, RecurrentLayer(UNITS, weight_norm=False), ACTIONS)
+    network = RecurrentNetwork(INPUTS, RecurrentLayer(UNITS, weight_norm=False), ACTIONS, weight_norm=False)
     shapes = jax.eval_shape(network.init, jax.random.key(0))["params"]
     assert set(shapes) == {"gru_input", "gru_hidden", "gru_bias", "head", "head_bias"}
     rng = np.random.default_rng(0)

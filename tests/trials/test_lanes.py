@@ -119,7 +119,7 @@ def test_trial_follows_trial(lanes):
         seen = of_lane.trial_obs
         for first, end, ended in spans(of_lane.trial_done):
             assert of_lane.episode_done[first:end].sum() == 2 if ended else of_lane.episode_done[first:end].sum() < 2
-            np.testing.assert_array_equal(seen.first[first:end], np.arange(end - first) == 0)
+            np.testing.assert_array_equal(of_lane.first[first:end], np.arange(end - first) == 0)
             assert seen.obs[first] == 2
             assert seen.prev_action[first] == seen.prev_reward[first] == seen.prev_done[first] == 0
             np.testing.assert_array_equal(seen.prev_action[first + 1 : end], of_lane.action[first : end - 1])

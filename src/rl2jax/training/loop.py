@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -80,6 +80,7 @@ def train(
     state: TrainState | None = None,
     teacher: Agent | None = None,
     mesh: Mesh | None = None,
+    network: Any = None,
 ) -> tuple[TrainState, Metrics]:
     """Trains a recurrent policy on tasks drawn from `env`.
 
@@ -96,6 +97,8 @@ def train(
       teacher: who is imitated, with `config.slow_rl.name` "imitation"; `metrics.mean_return` is of those who act.
       mesh: devices that share the trials of a batch, from `devices.make_mesh`; the result is one device's, but for
         the order of floating-point sums. Their number divides the number of trials.
+      network: in place of `config.network`: settings, a name, or one's own `networks.memory.SequenceModel` or Flax
+        module.
 
     Returns:
       (state, metrics); metrics have leaves [iterations done by this call].
@@ -104,6 +107,7 @@ def train(
       ValueError: if the config does not fit the environment or the mesh.
       NonFiniteError: with a callback, if an update was not finite. Without one, see `metrics.finite`.
     """
+    config = config if network is None else config.replace({"network": network})
     learner = Learner(env, config, teacher, mesh)
     if callback is None:
         if state is None:
