@@ -244,8 +244,11 @@ class Networks:
         """What the outputs of the policy's network mean; what follows them belongs to the action's distribution."""
         values = int(self.shares_trunk)
         inferred = values + self.num_task_features
-        value = outputs[..., 0] if values else None
-        return PolicyOutputs(outputs[..., inferred:], outputs[..., values:inferred], value)
+        return PolicyOutputs(
+            outputs[..., inferred:],
+            outputs[..., values:inferred],
+            outputs[..., 0] if values else None,
+        )
 
     def values(
         self, value_params: PyTree, trial_obs: TrialObservation, task_features: chex.Array | None = None

@@ -391,8 +391,15 @@ class RecurrentLayer:
 
     def step(self, weights: CellWeights, state: PyTree | None, x: chex.Array) -> tuple[PyTree, chex.Array]:
         """One step: (new state, output float32 [units]); a state of None is zeros."""
-        if self.episodic_units and state is not None:
-            state = self._forget_episode(self.start(weights), state, x[self.flag])
+        return self._step(weights, state, (x, x[self.flag] if self.episodic_units else None))
+
+    def _step(
+        self, weights: CellWeights, state: PyTree | None, inputs: tuple[chex.Array, chex.Array | None]
+    ) -> tuple[PyTree, chex.Array]:
+        """`step`, with the flag beside the inputs."""
+        x, ended = inputs
+        if ended is not None and state is not None:
+            state = self._forget_episode(self.start(weights), state, ended)
         state = CELLS[self.cell].step(weights, ACTIVATIONS[self.activation], state, x, self.matmul_precision)
         return state, CELLS[self.cell].output(state)
 
@@ -407,7 +414,8 @@ class RecurrentLayer:
 
     def unroll(self, weights: CellWeights, state: PyTree, x: chex.Array, first: chex.Array) -> chex.Array:
         """Outputs over steps, float32 [num_steps, units]; where `first` is 1 memory goes back to `state`."""
-        return unroll_steps(partial(self.step, weights), state, x, first)
+        flags = x[:, self.flag] if self.episodic_units else None
+        return unroll_steps(partial(self._step, weights), state, (x, flags), first)
 
 
 class RecurrentNetwork(nn.Module):

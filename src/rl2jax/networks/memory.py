@@ -44,11 +44,11 @@ class SequenceModel(Protocol):
         """
 
 
-def unroll_steps(step: Callable, state: PyTree, x: chex.Array, first: chex.Array) -> chex.Array:
+def unroll_steps(step: Callable, state: PyTree, x: PyTree, first: chex.Array) -> chex.Array:
     """`SequenceModel.unroll` by `lax.scan`, of a memory that has `step(state, x)` only."""
     resets = not (isinstance(first, np.ndarray) and not first[1:].any())  # in a single trial nothing is to be reset
 
-    def advance(before: PyTree, inputs: tuple[chex.Array, chex.Array | None]) -> tuple[PyTree, chex.Array]:
+    def advance(before: PyTree, inputs: tuple[PyTree, chex.Array | None]) -> tuple[PyTree, chex.Array]:
         x, first = inputs
         if first is not None:
             before = jax.tree.map(lambda new, old: jnp.where(first > 0, new, old), state, before)

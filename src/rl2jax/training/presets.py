@@ -111,7 +111,7 @@ def preset(name: str, kind: str = "bandit", num_episodes: int = 10, episode_leng
     changes: dict[str, Any] = {"trial.num_episodes": num_episodes, **_PRESET_CHANGES.get((name, kind), {})}
     trial_length = num_episodes * episode_length
     if name == "wang":
-        changes["batch_size"] = _WANG_TRIALS * trial_length
+        changes["batch.size"] = _WANG_TRIALS * trial_length
     if name in _LAPTOP:
         policy_steps = _POLICY_MINIBATCH_STEPS.get(kind, _POLICY_MINIBATCH_STEPS["other"])
         policy_steps = min(policy_steps, PRESETS[name].batch.size // 8)
