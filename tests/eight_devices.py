@@ -18,7 +18,7 @@ from helpers import SMALL_ENV, SMALL_PPO, SMALL_TRPO, continue_to, host_leaves, 
 
 from rl2jax.cli.main import main
 from rl2jax.devices import make_mesh
-from rl2jax.networks import base as networks
+from rl2jax.networks import recurrent as networks
 from rl2jax.runs.run import open_run
 from rl2jax.training.learner import Learner, train_chunk
 from rl2jax.training.seeds import SeedLearner, train_seeds

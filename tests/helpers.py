@@ -7,6 +7,8 @@ import numpy as np
 
 from rl2jax.envs import BernoulliBandit
 from rl2jax.files import sealed, unsealed
+from rl2jax.networks.cells import RecurrentLayer
+from rl2jax.networks.recurrent import MemoryNetworks
 from rl2jax.training.config import TrainConfig
 
 
@@ -74,3 +76,25 @@ def continue_to(folder, iterations):
 def host_leaves(tree):
     """Numpy arrays of a PyTree."""
     return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def recurrent_networks(observation, action, distribution, units=256, activation="relu", weight_norm=True, **settings):
+    """A policy and a baseline with a recurrent layer each; `settings` of `Recurrent`, or of `MemoryNetworks`."""
+    of_memory = {
+        name: settings.pop(name) for name in ("cell", "learned_initial_state", "episodic_units") if name in settings
+    }
+    common = {"units": units, "activation": activation, "weight_norm": weight_norm}
+    of_both = {name: settings[name] for name in ("memory_horizon", "matmul_precision") if name in settings}
+    flag = -2 if settings.get("trial_steps") else -1
+    memory = RecurrentLayer(**common, **of_both, **of_memory, flag=flag)
+    return MemoryNetworks(observation, action, distribution, memory=memory, **common, **settings)
+
+
+def shared_networks(*spaces, **settings):
+    """The same with one network for both."""
+    return recurrent_networks(*spaces, shared_trunk=True, **settings)
+
+
+def frame_networks(*spaces, **settings):
+    """The same for frames."""
+    return shared_networks(*spaces, **settings)

@@ -13,7 +13,7 @@ from experiments.benchmarks.timing import interleave
 from experiments.messages import in_one_line
 from rl2jax import xla
 from rl2jax.envs.names import parse_task
-from rl2jax.networks.base import PolicyAndBaseline
+from rl2jax.networks.recurrent import MemoryNetworks
 from rl2jax.settings import require
 from rl2jax.slow_rl.baseline import values_over_trials
 from rl2jax.training.cost import fisher_cost, measure_peak, phase_costs
@@ -25,7 +25,7 @@ PARTS = ("values", "gradient", f"{FISHER_PRODUCTS} Fisher products")
 
 
 @dataclass(frozen=True)
-class Asked(PolicyAndBaseline):
+class Asked(MemoryNetworks):
     """The same networks, unrolled over a number of trials that is given."""
 
     side_by_side: int = 0

@@ -235,12 +235,52 @@ def _attributes(docstring: str) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in found}
 
 
+_GIVEN: dict[str, Any] = {}  # objects that were given in Python, by the names under which settings know them
+
+
+def name_object(given: Any, what: str) -> str:
+    """The name of a user's own object in settings: "package.module:object", by which `load_object` finds it.
+
+    One that no module holds, such as one made on the spot, or defined in a script, gets a number: it is found in this
+    process only (`require_findable`). Equal objects of one class have one name.
+
+    Raises:
+      InputError: if it is not hashable.
+    """
+    kind = given if hasattr(given, "__qualname__") else type(given)
+    try:
+        hash(given)
+    except TypeError:
+        raise InputError(f"{what} {kind.__qualname__} must be hashable (a dataclass: with frozen=True)") from None
+    for name, known in _GIVEN.items():
+        if known is given or (type(known) is type(given) and known == given):
+            return name
+    module = sys.modules.get(kind.__module__)
+    own = next((own for own, value in vars(module).items() if value is given), None) if module else None
+    name = f"{kind.__module__}:{own}"
+    if own is None or kind.__module__ == "__main__" or name in _GIVEN:
+        name = f"{kind.__module__}:{kind.__qualname__}#{len(_GIVEN) + 1}"
+    _GIVEN[name] = given
+    return name
+
+
+def require_findable(target: str, what: str) -> None:
+    """Raises InputError for a name from `name_object` that means nothing to another process."""
+    if "#" in target or target.startswith("__main__:"):
+        raise InputError(
+            f"{what} {target.partition('#')[0]} cannot be found again by what is kept on disk: "
+            "give it a name in a module of its own, and pass package.module:object"
+        )
+
+
 def load_object(text: str, what: str) -> Any:
     """The object that "package.module:object" names; the current directory is searched too.
 
     Raises:
       InputError: if the module cannot be imported, or has no such object.
     """
+    if text in _GIVEN:
+        return _GIVEN[text]
     module_name, colon, target = text.partition(":")
     require(bool(module_name and colon and target), what, text, "of the form package.module:object")
     sys.path.insert(0, str(Path.cwd()))

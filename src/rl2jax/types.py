@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import chex
+import jax.numpy as jnp
 
 PyTree = Any
 
@@ -16,10 +17,6 @@ class TrialObservation(NamedTuple):
       prev_reward: the reward of the previous step; float32 [].
       prev_done: 1.0 if the previous step ended an *episode* (not the trial); float32 [].
       privileged: `TaskDistribution.privileged`, what planners and teachers may look at; networks never do.
-      first: in a lane (`rollout_lane`), where trial follows trial, 1.0 at a trial's first step: there memory starts
-        anew; float32 []. Elsewhere empty, and in what agents are shown.
-      start: what is seen at a trial's first step, where this begins with the second because all trials start alike
-        (`unroll_trials`); a `TrialObservation` whose leaves have neither time nor trials. Elsewhere empty.
 
     At the first step of a trial `prev_action` and `prev_reward` are zero and `prev_done` is
     `Trial.first_step_flag` (appendix A; 0 by default).
@@ -30,8 +27,6 @@ class TrialObservation(NamedTuple):
     prev_reward: chex.Array
     prev_done: chex.Array
     privileged: PyTree = ()
-    first: chex.Array | tuple[()] = ()
-    start: PyTree = ()
 
 
 class Trajectory(NamedTuple):
@@ -62,6 +57,12 @@ class Trajectory(NamedTuple):
     agent_info: PyTree
     task_features: chex.Array
     trial_done: chex.Array | tuple[()] = ()
+
+    @property
+    def first(self) -> chex.Array:
+        """In lanes 1.0 at each trial's first step, where memory starts anew; float32, as `trial_done`."""
+        done: Any = self.trial_done
+        return jnp.concatenate([jnp.ones_like(done[:1]), done[:-1]])
 
 
 # The axis of trials in a batch of them: time comes first, but for task features. In a batch of lanes it is 1 in all.

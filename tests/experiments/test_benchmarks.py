@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import recurrent_networks
 
 from experiments.benchmarks import abreast, in_turns, loading, timing
 from experiments.benchmarks.__main__ import (
@@ -29,7 +30,7 @@ from experiments.benchmarks.reports import against_bars, rate, regressions, roof
 from experiments.benchmarks.timing import MOST_SAMPLES, Contestant, Sample, interleave
 from experiments.documents import put_table
 from rl2jax.envs import BernoulliBandit
-from rl2jax.networks.base import Categorical, Encoding, PolicyAndBaseline
+from rl2jax.networks.base import Categorical, Encoding
 from rl2jax.networks.cells import CellWeights, gru_step
 from rl2jax.results.rows import read_objects
 from rl2jax.runs.shipped import list_agents
@@ -413,7 +414,7 @@ class TestTorch:
     def test_its_gru_is_ours(self, torch):
         from experiments.benchmarks.torch_loop import Network
 
-        networks = PolicyAndBaseline(
+        networks = recurrent_networks(
             Encoding(1, False), Encoding(self.ARMS, True), Categorical(self.ARMS), self.UNITS, "tanh", False
         )
         params = networks.init(jax.random.key(0))["policy"]

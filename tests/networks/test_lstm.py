@@ -8,13 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from helpers import random_params
+from helpers import frame_networks, random_params, recurrent_networks, shared_networks
 
 from rl2jax.envs import BernoulliBandit
-from rl2jax.networks.base import Categorical, Encoding, PolicyAndBaseline
-from rl2jax.networks.cells import ACTIVATIONS, CellWeights, LSTMState, RecurrentNetwork, lstm_step
-from rl2jax.networks.frames import Frames, SharedVisionNetwork
-from rl2jax.networks.shared import SharedVectorNetwork
+from rl2jax.networks.base import Categorical, Encoding
+from rl2jax.networks.cells import ACTIVATIONS, CellWeights, LSTMState, RecurrentLayer, RecurrentNetwork, lstm_step
+from rl2jax.networks.frames import Frames
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.families import make_networks
 from rl2jax.types import TrialObservation
@@ -23,16 +22,16 @@ UNITS, INPUTS, ACTIONS, STEPS = 8, 6, 3, 7  # inputs: 1 number, 3 actions, rewar
 SHAPE = (13, 13, 1)
 
 
-def make(family=PolicyAndBaseline, **settings):
-    observation = Frames(SHAPE) if family is SharedVisionNetwork else Encoding(1, one_hot=False)
+def make(family=recurrent_networks, **settings):
+    observation = Frames(SHAPE) if family is frame_networks else Encoding(1, one_hot=False)
     return family(observation, Encoding(ACTIONS, one_hot=True), Categorical(ACTIONS), units=UNITS, **settings)
 
 
-def trial_inputs(family=PolicyAndBaseline):
+def trial_inputs(family=recurrent_networks):
     rng = np.random.default_rng(0)
     frames = rng.integers(256, size=(STEPS, *SHAPE), dtype=np.uint8)
     return TrialObservation(
-        obs=frames if family is SharedVisionNetwork else rng.normal(size=(STEPS, 1)).astype(np.float32),
+        obs=frames if family is frame_networks else rng.normal(size=(STEPS, 1)).astype(np.float32),
         prev_action=rng.integers(ACTIONS, size=STEPS),
         prev_reward=rng.normal(size=STEPS).astype(np.float32),
         prev_done=rng.integers(2, size=STEPS).astype(np.float32),
@@ -90,7 +89,7 @@ def test_a_network_of_lstms_is_flaxs_over_a_trial():
 
 def test_initial_weights_of_an_lstm():
     """Orthogonal and Xavier gate by gate as a GRU's, with names of their own; all biases 0."""
-    network = RecurrentNetwork(INPUTS, UNITS, ACTIONS, cell="lstm")
+    network = RecurrentNetwork(INPUTS, RecurrentLayer(UNITS, cell="lstm"), ACTIONS)
     params = network.init(jax.random.key(0))
     weights = network.apply(params)
     names = {"lstm_input", "lstm_hidden", "head"}
@@ -106,7 +105,7 @@ def test_initial_weights_of_an_lstm():
 
 def test_memory_horizon_opens_the_forget_gate_and_closes_the_input_gate():
     """Chrono initialisation (Tallec & Ollivier 2018, section 2): b_f = -b_i = log tau."""
-    network = RecurrentNetwork(INPUTS, 256, ACTIONS, memory_horizon=50, cell="lstm")
+    network = RecurrentNetwork(INPUTS, RecurrentLayer(256, memory_horizon=50, cell="lstm"), ACTIONS)
     bias = jax.jit(lambda key: network.init(key)["params"]["lstm_bias"])(jax.random.key(0))
     into, forget, candidate, out = np.split(np.asarray(bias), 4)
     np.testing.assert_array_equal(into, -forget)
@@ -138,7 +137,7 @@ def test_what_a_baseline_sees_of_the_task_enters_every_gate():
 
 # --- Acting and learning are one function, for every cell, with and without the time.
 
-FAMILIES = [PolicyAndBaseline, SharedVectorNetwork, SharedVisionNetwork]
+FAMILIES = [recurrent_networks, shared_networks, frame_networks]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -170,9 +169,9 @@ def test_the_time_is_the_last_input(family):
 
     def with_time(row):
         tree = jax.tree.map(jnp.asarray, without["params"])
-        cell = tree["core"] if family is SharedVisionNetwork else tree
+        cell = tree["core"] if family is frame_networks else tree
         cell = {**cell, "gru_input": jnp.concatenate([cell["gru_input"], row[None]])}
-        return {"params": {**tree, "core": cell} if family is SharedVisionNetwork else cell}
+        return {"params": {**tree, "core": cell} if family is frame_networks else cell}
 
     dist_params, row = jax.jit(timed.dist_params), np.random.default_rng(5).normal(size=3 * UNITS).astype(np.float32)
     np.testing.assert_allclose(
@@ -187,7 +186,7 @@ def test_the_time_is_the_last_input(family):
 
 def test_a_shared_network_has_all_heads():
     """Value, inferred features, actions: columns of one head, on one hidden state."""
-    networks, inputs = make(SharedVectorNetwork, num_task_features=2), trial_inputs()
+    networks, inputs = make(shared_networks, num_task_features=2), trial_inputs()
     params = random_params(networks, seed=6)
     assert params["baseline"] == {}
     weights = networks.policy_network.apply(params["policy"])
@@ -201,8 +200,8 @@ def test_a_shared_network_has_all_heads():
 
 def test_the_hidden_state_of_both_families_is_one_function():
     """With the policy's recurrent weights, and its columns of the head, a shared network's actions are the policy's."""
-    apart, shared = make(weight_norm=False), make(SharedVectorNetwork, weight_norm=False)
-    inputs, tree = trial_inputs(), random_params(make(SharedVectorNetwork, weight_norm=False), seed=7)["policy"]
+    apart, shared = make(weight_norm=False), make(shared_networks, weight_norm=False)
+    inputs, tree = trial_inputs(), random_params(make(shared_networks, weight_norm=False), seed=7)["policy"]
     policy = {**tree["params"], "head": tree["params"]["head"][:, 1:], "head_bias": tree["params"]["head_bias"][1:]}
     expected = apart.dist_params({"params": policy}, inputs)
     np.testing.assert_allclose(shared.dist_params(tree, inputs), expected, rtol=1e-6)
@@ -218,15 +217,15 @@ def test_a_config_names_cell_trunk_and_time():
     networks = make_networks(
         env, config.replace({"network.cell": "lstm", "network.shared_trunk": True, "network.time_input": True})
     )
-    assert isinstance(networks, SharedVectorNetwork)
-    assert (networks.cell, networks.trial_steps) == ("lstm", 7)
+    assert networks.policy_heads == {"value": 1, "inferred": 0, "policy": 2}
+    assert (networks.memory.cell, networks.trial_steps) == ("lstm", 7)
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"baseline.sees_task": True}, "baseline_sees_task must be false for BernoulliBandit"),
-        ({"baseline.warmup_iterations": 2}, "baseline_warmup_iterations must be 0 for BernoulliBandit"),
+        ({"baseline.sees_task": True}, "baseline.sees_task must be false for BernoulliBandit"),
+        ({"baseline.warmup_iterations": 2}, "baseline.warmup_iterations must be 0 for BernoulliBandit"),
     ],
 )
 def test_a_shared_trunk_has_no_baseline_of_its_own(changes, said):

@@ -6,18 +6,17 @@ import numpy as np
 import optax
 import pytest
 import scipy.stats
-from helpers import random_params
+from helpers import random_params, recurrent_networks
 
 from rl2jax.envs import spaces
 from rl2jax.networks.base import (
     Categorical,
     DiagonalGaussian,
     Encoding,
-    PolicyAndBaseline,
     distribution_for,
     encoding_for,
 )
-from rl2jax.networks.cells import ACTIVATIONS, CellWeights, RecurrentNetwork, gru_step
+from rl2jax.networks.cells import ACTIVATIONS, CellWeights, RecurrentLayer, RecurrentNetwork, gru_step
 from rl2jax.networks.products import product
 from rl2jax.types import TrialObservation
 
@@ -25,7 +24,7 @@ UNITS, INPUTS, ACTIONS, STEPS = 16, 6, 3, 5  # inputs: 1 number, 3 actions, rewa
 
 
 def make(distribution=None, **settings):
-    return PolicyAndBaseline(
+    return recurrent_networks(
         Encoding(1, one_hot=False), Encoding(ACTIONS, one_hot=True), distribution or Categorical(ACTIONS), **settings
     )
 
@@ -70,7 +69,7 @@ def test_gru_step(activation):
 
 
 def initialised(**settings):
-    network = RecurrentNetwork(INPUTS, UNITS, ACTIONS, **settings)
+    network = RecurrentNetwork(INPUTS, RecurrentLayer(UNITS, **settings), ACTIONS)
 
     @jax.jit
     def init(key):
@@ -129,7 +128,7 @@ def test_initial_effective_weights_are_the_directions(normalised):
 
 def test_memory_horizon_sets_the_update_gate_only():
     """The update gates' biases are uniform on [-log T, 0]: time scales of 1 to T, log-uniform."""
-    network = RecurrentNetwork(INPUTS, 256, ACTIONS, memory_horizon=50)
+    network = RecurrentNetwork(INPUTS, RecurrentLayer(256, memory_horizon=50), ACTIONS)
     bias = jax.jit(lambda key: network.init(key)["params"]["gru_bias"])(jax.random.key(0))
     reset, update, candidate = np.split(np.asarray(bias), 3)
     np.testing.assert_array_equal(np.stack([reset, candidate]), 0.0)
@@ -138,7 +137,7 @@ def test_memory_horizon_sets_the_update_gate_only():
 
 def test_without_weight_normalisation_there_are_no_scales():
     """The matrices are the parameters, and nothing else is declared."""
-    network = RecurrentNetwork(INPUTS, UNITS, ACTIONS, weight_norm=False)
+    network = RecurrentNetwork(INPUTS, RecurrentLayer(UNITS, weight_norm=False), ACTIONS, weight_norm=False)
     shapes = jax.eval_shape(network.init, jax.random.key(0))["params"]
     assert set(shapes) == {"gru_input", "gru_hidden", "gru_bias", "head", "head_bias"}
     rng = np.random.default_rng(0)

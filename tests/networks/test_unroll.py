@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from rl2jax import devices as devices_module
 from rl2jax.envs import BernoulliBandit
-from rl2jax.networks import base as networks_module
-from rl2jax.networks.base import PolicyAndBaseline
-from rl2jax.networks.unroll import unroll_trials
-from rl2jax.training import families as families_module
+from rl2jax.networks import recurrent as networks_module
+from rl2jax.networks import settings as settings_module
+from rl2jax.networks.unroll import Lane, as_lane, unroll_trials
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.families import make_networks, make_trial
 from rl2jax.training.learner import Learner
@@ -108,7 +107,7 @@ def test_the_first_step_is_taken_once_whatever_a_trial_s_own_record_says(abreast
 
 def test_trials_that_come_in_lanes_share_no_start():
     networks, params, trial_obs = batch_of(CONFIG, 6)
-    lanes = trial_obs._replace(first=jnp.zeros((7, 6)).at[jnp.array([0, 3])].set(1.0))
+    lanes = Lane(trial_obs, jnp.zeros((7, 6)).at[jnp.array([0, 3])].set(1.0))
     each, alike = (unroll_trials(networks.dist_params, None, 0, way)(params["policy"], lanes) for way in (False, True))
     np.testing.assert_array_equal(each, alike)
 
@@ -121,7 +120,8 @@ def test_any_number_of_trials_comes_back_in_order(num_trials, abreast):
     trial_obs = TrialObservation(reward[..., None], jnp.zeros((3, num_trials), jnp.int32), reward, reward)
 
     def function(params, lane):
-        return params * lane.prev_reward, lane.obs
+        trial_obs = as_lane(lane).trial_obs
+        return params * trial_obs.prev_reward, trial_obs.obs
 
     doubled, obs = unroll_trials(function, None, abreast)(2.0, trial_obs)
     np.testing.assert_array_equal(doubled, 2 * reward)
@@ -148,7 +148,7 @@ def test_an_iteration_learns_the_same_where_trials_start_alike(algorithm, change
     config = CONFIG.replace({"slow_rl": algorithm, "slow_rl.minibatch_trials": 5, "trpo.cg_damping": 0.1, **changes})
     learned = []
     for alike in (True, False):
-        monkeypatch.setattr(families_module, "starts_alike", lambda trial, alike=alike: alike)
+        monkeypatch.setattr(settings_module, "starts_alike", lambda trial, alike=alike: alike)
         monkeypatch.setattr(rollout_module, "starts_alike", lambda trial, alike=alike: alike)
         learner = Learner(BernoulliBandit(3), config)
         assert learner.networks.starts_alike == alike
@@ -168,7 +168,7 @@ def test_an_iteration_learns_the_same_in_lanes(algorithm, monkeypatch):
     for abreast in (13, 4):
         monkeypatch.setattr(networks_module, "_UNITS_OF_CORE", abreast * config.network.units)
         learner = Learner(BernoulliBandit(3), config)
-        assert isinstance(learner.networks, PolicyAndBaseline)
+        assert not learner.networks.shares_trunk
         assert learner.networks.abreast == abreast
         learned.append(jax.jit(learner.train_step)(learner.init(jax.random.key(0))))
     (one, its_metrics), (other, metrics) = learned

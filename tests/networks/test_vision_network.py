@@ -11,14 +11,14 @@ import optax
 import pytest
 import scipy.stats
 from flax import struct
-from helpers import random_params
+from helpers import frame_networks, random_params
 from jax.flatten_util import ravel_pytree
 
 from rl2jax.agents.base import Agent
 from rl2jax.devices import make_mesh
 from rl2jax.envs.base import EnvParams, EnvState, TaskDistribution, spaces
 from rl2jax.networks.base import Categorical, Encoding
-from rl2jax.networks.frames import Frames, SharedVisionNetwork, convolution, convolution_of_many
+from rl2jax.networks.frames import Frames, convolution, convolution_of_many
 from rl2jax.runs import checkpoint
 from rl2jax.slow_rl.base import Batch
 from rl2jax.slow_rl.natural_gradient import fisher_vector_product
@@ -100,7 +100,7 @@ SHAPE = (13, 18, 3)  # made into 5 x 7 x 16, then 1 x 2 x 16 numbers
 
 
 def make(shape=SHAPE, **settings):
-    return SharedVisionNetwork(Frames(shape), Encoding(ACTIONS, one_hot=True), Categorical(ACTIONS), **settings)
+    return frame_networks(Frames(shape), Encoding(ACTIONS, one_hot=True), Categorical(ACTIONS), **settings)
 
 
 def trial_inputs(shape=SHAPE, steps=STEPS):
@@ -157,7 +157,7 @@ def test_convolutions_are_xlas(shape):
 
 def test_the_papers_network_has_so_many_parameters():
     """For each layer weights, a scale for each output, biases; 40 x 30 pixels become 5 x 7 x 16 numbers."""
-    networks = SharedVisionNetwork(Frames((30, 40, 3)), Encoding(3, one_hot=True), Categorical(3))
+    networks = frame_networks(Frames((30, 40, 3)), Encoding(3, one_hot=True), Categorical(3))
     params = jax.eval_shape(networks.init, jax.random.key(0))
     units = 256
     convolutions = (5 * 5 * 3 + 2) * 16 + (5 * 5 * 16 + 2) * 16
@@ -279,8 +279,8 @@ def test_some_steps_at_once_have_the_gradient_of_all(played):
         weights = networks.policy_network.apply(params)
         return jnp.mean(jnp.square(embed_all(weights)))
 
-    some = jax.jit(jax.grad(partial(loss, lambda weights: networks.embed_trial(weights, inputs))))(params)
-    everything = jax.jit(jax.grad(partial(loss, lambda w: jax.vmap(partial(networks.embed, w))(inputs))))(params)
+    some = jax.jit(jax.grad(partial(loss, lambda weights: networks.trunk.embed_trial(weights, inputs))))(params)
+    everything = jax.jit(jax.grad(partial(loss, lambda w: jax.vmap(partial(networks.trunk.embed, w))(inputs))))(params)
     assert optax.tree.norm(everything) > 0.01
     tree_close(some, everything)
 

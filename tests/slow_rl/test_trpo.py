@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import random_params
+from helpers import random_params, recurrent_networks
 from jax.flatten_util import ravel_pytree
 
-from rl2jax.networks.base import Categorical, DiagonalGaussian, Encoding, PolicyAndBaseline
+from rl2jax.networks.base import Categorical, DiagonalGaussian, Encoding
 from rl2jax.slow_rl.natural_gradient import conjugate_gradient, fisher_vector_product
 from rl2jax.slow_rl.trpo import TRPO, trpo_update
 from rl2jax.types import TrialObservation
@@ -193,7 +193,7 @@ CASES = {
 def test_fisher_vector_product_is_the_explicit_fisher_matrix(family):
     """F = mean over masked-in steps of J^T M J, with J from jax.jacfwd and M the textbook's matrix."""
     distribution, action, num_actions, dist_fisher = CASES[family]
-    networks = PolicyAndBaseline(Encoding(2, one_hot=False), action, distribution, units=4)
+    networks = recurrent_networks(Encoding(2, one_hot=False), action, distribution, units=4)
     params = random_params(networks, seed=1)["policy"]
     trial_obs = random_trial_obs(num_actions)
     mask = np.array([[1.0, 1.0], [1.0, 1.0], [1.0, 0.0]], np.float32)

@@ -13,7 +13,7 @@ from helpers import random_params
 
 from rl2jax.devices import cores_per_device
 from rl2jax.envs import BernoulliBandit, TabularMDP
-from rl2jax.networks import base as networks_module
+from rl2jax.networks import recurrent as networks_module
 from rl2jax.networks.unroll import unroll_trials
 from rl2jax.slow_rl.natural_gradient import fisher_vector_product
 from rl2jax.training import families

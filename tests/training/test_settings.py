@@ -6,14 +6,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import random_params
+from helpers import frame_networks, random_params, recurrent_networks, shared_networks
 
 from rl2jax.devices import make_mesh
 from rl2jax.envs import BernoulliBandit
-from rl2jax.networks.base import Categorical, Encoding, PolicyAndBaseline
-from rl2jax.networks.cells import ACTIVATIONS, CELLS, CellWeights, Gains, RecurrentNetwork, layer_norm_gru_step
-from rl2jax.networks.frames import Frames, SharedVisionNetwork
-from rl2jax.networks.shared import SharedVectorNetwork
+from rl2jax.networks.base import Categorical, Encoding
+from rl2jax.networks.cells import (
+    ACTIVATIONS,
+    CELLS,
+    CellWeights,
+    Gains,
+    RecurrentLayer,
+    RecurrentNetwork,
+    layer_norm_gru_step,
+)
+from rl2jax.networks.frames import Frames
+from rl2jax.networks.unroll import Lane
 from rl2jax.slow_rl.base import Batch
 from rl2jax.slow_rl.trpo import TRPO, trpo_update
 from rl2jax.training.config import TrainConfig
@@ -28,16 +36,16 @@ ENDS = np.array([0, 0, 0, 1, 0, 1, 1, 0], np.float32)  # the flag at the first s
 SHAPE = (13, 13, 1)
 
 
-def make(family=PolicyAndBaseline, **settings):
-    observation = Frames(SHAPE) if family is SharedVisionNetwork else Encoding(1, one_hot=False)
+def make(family=recurrent_networks, **settings):
+    observation = Frames(SHAPE) if family is frame_networks else Encoding(1, one_hot=False)
     return family(observation, Encoding(ACTIONS, one_hot=True), Categorical(ACTIONS), units=UNITS, **settings)
 
 
-def trial_inputs(family=PolicyAndBaseline, ends=ENDS):
+def trial_inputs(family=recurrent_networks, ends=ENDS):
     rng = np.random.default_rng(0)
     frames = rng.integers(256, size=(STEPS, *SHAPE), dtype=np.uint8)
     return TrialObservation(
-        obs=frames if family is SharedVisionNetwork else rng.normal(size=(STEPS, 1)).astype(np.float32),
+        obs=frames if family is frame_networks else rng.normal(size=(STEPS, 1)).astype(np.float32),
         prev_action=rng.integers(ACTIONS, size=STEPS),
         prev_reward=rng.normal(size=STEPS).astype(np.float32),
         prev_done=ends,
@@ -73,7 +81,7 @@ def test_networks_start_where_they_should(cell, learned, episodic_units):
         seen = jax.tree.map(lambda x: x[step], inputs)  # noqa: B023
         if ENDS[step]:
             state = jax.tree.map(lambda new, old: np.append(new[:forgotten], old[forgotten:]), fresh, state)
-        x = networks.embed(weights, seen)
+        x = networks.trunk.embed(weights, seen)
         state = jax.tree.map(np.asarray, kind.step(weights.cell, ACTIVATIONS["tanh"], state, x))
         expected.append(kind.output(state) @ weights.head[:, 0] + weights.head_bias[0])
     np.testing.assert_allclose(networks.values(params, inputs), expected, rtol=1e-4, atol=1e-5)
@@ -82,10 +90,10 @@ def test_networks_start_where_they_should(cell, learned, episodic_units):
 @pytest.mark.parametrize(
     ("family", "cell", "trial_steps"),
     [
-        (PolicyAndBaseline, "layer_norm_gru", 0),
-        (PolicyAndBaseline, "lstm", 9),
-        (SharedVectorNetwork, "lstm", 0),
-        (SharedVisionNetwork, "gru", 9),
+        (recurrent_networks, "layer_norm_gru", 0),
+        (recurrent_networks, "lstm", 9),
+        (shared_networks, "lstm", 0),
+        (frame_networks, "gru", 9),
     ],
 )
 def test_acting_learning_and_lanes_start_alike(family, cell, trial_steps):
@@ -107,7 +115,7 @@ def test_acting_learning_and_lanes_start_alike(family, cell, trial_steps):
     acted, unrolled = acted_and_unrolled(params)
     np.testing.assert_allclose(acted, unrolled, rtol=1e-4, atol=1e-5)
     lane = jax.tree.map(lambda x: np.concatenate([x, x]), inputs)
-    lane = lane._replace(first=np.eye(STEPS, dtype=np.float32)[[0, 0]].ravel())
+    lane = Lane(lane, np.eye(STEPS, dtype=np.float32)[[0, 0]].ravel())
     np.testing.assert_allclose(
         networks.dist_params(params, lane), np.concatenate([unrolled, unrolled]), rtol=1e-4, atol=1e-5
     )
@@ -310,7 +318,7 @@ def test_one_step_of_a_layer_normalised_gru(activation):
 
 def test_its_gains_are_parameters_that_start_at_one():
     """Beside those of a GRU; with a memory horizon its update gates' biases are those of a GRU."""
-    network = RecurrentNetwork(3, UNITS, ACTIONS, memory_horizon=50, cell="layer_norm_gru")
+    network = RecurrentNetwork(3, RecurrentLayer(UNITS, memory_horizon=50, cell="layer_norm_gru"), ACTIONS)
     params = jax.jit(network.init)(jax.random.key(0))["params"]
     for source in ("input", "hidden"):
         np.testing.assert_array_equal(params.pop(f"layer_norm_gru_{source}_gain"), np.ones(3 * UNITS))

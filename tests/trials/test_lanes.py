@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from command import refused, run
 from flax import struct
-from helpers import host_leaves, random_params
+from helpers import frame_networks, host_leaves, random_params, recurrent_networks, shared_networks
 
 from rl2jax.agents.base import Agent
 from rl2jax.envs import BernoulliBandit, EnvParams, EnvState, TaskDistribution, spaces
-from rl2jax.networks.base import Categorical, Encoding, PolicyAndBaseline
-from rl2jax.networks.frames import Frames, SharedVisionNetwork
-from rl2jax.networks.shared import SharedVectorNetwork
+from rl2jax.networks.base import Categorical, Encoding
+from rl2jax.networks.frames import Frames
+from rl2jax.networks.unroll import Lane
 from rl2jax.slow_rl.advantages import discounted_returns, generalised_advantages
 from rl2jax.slow_rl.imitation import imitating_agent
 from rl2jax.training.config import TrainConfig
@@ -117,7 +117,7 @@ def test_trial_follows_trial(lanes):
         seen = of_lane.trial_obs
         for first, end, ended in spans(of_lane.trial_done):
             assert of_lane.episode_done[first:end].sum() == 2 if ended else of_lane.episode_done[first:end].sum() < 2
-            np.testing.assert_array_equal(seen.first[first:end], np.arange(end - first) == 0)
+            np.testing.assert_array_equal(of_lane.first[first:end], np.arange(end - first) == 0)
             assert seen.obs[first] == 2
             assert seen.prev_action[first] == seen.prev_reward[first] == seen.prev_done[first] == 0
             np.testing.assert_array_equal(seen.prev_action[first + 1 : end], of_lane.action[first : end - 1])
@@ -224,9 +224,9 @@ def observations(rng, networks, num_steps):
 @pytest.mark.parametrize(
     ("family", "observation", "cell"),
     [
-        (PolicyAndBaseline, Encoding(4, True), "gru"),
-        (SharedVectorNetwork, Encoding(4, True), "lstm"),
-        (SharedVisionNetwork, Frames((13, 14, 3)), "gru"),
+        (recurrent_networks, Encoding(4, True), "gru"),
+        (shared_networks, Encoding(4, True), "lstm"),
+        (frame_networks, Frames((13, 14, 3)), "gru"),
     ],
 )
 def test_an_unroll_over_a_lane_is_that_of_its_trials(family, observation, cell):
@@ -235,7 +235,7 @@ def test_an_unroll_over_a_lane_is_that_of_its_trials(family, observation, cell):
     rng, params = np.random.default_rng(0), random_params(networks, 1)
     trials = [observations(rng, networks, length) for length in (3, 1, 5)]
     lane = jax.tree.map(lambda *parts: np.concatenate(parts), *trials)
-    lane = lane._replace(first=np.array([1, 0, 0, 1, 1, 0, 0, 0, 0], np.float32))
+    first = np.array([1, 0, 0, 1, 1, 0, 0, 0, 0], np.float32)
     value_params = params["policy" if networks.shares_trunk else "baseline"]
 
     @jax.jit
@@ -243,9 +243,9 @@ def test_an_unroll_over_a_lane_is_that_of_its_trials(family, observation, cell):
         return networks.dist_params(params["policy"], trial_obs), networks.values(value_params, trial_obs)
 
     apart = jax.tree.map(lambda *parts: np.concatenate(parts), *map(outputs, trials))
-    for x, y in zip(outputs(lane), apart, strict=True):
+    for x, y in zip(outputs(Lane(lane, first)), apart, strict=True):
         np.testing.assert_allclose(x, y, rtol=2e-5, atol=1e-5)
-    forgetful = outputs(lane._replace(first=()))[0]
+    forgetful = outputs(lane)[0]
     assert np.abs(forgetful - apart[0]).max() > 1e-3
 
 
@@ -294,9 +294,7 @@ def test_an_update_on_lanes_is_that_on_their_trials_apart(algorithm):
         return jnp.moveaxis(x.reshape(3, 4, 6, *x.shape[2:]), 0, 1).reshape(4, 18, *x.shape[2:])
 
     trials = jax.tree.map(cut, lanes)
-    trials = trials._replace(
-        trial_obs=trials.trial_obs._replace(first=()), trial_done=(), task_features=trials.task_features[0]
-    )
+    trials = trials._replace(trial_done=(), task_features=trials.task_features[0])
     updates = [
         jax.jit(make_update(one.networks, one.config, one.num_trials))(state, trajectory, jax.random.key(2))
         for one, trajectory in ((learner, lanes), (other, trials))

@@ -142,8 +142,7 @@ def train(
         learner, config = runs[0].learner, runs[0].config
     shown = console if processes.is_first() else Console(quiet=True)
     rows = "lanes" if config.batch.lane_steps else TRIALS
-    kind = config.network.cell.upper() if config.network.name == "recurrent" else config.network.name
-    network = f"{kind}-{config.network.units}"
+    network = f"{config.network.title}-{config.network.units}"
     seeds = f"seed {runs[0].seed}" if num_seeds is None else f"seeds {runs[0].seed} to {runs[-1].seed}"
     varied = f"{len(settings)} settings of {', '.join(settings[0])}, " if vary else ""
     shown.print(

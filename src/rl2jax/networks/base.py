@@ -1,8 +1,8 @@
-"""What the learner needs of networks, the policy as an agent, and the separate networks of policy and baseline."""
+"""What the learner needs of networks, and the policy as an agent; spaces as inputs and outputs of networks."""
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import chex
 import distrax
@@ -10,17 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from rl2jax.agents.base import Agent
-from rl2jax.devices import cores_per_device
 from rl2jax.envs.base import spaces
-from rl2jax.networks.cells import (
-    ACTIVATIONS,
-    CELLS,
-    CellWeights,
-    NetworkWeights,
-    RecurrentNetwork,
-    effective_weights,
-    head_outputs,
-)
+from rl2jax.networks.cells import NetworkWeights, effective_weights
 from rl2jax.types import PolicyInfo, PyTree, TrialObservation
 
 
@@ -90,6 +81,48 @@ class Encoding:
             return jax.nn.one_hot(x, self.size)
         return jnp.reshape(x, (self.size,)).astype(jnp.float32)
 
+    def trunk(self, action: "Encoding", settings: Any) -> "VectorTrunk":
+        """What comes before the memory where this is the observation's encoding."""
+        del settings
+        return VectorTrunk(self, action)
+
+
+@dataclass(frozen=True)
+class VectorTrunk:
+    """The joint embedding phi(s, a, r, d) of vectors and indices: concatenation, without parameters.
+
+    Attributes:
+      observation: how the observation enters.
+      action: how the previous action does.
+    """
+
+    observation: Encoding
+    action: Encoding
+
+    @property
+    def size(self) -> int:
+        """Numbers in the embedding."""
+        return self.observation.size + self.action.size + 2
+
+    def network(self, core: Any) -> Any:
+        """Declaration of the parameters of a network with this trunk, whose memory and heads `core` declares."""
+        return core
+
+    def embed(self, weights: NetworkWeights, trial_obs: TrialObservation) -> chex.Array:
+        """The embedding of one step; float32 [size]."""
+        del weights
+        parts = [
+            self.observation(trial_obs.obs),
+            self.action(trial_obs.prev_action),
+            trial_obs.prev_reward[None],
+            trial_obs.prev_done[None],
+        ]
+        return jnp.concatenate(parts, axis=-1)
+
+    def embed_trial(self, weights: NetworkWeights, trial_obs: TrialObservation) -> chex.Array:
+        """`embed` at every step of a trial; float32 [num_steps, size]."""
+        return jax.vmap(partial(self.embed, weights))(trial_obs)
+
 
 def encoding_for(space: Any, what: str) -> Encoding:
     """One-hot for a Discrete space, the vector itself for a Box of rank at most 1.
@@ -117,29 +150,6 @@ def distribution_for(action_space: Any) -> ActionDistribution:
     raise ValueError(f"action space must be Discrete or a Box of rank 1, got {action_space!r}")
 
 
-def vector_embedding(observation: Encoding, action: Encoding, trial_obs: TrialObservation) -> chex.Array:
-    """The joint embedding phi(s, a, r, d) of one step: concatenation; float32 [observation.size + action.size + 2]."""
-    parts = [
-        observation(trial_obs.obs),
-        action(trial_obs.prev_action),
-        trial_obs.prev_reward[None],
-        trial_obs.prev_done[None],
-    ]
-    return jnp.concatenate(parts, axis=-1)
-
-
-class TimedState(NamedTuple):
-    """The memory of an agent that is shown the time.
-
-    Attributes:
-      cell: the recurrent layer's state.
-      step: index in the trial of the step to come; int32 [].
-    """
-
-    cell: PyTree
-    step: chex.Array
-
-
 class PolicyOutputs(NamedTuple):
     """What a policy's network says over a trial.
 
@@ -160,26 +170,21 @@ class Networks:
 
     Parameters are a dict {"policy": ..., "baseline": ...}. All methods take one trial; `jax.vmap` stays outside. The
     policy's network has outputs for an auxiliary head (`Objective.task_inference_coefficient`) too, which predicts
-    `num_task_features` numbers. A family provides `policy_network`, `embed` and `values`; and `baseline_network`, or
-    `init` and `_split` of its own.
+    `num_task_features` numbers, and may have the baseline's (`policy_heads`). A family provides `policy_network`,
+    `baseline_network` unless the policy's is the baseline's too, `initial_state` or `start`, `step`, `unroll` and
+    `values`.
 
     Attributes:
       observation: how the observation enters the network.
       action: how the previous action does.
       distribution: of actions.
-      units: of the recurrent layer.
-      activation: as `NetworkSettings.activation`; a name in `recurrent.ACTIVATIONS`.
+      units: as `NetworkSettings.units`.
+      activation: as `NetworkSettings.activation`; a name in `cells.ACTIVATIONS`.
       weight_norm: weight normalisation on every matrix.
       memory_horizon: as `NetworkSettings.memory_horizon`.
       num_task_features: outputs of the auxiliary head.
       matmul_precision: as in `products.product`.
-      cell: the recurrent layer; a name in `recurrent.CELLS`.
-      trial_steps: of a trial, where an index of the step, divided by these, is an input too (`Recurrent.time_input`);
-        0: where it is not.
-      learned_initial_state: as `Recurrent.learned_initial_state`; in families with one recurrent layer.
-      episodic_units: as `Recurrent.episodic_units`; in families with one recurrent layer.
-      starts_alike: whether `unroll_trials` may give them a `TrialObservation.start`: all trials see the same at their
-        first step, and this family is one that asks.
+      trial_steps: of a trial, in families that see the time.
     """
 
     observation: Any
@@ -191,14 +196,17 @@ class Networks:
     memory_horizon: int = 0
     num_task_features: int = 0
     matmul_precision: str = "default"
-    cell: str = "gru"
     trial_steps: int = 0
-    learned_initial_state: bool = False
-    episodic_units: float = 0.0
-    starts_alike: bool = False
 
-    shares_trunk: ClassVar[bool] = False
-    """Whether the policy's network has the baseline's head: params["policy"] are then all there are."""
+    @property
+    def policy_heads(self) -> dict[str, int]:
+        """Outputs of the policy's network, head after head: some of "value", "inferred", "policy"."""
+        return {"inferred": self.num_task_features, "policy": self.distribution.num_outputs}
+
+    @property
+    def shares_trunk(self) -> bool:
+        """Whether the policy's network has the baseline's head: params["policy"] are then all there are."""
+        return "value" in self.policy_heads
 
     @property
     def baseline_sees_task(self) -> bool:
@@ -211,8 +219,13 @@ class Networks:
         return 0
 
     @property
+    def starts_alike(self) -> bool:
+        """Whether `unroll_trials` may give them a `Lane.start`: all trials see the same at their first step."""
+        return False
+
+    @property
     def policy_network(self) -> Any:
-        """Declaration of the policy's parameters: a Flax module that returns `NetworkWeights`."""
+        """Declaration of the policy's parameters: a Flax module that returns its weights."""
         raise NotImplementedError
 
     @property
@@ -222,16 +235,20 @@ class Networks:
 
     def init(self, key: chex.PRNGKey) -> dict[str, PyTree]:
         """Draws initial parameters of both networks."""
+        if self.shares_trunk:
+            return {"policy": self.policy_network.init(key), "baseline": {}}
         key_policy, key_baseline = jax.random.split(key)
         return {"policy": self.policy_network.init(key_policy), "baseline": self.baseline_network.init(key_baseline)}
 
-    def embed(self, weights: NetworkWeights, trial_obs: TrialObservation) -> chex.Array:
-        """The joint embedding phi(s, a, r, d) of one step, without the time; float32 [embedding_size]."""
-        raise NotImplementedError
-
     def _split(self, outputs: chex.Array) -> PolicyOutputs:
-        """What the outputs of the policy's network mean: first those of the auxiliary head."""
-        return PolicyOutputs(outputs[..., self.num_task_features :], outputs[..., : self.num_task_features], None)
+        """What the outputs of the policy's network mean; what follows them belongs to the action's distribution."""
+        values = int(self.shares_trunk)
+        inferred = values + self.num_task_features
+        return PolicyOutputs(
+            outputs[..., inferred:],
+            outputs[..., values:inferred],
+            outputs[..., 0] if values else None,
+        )
 
     def values(
         self, value_params: PyTree, trial_obs: TrialObservation, task_features: chex.Array | None = None
@@ -245,109 +262,34 @@ class Networks:
         """
         raise NotImplementedError
 
-    def embed_trial(self, weights: NetworkWeights, trial_obs: TrialObservation) -> chex.Array:
-        """`embed` at every step of a trial; float32 [num_steps, embedding_size]."""
-        return jax.vmap(partial(self.embed, weights))(trial_obs)
-
-    @property
-    def num_time_inputs(self) -> int:
-        """Inputs of the recurrent layer beside the embedding: 1 where it is shown the time."""
-        return int(self.trial_steps > 0)
-
-    def _join_time(self, embedded: chex.Array, step: chex.Array) -> chex.Array:
-        """The recurrent layer's input at steps with these indices: float32 [..., embedding_size], int32 [...]."""
-        if not self.trial_steps:
-            return embedded
-        time = step.astype(jnp.float32) / self.trial_steps
-        return jnp.concatenate([embedded, time[..., None]], axis=-1)
-
     def initial_state(self) -> PyTree:
-        """The state at the start of a trial where it is not learned: zeros; a `TimedState` with a time input."""
-        state = CELLS[self.cell].initial_state(self.units)
-        return TimedState(state, jnp.zeros((), jnp.int32)) if self.trial_steps else state
+        """The state at the start of a trial, where no weights say it."""
+        raise NotImplementedError
 
     def start(self, weights: Any) -> PyTree:
-        """The state at the start of a trial played with these weights: `initial_state`, or what was learned."""
-        state = self.initial_state()
-        if not self.learned_initial_state:
-            return state
-        return state._replace(cell=weights.initial) if self.trial_steps else weights.initial
+        """The state at the start of a trial played with these weights."""
+        del weights
+        return self.initial_state()
 
-    def _fresh(self, weights: NetworkWeights) -> PyTree:
-        """The recurrent layer's part of `start`."""
-        return weights.initial if self.learned_initial_state else CELLS[self.cell].initial_state(self.units)
+    def step(self, weights: Any, state: PyTree, trial_obs: TrialObservation) -> tuple[PyTree, chex.Array]:
+        """One step of the policy's network: (new state, outputs)."""
+        raise NotImplementedError
 
-    def _forget_episode(self, fresh: PyTree, state: PyTree, prev_done: chex.Array) -> PyTree:
-        """The recurrent layer's state before a step: the first units are `fresh` where the last step ended an episode.
+    def unroll(self, weights: Any, trial_obs: TrialObservation) -> chex.Array:
+        """Outputs of the policy's network over a whole trial; float32 [num_steps, outputs]."""
+        raise NotImplementedError
 
-        Which units they are does not matter: all are initialised alike. A trial's first step is no exception, whatever
-        flag is shown there: its state is fresh.
-        """
-        forgets = (jnp.arange(self.units) < round(self.episodic_units * self.units)) & (prev_done > 0)
-        return jax.tree.map(lambda new, old: jnp.where(forgets, new, old), fresh, state)
-
-    def _advance(self, cell: CellWeights, state: PyTree | None, x: chex.Array) -> PyTree:
-        return CELLS[self.cell].step(cell, ACTIVATIONS[self.activation], state, x, self.matmul_precision)
-
-    def step(self, weights: NetworkWeights, state: PyTree, trial_obs: TrialObservation) -> tuple[PyTree, chex.Array]:
-        """One step of one network: (new state, outputs [num_outputs + num_constants])."""
-        before, index = state if self.trial_steps else (state, jnp.zeros((), jnp.int32))
-        if self.episodic_units:
-            before = self._forget_episode(self._fresh(weights), before, trial_obs.prev_done)
-        after = self._advance(weights.cell, before, self._join_time(self.embed(weights, trial_obs), index))
-        outputs = head_outputs(weights, CELLS[self.cell].output(after))
-        return TimedState(after, index + 1) if self.trial_steps else after, outputs
-
-    def unroll(
-        self, weights: NetworkWeights, trial_obs: TrialObservation, task_inputs: chex.Array | None = None
-    ) -> chex.Array:
-        """Outputs over a whole trial from a fresh hidden state, or over a lane; float32 [num_steps, outputs].
-
-        Where there is a `trial_obs.start`, first its output and then those of the steps after it.
-        """
-        cell = weights.cell if task_inputs is None else weights.cell_for(task_inputs)
-        output = CELLS[self.cell].output
-        fresh = self._fresh(weights)
-
-        def step(state, inputs):
-            x, first, ended = inputs
-            if first is not None:
-                state = jax.tree.map(lambda new, old: jnp.where(first > 0, new, old), begun, state)
-            if ended is not None and state is not None:
-                state = self._forget_episode(fresh, state, ended)
-            state = self._advance(cell, state, x)
-            return state, output(state)
-
-        # Embedding and head stay outside the scan (one large product each); the input product is
-        # cheaper inside, where its result stays in cache.
-        start, trial_obs = trial_obs.start, trial_obs._replace(start=())
-        embedded = self.embed_trial(weights, trial_obs)
-        index = jnp.arange(embedded.shape[0])
-        first = None if isinstance(trial_obs.first, tuple) else trial_obs.first
-        if first is not None:
-            index = index - jax.lax.cummax(jnp.where(first > 0, index, 0))
-        begun, hidden = fresh, []
-        state = fresh if self.learned_initial_state or first is not None else None  # zeros need no product
-        if isinstance(start, TrialObservation):
-            at_start = self._join_time(self.embed(weights, start), jnp.zeros((), jnp.int32))
-            state = begun = self._advance(cell, fresh if self.learned_initial_state else None, at_start)
-            hidden.append(output(begun)[None])
-            index = index + 1
-        inputs = self._join_time(embedded, index), first, trial_obs.prev_done if self.episodic_units else None
-        if first is None:
-            # Outside the scan, which would have a state for each trial: under `jax.vmap` all share this one.
-            now, inputs = (jax.tree.map(lambda x, part=part: x[part], inputs) for part in (0, slice(1, None)))
-            state, seen = step(state, now)
-            hidden.append(seen[None])
-        _, seen = jax.lax.scan(step, state, inputs)
-        return jnp.concatenate([head_outputs(weights, part) for part in [*hidden, seen]])
-
-    def dist_params(self, policy_params: PyTree, trial_obs: TrialObservation) -> chex.Array:
+    def dist_params(self, policy_params: PyTree, trial_obs: Any) -> chex.Array:
         """Parameters of the action distribution over a trial; float32 [num_steps, num_dist_params]."""
         return self.policy_outputs(policy_params, trial_obs).dist_params
 
-    def policy_outputs(self, policy_params: PyTree, trial_obs: TrialObservation) -> PolicyOutputs:
-        """All that the policy's network says over a trial, in one pass; leaves [num_steps, ...]."""
+    def policy_outputs(self, policy_params: PyTree, trial_obs: Any) -> PolicyOutputs:
+        """All that the policy's network says over a trial, in one pass; leaves [num_steps, ...].
+
+        Args:
+          policy_params: params["policy"].
+          trial_obs: of the trial; or, in families with a trunk, an `unroll.Lane`.
+        """
         weights = self.policy_network.apply(policy_params)
         return self._split(self.unroll(weights, trial_obs))
 
@@ -372,77 +314,3 @@ class Networks:
             return state, action, PolicyInfo(distribution.log_prob(action), dist_params)
 
         return Agent(init, step)
-
-
-# Units of the states that a core advances in a step, measured (docs/appendix_performance.md): 256 trials of GRU-256.
-_UNITS_OF_CORE = 2**16
-
-
-@dataclass(frozen=True)
-class PolicyAndBaseline(Networks):
-    """Separate networks of one architecture up to the head (section 2.3, appendices A.1 and A.2).
-
-    The joint embedding is the concatenation of its parts. The policy's first `num_task_features` outputs are the
-    auxiliary head, the others parametrise the action distribution.
-
-    Attributes:
-      num_baseline_task_inputs: features of the task that the baseline sees (`BaselineSettings.sees_task`); the
-        policy never does.
-    """
-
-    observation: Encoding
-    num_baseline_task_inputs: int = 0
-
-    @property
-    def baseline_sees_task(self) -> bool:
-        """Whether it was given inputs for that."""
-        return self.num_baseline_task_inputs > 0
-
-    @property
-    def abreast(self) -> int:
-        """On a processor, as many as each core keeps in its cache; other devices are fastest with all of them."""
-        if jax.default_backend() != "cpu":
-            return 0
-        return max(1, cores_per_device() * _UNITS_OF_CORE // self.units)
-
-    @property
-    def policy_network(self) -> RecurrentNetwork:
-        """Declaration of the policy's parameters."""
-        family = self.distribution
-        return self._network(self.num_task_features + family.num_outputs, family.num_constants)
-
-    @property
-    def baseline_network(self) -> RecurrentNetwork:
-        """Declaration of the baseline's parameters."""
-        return self._network(1, 0, self.num_baseline_task_inputs)
-
-    def _network(self, num_outputs: int, num_constants: int, num_task_inputs: int = 0) -> RecurrentNetwork:
-        return RecurrentNetwork(
-            self.observation.size + self.action.size + 2 + self.num_time_inputs,
-            self.units,
-            num_outputs,
-            num_constants,
-            self.weight_norm,
-            self.memory_horizon,
-            num_task_inputs,
-            self.cell,
-            self.learned_initial_state,
-        )
-
-    def embed(self, weights: NetworkWeights, trial_obs: TrialObservation) -> chex.Array:
-        """The joint embedding phi(s, a, r, d): `vector_embedding`."""
-        del weights
-        return vector_embedding(self.observation, self.action, trial_obs)
-
-    def values(
-        self, value_params: PyTree, trial_obs: TrialObservation, task_features: chex.Array | None = None
-    ) -> chex.Array:
-        """The baseline's output over a trial, on the scale of normalised returns; float32 [num_steps].
-
-        Args:
-          value_params: params["baseline"].
-          trial_obs: of the trial.
-          task_features: float32 [num_baseline_task_inputs]; ignored by a baseline that does not see the task.
-        """
-        weights: Any = self.baseline_network.apply(value_params)
-        return self.unroll(weights, trial_obs, task_features if self.num_baseline_task_inputs else None)[..., 0]

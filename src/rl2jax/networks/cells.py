@@ -9,6 +9,7 @@ call, outside the scan over time; the functions that use the weights are pure.
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,9 +19,11 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from rl2jax.networks.memory import unroll_steps
 from rl2jax.networks.products import product
 from rl2jax.types import PyTree
 
+XAVIER = nn.initializers.xavier_uniform()
 ACTIVATIONS: dict[str, Callable] = {"relu": jax.nn.relu, "tanh": jnp.tanh}
 
 
@@ -46,34 +49,34 @@ class CellWeights(NamedTuple):
       hidden: float32 [units, num_gates * units].
       bias: float32 [num_gates * units].
       gains: of layer normalisation, in cells that have it; otherwise empty.
+      initial: the state at a trial's start, where it is learned; empty: zeros.
     """
 
     input: chex.Array
     hidden: chex.Array
     bias: chex.Array
     gains: Gains | tuple[()] = ()
+    initial: PyTree = ()
 
 
 class NetworkWeights(NamedTuple):
-    """Effective weights of one recurrent network.
+    """Effective weights of one network: trunk, memory, heads.
 
     Attributes:
-      cell: the recurrent layer.
-      head: float32 [units, num_outputs].
+      cell: of the memory, `CellWeights` or whatever a `memory.SequenceModel` makes of its parameters.
+      head: of all heads side by side; float32 [memory's outputs, num_outputs].
       head_bias: float32 [num_outputs].
       constants: float32 [num_constants]; outputs that do not depend on the input (a log standard deviation).
       task: float32 [num_task_inputs, num_gates * units]; of inputs to the gates that stay the same during a trial.
       trunk: of what comes before the cell, in families that have such layers.
-      initial: the recurrent layer's state at a trial's start, where it is learned; empty: zeros.
     """
 
-    cell: CellWeights
+    cell: Any
     head: chex.Array
     head_bias: chex.Array
     constants: chex.Array
     task: chex.Array
     trunk: PyTree = ()
-    initial: PyTree = ()
 
     def cell_for(self, task_inputs: chex.Array) -> CellWeights:
         """The recurrent layer in a trial with these inputs, float32 [num_task_inputs]: they become part of the bias."""
@@ -217,6 +220,8 @@ class Cell(NamedTuple):
       initial_state: units -> the state at a trial's start where it is not learned: zeros.
       remembering: float32 [units] time scales' logarithms -> the biases, float32 [num_gates * units], that make each
         unit remember for about so many steps.
+      kept: arrays of [units] that a backward pass needs of a step: state, both gates, candidate and U_c h; of an LSTM
+        both states, three gates, candidate and the activation of c; with layer normalisation also what is normalised.
       layer_norm: whether its weights have gains.
     """
 
@@ -225,6 +230,7 @@ class Cell(NamedTuple):
     output: Callable
     initial_state: Callable
     remembering: Callable
+    kept: int
     layer_norm: bool = False
 
 
@@ -240,16 +246,17 @@ def _remembering_lstm(log_times: chex.Array) -> chex.Array:
     return jnp.concatenate([-log_times, log_times, zeros, zeros])
 
 
-_GRU = Cell(3, gru_step, lambda state: state, lambda units: jnp.zeros((units,), jnp.float32), _remembering_gru)
+_GRU = Cell(3, gru_step, lambda state: state, lambda units: jnp.zeros((units,), jnp.float32), _remembering_gru, 5)
 CELLS = {
     "gru": _GRU,
-    "layer_norm_gru": _GRU._replace(step=layer_norm_gru_step, layer_norm=True),
+    "layer_norm_gru": _GRU._replace(step=layer_norm_gru_step, kept=11, layer_norm=True),
     "lstm": Cell(
         4,
         lstm_step,
         lambda state: state.hidden,
         lambda units: LSTMState(jnp.zeros((units,), jnp.float32), jnp.zeros((units,), jnp.float32)),
         _remembering_lstm,
+        7,
     ),
 }
 
@@ -287,58 +294,80 @@ def weight_normalised(
     return direction * (scale / norm)
 
 
-class RecurrentNetwork(nn.Module):
-    """Declares one recurrent network's parameters; calling it returns the effective `NetworkWeights`.
+@dataclass(frozen=True)
+class RecurrentLayer:
+    """A recurrent cell as a memory: a `memory.SequenceModel` that declares its parameters itself.
 
-    Every matrix is weight-normalised; the effective weights start at their orthogonal (hidden to hidden) or Xavier
-    (all other) values. Biases start at 0, unless a memory horizon is given. `cell` is a name in `CELLS`, with which the
-    names of the cell's parameters begin. The gains of layer normalisation start at 1; a learned initial state is one
-    vector (of an LSTM h, then c) and starts at 0.
+    The hidden-to-hidden matrix starts orthogonal, the other Xavier, biases at 0 unless a memory horizon is given, gains
+    of layer normalisation at 1; a learned initial state is one vector (of an LSTM h, then c) and starts at 0. Names of
+    parameters begin with the cell's.
+
+    Attributes:
+      units: hidden units.
+      cell: a name in `CELLS`.
+      activation: of the GRU's candidate, or the LSTM's candidate and output; a name in `ACTIVATIONS`.
+      matmul_precision: as in `products.product`.
+      memory_horizon: as `NetworkSettings.memory_horizon`.
+      weight_norm: weight normalisation of its matrices.
+      learned_initial_state: as `Recurrent.learned_initial_state`.
+      episodic_units: as `Recurrent.episodic_units`.
+      flag: which of its inputs is the flag of an episode's end.
     """
 
-    input_size: int
-    units: int
-    num_outputs: int
-    num_constants: int = 0
-    weight_norm: bool = True
-    memory_horizon: int = 0
-    num_task_inputs: int = 0
+    units: int = 256
     cell: str = "gru"
+    activation: str = "relu"
+    matmul_precision: str = "default"
+    memory_horizon: int = 0
+    weight_norm: bool = True
     learned_initial_state: bool = False
+    episodic_units: float = 0.0
+    flag: int = -1
 
-    @nn.compact
-    def __call__(self) -> NetworkWeights:
-        """Returns the effective weights."""
-        xavier = nn.initializers.xavier_uniform()
-        orthogonal = nn.initializers.orthogonal()
-        zeros = nn.initializers.zeros_init()
-        num_gates = CELLS[self.cell].num_gates
-        gates = num_gates * self.units
-        xavier_gates, orthogonal_gates = _gates(xavier, num_gates), _gates(orthogonal, num_gates)
-        cell = CellWeights(
-            input=self._matrix(f"{self.cell}_input", xavier_gates, (self.input_size, gates)),
-            hidden=self._matrix(f"{self.cell}_hidden", orthogonal_gates, (self.units, gates)),
-            bias=self.param(f"{self.cell}_bias", self._initial_bias, (gates,)),
-            gains=self._gains(gates) if CELLS[self.cell].layer_norm else (),
+    @property
+    def output_size(self) -> int:
+        """Numbers that a head sees."""
+        return self.units
+
+    @property
+    def gates(self) -> int:
+        """Columns of its matrices."""
+        return CELLS[self.cell].num_gates * self.units
+
+    def multiplications(self, input_size: int) -> tuple[int, int]:
+        """Of one step: with so many inputs, and with the state."""
+        return input_size * self.gates, self.units * self.gates
+
+    @property
+    def kept(self) -> int:
+        """Numbers that a backward pass needs of a step."""
+        return CELLS[self.cell].kept * self.units
+
+    def declare(self, module: nn.Module, input_size: int) -> CellWeights:
+        """Declares the parameters of a module that is being called, but for `declare_start`; the effective weights."""
+        num_gates, ones = CELLS[self.cell].num_gates, nn.initializers.ones_init()
+        xavier, orthogonal = (_gates(init, num_gates) for init in (XAVIER, nn.initializers.orthogonal()))
+
+        def matrix(name: str, initialiser: Callable, rows: int) -> chex.Array:
+            return weight_normalised(
+                module, f"{self.cell}_{name}", initialiser, (rows, self.gates), weight_norm=self.weight_norm
+            )
+
+        return CellWeights(
+            input=matrix("input", xavier, input_size),
+            hidden=matrix("hidden", orthogonal, self.units),
+            bias=module.param(f"{self.cell}_bias", self._initial_bias, (self.gates,)),
+            gains=Gains(*(module.param(f"{self.cell}_{of}_gain", ones, (self.gates,)) for of in Gains._fields))
+            if CELLS[self.cell].layer_norm
+            else (),
         )
-        return NetworkWeights(
-            cell=cell,
-            head=self._matrix("head", xavier, (self.units, self.num_outputs)),
-            head_bias=self.param("head_bias", zeros, (self.num_outputs,)),
-            constants=self.param("constants", zeros, (self.num_constants,)) if self.num_constants else jnp.zeros((0,)),
-            task=self._matrix("task", xavier_gates, (self.num_task_inputs, gates))
-            if self.num_task_inputs
-            else jnp.zeros((0, gates)),
-            initial=self._initial_state() if self.learned_initial_state else (),
-        )
 
-    def _gains(self, size: int) -> Gains:
-        ones = nn.initializers.ones_init()
-        return Gains(*(self.param(f"{self.cell}_{source}_gain", ones, (size,)) for source in Gains._fields))
-
-    def _initial_state(self) -> PyTree:
+    def declare_start(self, module: nn.Module, weights: CellWeights) -> CellWeights:
+        """The weights with the learned initial state, which is declared after all else."""
+        if not self.learned_initial_state:
+            return weights
         zeros, unravel = ravel_pytree(CELLS[self.cell].initial_state(self.units))
-        return unravel(self.param(f"{self.cell}_initial", lambda key: zeros))
+        return weights._replace(initial=unravel(module.param(f"{self.cell}_initial", lambda key: zeros)))
 
     def _initial_bias(self, key: chex.PRNGKey, shape: tuple[int]) -> chex.Array:
         """Zeros; with a memory horizon T, each unit remembers for tau steps, tau log-uniform on [1, T].
@@ -351,6 +380,82 @@ class RecurrentNetwork(nn.Module):
             return jnp.zeros(shape)
         log_times = jax.random.uniform(key, (self.units,), maxval=math.log(self.memory_horizon))
         return CELLS[self.cell].remembering(log_times)
+
+    def start(self, weights: CellWeights) -> PyTree:
+        """The state at a trial's start: zeros, or what was learned."""
+        return weights.initial if self.learned_initial_state else CELLS[self.cell].initial_state(self.units)
+
+    def known_start(self, weights: CellWeights) -> PyTree | None:
+        """The same, but None for zeros, which need no product."""
+        return weights.initial if self.learned_initial_state else None
+
+    def step(self, weights: CellWeights, state: PyTree | None, x: chex.Array) -> tuple[PyTree, chex.Array]:
+        """One step: (new state, output float32 [units]); a state of None is zeros."""
+        return self._step(weights, state, (x, x[self.flag] if self.episodic_units else None))
+
+    def _step(
+        self, weights: CellWeights, state: PyTree | None, inputs: tuple[chex.Array, chex.Array | None]
+    ) -> tuple[PyTree, chex.Array]:
+        """`step`, with the flag beside the inputs."""
+        x, ended = inputs
+        if ended is not None and state is not None:
+            state = self._forget_episode(self.start(weights), state, ended)
+        state = CELLS[self.cell].step(weights, ACTIVATIONS[self.activation], state, x, self.matmul_precision)
+        return state, CELLS[self.cell].output(state)
+
+    def _forget_episode(self, fresh: PyTree, state: PyTree, ended: chex.Array) -> PyTree:
+        """The state before a step: the first units are `fresh` where the last step ended an episode.
+
+        Which units they are does not matter: all are initialised alike. A trial's first step is no exception, whatever
+        flag is shown there: its state is fresh.
+        """
+        forgets = (jnp.arange(self.units) < round(self.episodic_units * self.units)) & (ended > 0)
+        return jax.tree.map(lambda new, old: jnp.where(forgets, new, old), fresh, state)
+
+    def unroll(self, weights: CellWeights, state: PyTree, x: chex.Array, first: chex.Array) -> chex.Array:
+        """Outputs over steps, float32 [num_steps, units]; where `first` is 1 memory goes back to `state`."""
+        flags = x[:, self.flag] if self.episodic_units else None
+        return unroll_steps(partial(self._step, weights), state, (x, flags), first)
+
+
+class RecurrentNetwork(nn.Module):
+    """Declares the parameters of memory and heads; calling it returns the effective `NetworkWeights`.
+
+    Every matrix is weight-normalised; the effective weights of heads start at their Xavier values, biases at 0.
+
+    Attributes:
+      input_size: of the memory.
+      memory: a `RecurrentLayer`, or another with its methods.
+      num_outputs: of all heads.
+      num_constants: outputs beside them that do not depend on the input.
+      weight_norm: weight normalisation of heads.
+      num_task_inputs: inputs of a `RecurrentLayer` that stay the same during a trial.
+    """
+
+    input_size: int
+    memory: Any
+    num_outputs: int
+    num_constants: int = 0
+    weight_norm: bool = True
+    num_task_inputs: int = 0
+
+    @nn.compact
+    def __call__(self) -> NetworkWeights:
+        """Returns the effective weights."""
+        zeros, no_inputs = nn.initializers.zeros_init(), jnp.zeros((0, 0))
+        cell = self.memory.declare(self, self.input_size)
+        weights = NetworkWeights(
+            cell=cell,
+            head=self._matrix("head", XAVIER, (self.memory.output_size, self.num_outputs)),
+            head_bias=self.param("head_bias", zeros, (self.num_outputs,)),
+            constants=self.param("constants", zeros, (self.num_constants,)) if self.num_constants else jnp.zeros((0,)),
+            task=self._task_matrix() if self.num_task_inputs else no_inputs,
+        )
+        return weights._replace(cell=self.memory.declare_start(self, cell))
+
+    def _task_matrix(self) -> chex.Array:
+        initialiser = _gates(XAVIER, CELLS[self.memory.cell].num_gates)
+        return self._matrix("task", initialiser, (self.num_task_inputs, self.memory.gates))
 
     def _matrix(self, name: str, initialiser: Callable, shape: tuple[int, int]) -> chex.Array:
         return weight_normalised(self, name, initialiser, shape, self.weight_norm)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from rl2jax.networks.base import Encoding, Networks
-from rl2jax.networks.cells import NetworkWeights, RecurrentNetwork, weight_normalised
+from rl2jax.networks.cells import NetworkWeights, RecurrentLayer, RecurrentNetwork, weight_normalised
 from rl2jax.networks.products import product
 from rl2jax.types import PyTree, TrialObservation
 
@@ -46,10 +46,9 @@ class ExchangeableNetwork(nn.Module, kw_only=True):
         """The layer that all share, whose head reads so many numbers, then what is inferred, from one memory."""
         return RecurrentNetwork(
             input_size,
-            self.units,
+            RecurrentLayer(self.units, memory_horizon=self.memory_horizon, weight_norm=self.weight_norm),
             num_read + self.num_inferred,
             weight_norm=self.weight_norm,
-            memory_horizon=self.memory_horizon,
             name=name,
         )()
 
@@ -87,8 +86,7 @@ class ExchangeableNetwork(nn.Module, kw_only=True):
 class ExchangeableNetworks(Networks):
     """Policy and baseline, separate networks, each an `ExchangeableNetwork`.
 
-    The policy's outputs are what is inferred, where it is, and the logits. The parts of `Networks` that embed one
-    vector and advance one cell are not used.
+    The policy's outputs are what is inferred, where it is, and the logits.
 
     Attributes:
       baseline_sees_task: the baseline is told a feature of what each memory is of; the policy never is.
@@ -125,9 +123,8 @@ class ExchangeableNetworks(Networks):
         """`products.product` at these networks' precision."""
         return product(x, matrix, self.matmul_precision)
 
-    def unroll(self, weights: Any, trial_obs: TrialObservation, task_inputs: chex.Array | None = None) -> chex.Array:
+    def unroll(self, weights: Any, trial_obs: TrialObservation) -> chex.Array:
         """The policy's outputs over a whole trial; float32 [num_steps, num_task_features + num_actions]."""
-        del task_inputs
 
         def step(state: PyTree, trial_obs: TrialObservation) -> tuple[PyTree, chex.Array]:
             return self.step(weights, state, trial_obs)

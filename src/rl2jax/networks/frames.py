@@ -1,4 +1,4 @@
-"""The network for frames (Duan et al. 2016, appendix A.3): convolutions, one GRU or LSTM for policy and baseline."""
+"""The trunk for frames (Duan et al. 2016, appendix A.3): convolutions before a memory."""
 
 import math
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from rl2jax.envs.base import spaces
+from rl2jax.networks.base import Encoding
 from rl2jax.networks.cells import NetworkWeights, RecurrentNetwork, weight_normalised
 from rl2jax.networks.products import product
-from rl2jax.networks.shared import SharedNetwork
 from rl2jax.settings import require
 from rl2jax.types import TrialObservation
 
@@ -86,23 +86,24 @@ def convolution_of_many(x: chex.Array, kernel: chex.Array, bias: chex.Array) -> 
     return jax.nn.relu(outputs + bias[:, None]).reshape(-1, rows, columns, count)
 
 
-class SharedRecurrentNetwork(nn.Module):
+class FrameNetwork(nn.Module):
     """Declares the parameters of appendix A.3; calling it returns the effective `NetworkWeights`.
 
-    Weights of every layer are weight-normalised and start at their Xavier values, biases at 0. The recurrent layer and
-    its head are those of `RecurrentNetwork`, with the parameters under "core".
+    Weights of every layer are weight-normalised and start at their Xavier values, biases at 0.
+
+    Attributes:
+      frame_shape: height, width, channels.
+      action_size: numbers that the previous action is given as.
+      units: rectifiers of the joint layer.
+      core: a `RecurrentNetwork`, memory and heads; its parameters are under "core".
+      weight_norm: weight normalisation of the layers before them.
     """
 
     frame_shape: tuple[int, int, int]
     action_size: int
     units: int
-    num_outputs: int
-    num_constants: int = 0
+    core: RecurrentNetwork
     weight_norm: bool = True
-    memory_horizon: int = 0
-    cell: str = "gru"
-    num_time_inputs: int = 0
-    learned_initial_state: bool = False
 
     @property
     def multiplications(self) -> tuple[int, int, int]:
@@ -132,21 +133,10 @@ class SharedRecurrentNetwork(nn.Module):
         biases = self._bias("conv1", FILTERS), self._bias("conv2", FILTERS)
         action = self._weights("action", (self.action_size, self.units))
         joint = self._weights("joint", (num_features + self.units, self.units))
-        core = RecurrentNetwork(
-            self.units + 2 + self.num_time_inputs,
-            self.units,
-            self.num_outputs,
-            self.num_constants,
-            self.weight_norm,
-            self.memory_horizon,
-            cell=self.cell,
-            learned_initial_state=self.learned_initial_state,
-            name="core",
-        )
         # Nothing but a matrix lies between the embedding and the joint layer: one product in place of two at each step.
         action = product(action, joint[num_features:], "float32")
         trunk = TrunkWeights(kernels, biases, joint[:num_features], action, self._bias("joint", self.units))
-        return core()._replace(trunk=trunk)
+        return self.core()._replace(trunk=trunk)
 
     def _weights(self, name: str, shape: tuple[int, ...]) -> chex.Array:
         return weight_normalised(self, name, nn.initializers.xavier_uniform(), shape, self.weight_norm)
@@ -173,9 +163,13 @@ class Frames:
         """Scales one frame, uint8 to float32 [height, width, channels]: 0 to -1, 255 to 1."""
         return frame.astype(jnp.float32) / 127.5 - 1.0
 
+    def trunk(self, action: Encoding, settings: Any) -> "FrameTrunk":
+        """What comes before the memory where this is the observation's encoding."""
+        return FrameTrunk(self, action, settings.units, settings.weight_norm, settings.matmul_precision)
+
 
 def shows_frames(space: Any) -> bool:
-    """Whether observations of this space are images, for `SharedVisionNetwork`: Boxes of rank 3."""
+    """Whether observations of this space are images, for `FrameTrunk`: Boxes of rank 3."""
     return isinstance(space, spaces.Box) and len(space.shape) == 3
 
 
@@ -191,31 +185,34 @@ def frames_for(space: Any) -> Frames:
 
 
 @dataclass(frozen=True)
-class SharedVisionNetwork(SharedNetwork):
-    """One network for policy and baseline: the convolutional one of appendix A.3.
+class FrameTrunk:
+    """The convolutional trunk of appendix A.3.
 
     Two convolutions of a frame, flattened, and a learned embedding of the previous action (as many numbers as `units`)
-    go through a layer of `units` rectifiers; the previous reward and episode-end flag join its output, and all go into
-    the recurrent layer.
+    go through a layer of `units` rectifiers; the previous reward and episode-end flag join its output.
+
+    Attributes:
+      observation: the frames.
+      action: how the previous action enters.
+      units: of the joint layer.
+      weight_norm: weight normalisation of the layers.
+      matmul_precision: as in `products.product`.
     """
 
     observation: Frames
+    action: Encoding
+    units: int
+    weight_norm: bool
+    matmul_precision: str
 
     @property
-    def policy_network(self) -> SharedRecurrentNetwork:
-        """Declaration of all parameters."""
-        return SharedRecurrentNetwork(
-            self.observation.shape,
-            self.action.size,
-            self.units,
-            self.num_outputs,
-            self.distribution.num_constants,
-            self.weight_norm,
-            self.memory_horizon,
-            self.cell,
-            self.num_time_inputs,
-            self.learned_initial_state,
-        )
+    def size(self) -> int:
+        """Numbers in the embedding."""
+        return self.units + 2
+
+    def network(self, core: RecurrentNetwork) -> FrameNetwork:
+        """Declaration of the parameters of a network with this trunk, whose memory and heads `core` declares."""
+        return FrameNetwork(self.observation.shape, self.action.size, self.units, core, self.weight_norm)
 
     def embed(self, weights: NetworkWeights, trial_obs: TrialObservation) -> chex.Array:
         """The joint embedding phi(s, a, r, d) of one step; float32 [units + 2]."""
@@ -237,7 +234,7 @@ class SharedVisionNetwork(SharedNetwork):
         Patches and activations of a frame are some 50 times its bytes. Those of some steps stay near a core's cache,
         and a backward pass computes them anew: it holds those of some steps, not of a whole batch.
         """
-        embed = self._embed_for_cpu if jax.default_backend() == "cpu" else super().embed_trial
+        embed = self._embed_for_cpu if jax.default_backend() == "cpu" else self._embed_each
         num_steps = trial_obs.prev_reward.shape[0]
         size = min(num_steps, _STEPS_AT_ONCE)
         count = math.ceil(num_steps / size)
@@ -246,9 +243,12 @@ class SharedVisionNetwork(SharedNetwork):
             filled = jnp.pad(x, [(0, count * size - num_steps)] + [(0, 0)] * (x.ndim - 1))
             return filled.reshape(count, size, *x.shape[1:])
 
-        inputs = jax.tree.map(chunks, trial_obs._replace(privileged=(), first=()))
+        inputs = jax.tree.map(chunks, trial_obs._replace(privileged=()))
         embedded = jax.lax.map(jax.checkpoint(partial(embed, weights), prevent_cse=False), inputs)
         return embedded.reshape(count * size, -1)[:num_steps]
+
+    def _embed_each(self, weights: NetworkWeights, trial_obs: TrialObservation) -> chex.Array:
+        return jax.vmap(partial(self.embed, weights))(trial_obs)
 
     def _embed_for_cpu(self, weights: NetworkWeights, trial_obs: TrialObservation) -> chex.Array:
         """`embed` at some steps; float32 [num_steps, units + 2]."""

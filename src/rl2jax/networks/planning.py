@@ -295,7 +295,7 @@ class PlannerState(NamedTuple):
 class PlanningNetwork(Networks):
     """Policy and baseline that count and plan, with weights of their own.
 
-    `units` is the size of the hidden layers of bonuses and readouts. Attributes that tell of a recurrent layer have no
+    `units` is the size of the hidden layers of bonuses and readouts. Attributes that tell of matrices and gates have no
     effect.
 
     Attributes:

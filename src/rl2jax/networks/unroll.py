@@ -2,18 +2,74 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from rl2jax.devices import fill_up, share_trials
 from rl2jax.types import PyTree, TrialObservation
 
+
+class Lane(NamedTuple):
+    """What a network is unrolled over where it is more, or less, than one trial.
+
+    Attributes:
+      trial_obs: what is seen; leaves [num_steps, ...].
+      first: 1.0 at each trial's first step, where trial follows trial: there memory starts anew; float32 [num_steps].
+        Empty: one trial.
+      start: what is seen at a trial's first step, where `trial_obs` begins with the second because all trials start
+        alike; its leaves have neither time nor trials. Elsewhere empty.
+    """
+
+    trial_obs: TrialObservation
+    first: chex.Array | tuple[()] = ()
+    start: TrialObservation | tuple[()] = ()
+
+
+def as_lane(seen: TrialObservation | Lane) -> Lane:
+    """A trial's observations as a lane."""
+    return seen if isinstance(seen, Lane) else Lane(seen)
+
+
+def step_in_trial(lane: Lane, num_steps: int) -> chex.Array:
+    """Index of each step in its own trial; int32 [num_steps]."""
+    index = jnp.arange(num_steps)
+    if not isinstance(lane.first, tuple):
+        index = index - jax.lax.cummax(jnp.where(lane.first > 0, index, 0))
+    return index + 1 if isinstance(lane.start, TrialObservation) else index
+
+
+def unroll_layer(memory: Any, weights: PyTree, start: chex.Array | None, x: chex.Array, first: Any) -> list[chex.Array]:
+    """`RecurrentLayer.unroll` over a lane with less work: outputs [steps, units] of its parts, one after another.
+
+    Args:
+      memory: a `RecurrentLayer`.
+      weights: its weights.
+      start: input at a trial's first step, where `x` begins with the second; otherwise None.
+      x: inputs; float32 [num_steps, input_size].
+      first: as `Lane.first`.
+    """
+    state, outputs = memory.known_start(weights), []
+    if start is not None:
+        state, output = memory.step(weights, state, start)
+        outputs.append(output[None])
+    if isinstance(first, tuple):
+        # Outside the scan, which would have a state for each trial: under `jax.vmap` all share this one.
+        state, output = memory.step(weights, state, x[0])
+        outputs.append(output[None])
+        x = x[1:]
+        first = np.zeros(len(x), np.float32)
+    elif state is None:
+        state = memory.start(weights)
+    return [*outputs, memory.unroll(weights, state, x, first)]
+
+
 # The axis of trials in what they see; of what all see at the start there is one.
-_TRIALS_AXIS: Any = TrialObservation(1, 1, 1, 1, 1, 1, start=None)  # type: ignore[arg-type]
+_TRIALS_AXIS: Any = Lane(1, 1, None)  # type: ignore[arg-type]
 
 
 def unroll_trials(function: Callable, mesh: Mesh | None, abreast: int, starts_alike: bool = False) -> Callable:
@@ -26,36 +82,37 @@ def unroll_trials(function: Callable, mesh: Mesh | None, abreast: int, starts_al
     Where all trials start alike, so does whatever a network makes of it: the first step is taken once for all of them.
 
     Args:
-      function: (params, trial_obs) of one trial, or one lane, to outputs with leaves [num_steps, ...]. Where
-        `trial_obs.first` is 1 its memory starts anew. Where there is a `trial_obs.start`, a trial begins with the step
-        after it, and the outputs are those of the start and then of every step, leaves [1 + num_steps, ...].
+      function: (params, trial_obs) of one trial to outputs with leaves [num_steps, ...]; where trials come in lanes,
+        `abreast` is not 0, or with `starts_alike`, (params, `Lane`) too. Where there is a `Lane.start`, the outputs are
+        those of the start and then of every step, leaves [1 + num_steps, ...].
       mesh: devices that share the trials; each has lanes of its own.
       abreast: on each device; 0: all trials.
-      starts_alike: whether the function knows of `start` and all trials see the same at their first step
+      starts_alike: whether the function knows of `Lane.start` and all trials see the same at their first step
         (`trial.starts_alike`); without effect on trials that come in lanes.
 
     Returns:
-      (params, trial_obs with leaves [num_steps, num_trials, ...]) -> outputs likewise.
+      (params, trial_obs with leaves [num_steps, num_trials, ...], or a `Lane` of them) -> outputs likewise.
     """
     batched = jax.vmap(function, (None, _TRIALS_AXIS), 1)
+    alone = jax.vmap(function, (None, 1), 1)
 
-    def in_lanes(params: PyTree, trial_obs: TrialObservation) -> PyTree:
+    def in_lanes(params: PyTree, seen: TrialObservation | Lane) -> PyTree:
+        trial_obs, first, _ = as_lane(seen)
         num_steps, num_trials = trial_obs.prev_reward.shape
-        come_in_lanes = not isinstance(trial_obs.first, tuple)
-        start: Any = ()
+        come_in_lanes, start = isinstance(seen, Lane), ()
         if starts_alike and num_steps > 1 and not come_in_lanes:
             start = jax.tree.map(lambda x: x[0, 0], trial_obs)
             trial_obs = jax.tree.map(lambda x: x[1:], trial_obs)
         length = max(1, round(num_trials / abreast)) if abreast else 1
         if length == 1:
-            return batched(params, trial_obs._replace(start=start))
+            seen = Lane(trial_obs, first, start)
+            return batched(params, seen) if start or come_in_lanes else alone(params, trial_obs)
         if not come_in_lanes:
-            starts = jnp.zeros(trial_obs.prev_reward.shape).at[0].set(1.0)
-            trial_obs = trial_obs._replace(first=starts)
-        filled = jax.tree.map(partial(fill_up, 1, -num_trials % length), trial_obs)
+            first = jnp.zeros(trial_obs.prev_reward.shape).at[0].set(1.0)
+        filled = jax.tree.map(partial(fill_up, 1, -num_trials % length), Lane(trial_obs, first))
         lanes = jax.tree.map(partial(_one_after_another, length), filled)
         outputs = batched(params, lanes._replace(start=start))
-        if start == ():
+        if not start:
             return jax.tree.map(lambda x: _side_by_side(length, x)[:, :num_trials], outputs)
 
         def of_trials(x: chex.Array) -> chex.Array:

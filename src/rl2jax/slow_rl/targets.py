@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from rl2jax.networks.base import Networks
+from rl2jax.networks.unroll import Lane
 from rl2jax.slow_rl.advantages import discounted_returns, generalised_advantages, standardise
 from rl2jax.slow_rl.base import Batch
 from rl2jax.slow_rl.baseline import BaselineBatch, values_over_trials
@@ -53,6 +54,7 @@ def make_targets(
       mesh: devices that share the trials.
     """
     in_lanes, mask = not isinstance(trajectory.trial_done, tuple), trajectory.mask
+    seen = Lane(trajectory.trial_obs, trajectory.first) if in_lanes else trajectory.trial_obs
     rewards = trajectory.expected_reward if objective.expected_rewards else trajectory.reward
     features = standardise_columns(trajectory.task_features)
     by_trial = features[0] if in_lanes else features  # no baseline sees it in lanes
@@ -66,7 +68,7 @@ def make_targets(
     if estimates:
         mean, scale = baseline_scale(objective, serving)
         of_values = params["policy" if networks.shares_trunk else "baseline"]
-        output = values_over_trials(networks, mesh)(of_values, trajectory.trial_obs, by_trial)
+        output = values_over_trials(networks, mesh)(of_values, seen, by_trial)
         values = (mean + scale * output) * (1.0 if in_lanes else mask)
     if in_lanes:  # where a lane's end cuts a trial, its value stands for all that would have followed
         rewards = jnp.where(mask > 0, rewards, values)
@@ -76,7 +78,7 @@ def make_targets(
     target = (returns - new_mean) / new_scale
     by_step = features if in_lanes else features[None]
     batch = Batch(
-        trajectory.trial_obs,
+        seen,
         trajectory.action,
         trajectory.agent_info.log_prob,
         trajectory.agent_info.dist_params,
@@ -90,7 +92,7 @@ def make_targets(
         trajectory.trial_done,
         trajectory.agent_info,
     )
-    return Targets(batch, BaselineBatch(trajectory.trial_obs, target, mask, by_step), by_trial, new_moments)
+    return Targets(batch, BaselineBatch(seen, target, mask, by_step), by_trial, new_moments)
 
 
 def _returns(rewards: chex.Array, objective: Objective, trial_done: Any) -> chex.Array:

@@ -14,9 +14,11 @@ from rl2jax.settings import (
     field_names,
     is_traced,
     load_object,
+    name_object,
     name_of,
     parsed_value,
     require,
+    require_findable,
     require_known,
     shared_values,
     swept_fields,
@@ -88,19 +90,22 @@ class TrainConfig(RunSettings):
 
     def check(self) -> None:
         """Sections fit each other."""
-        inference, recurrent = self.objective.task_inference_coefficient, isinstance(self.network, Recurrent)
+        inference = self.objective.task_inference_coefficient
         if not self.slow_rl.infers_task:
             allowed = f"0 with slow_rl {name_of(self.slow_rl)}"
             require(is_traced(inference) or inference == 0, "objective.task_inference_coefficient", inference, allowed)
         if self.batch.lane_steps:
+            takes_lanes = [name for name, family in NETWORKS.items() if family.takes_lanes]
             require(not self.baseline.sees_task, "baseline.sees_task", True, "false with batch.lane_steps")
-            require(recurrent, "network", name_of(self.network), "recurrent with batch.lane_steps")
+            allowed = f"{' or '.join(takes_lanes)}, or one's own, with batch.lane_steps"
+            require(self.network.takes_lanes, "network", name_of(self.network), allowed)
 
     def replace(self, changes: Mapping[str, Any] | None = None, /, **top: Any) -> "TrainConfig":
         """A copy with some settings changed: `config.replace({"network.units": 64}, iterations=100)`; checked again.
 
-        `slow_rl` and `network` take a name, settings, a settings class, or a function that stands for one's own. A name
-        of ours keeps the values of fields that both have, where they are allowed; one's own starts with its defaults.
+        `slow_rl` and `network` take a name, settings, a settings class, or an object of one's own
+        (`settings.name_object`). A name of ours keeps the values of fields that both have, where they are allowed; a
+        settings class of one's own starts with its defaults.
 
         Raises:
           InputError: for a setting that there is not, that belongs to an algorithm or network which is not the chosen
@@ -164,7 +169,13 @@ class TrainConfig(RunSettings):
         return [f"{section.section}.{own}" for section in sections for own in swept_fields(type(section))]
 
     def to_json(self) -> dict[str, Any]:
-        """`flat` as JSON values: an infinity, which JSON lacks, becomes the text "inf"."""
+        """`flat` as JSON values: an infinity, which JSON lacks, becomes the text "inf".
+
+        Raises:
+          InputError: if another process could not find what the settings name.
+        """
+        for name in _CHOSEN:
+            require_findable(name_of(getattr(self, name)), name)
         return {name: "inf" if value == math.inf else value for name, value in self.flat().items()}
 
     @classmethod
@@ -184,17 +195,12 @@ _SECTIONS: dict[str, type] = {
 }
 
 
-def _chosen(name: str, value: Any, before: Section) -> Section:
+def _chosen(name: str, given: Any, before: Section) -> Section:
     """The settings of what is chosen, with the values that it shares with what was chosen before."""
-    if isinstance(value, type) and issubclass(value, Section):
-        kind, target = value, {}
-    elif callable(value):  # of which a run's folder keeps the name
-        path = f"{value.__module__}:{getattr(value, '__qualname__', '')}"
-        require(load_object(path, name) is value, name, value, "a function that its module knows by its name")
-        kind, target = _OWN[name], {"target": path}
-    elif not isinstance(value, str):
-        raise InputError(f"{name} must be a name, settings, or a function, got {value!r}")
-    elif ":" in value:
+    target: dict[str, Any] = {}
+    if isinstance(given, type) and issubclass(given, Section):
+        kind: Any = given
+    elif ":" in (value := given if isinstance(given, str) else name_object(given, name)):
         loaded = load_object(value, name)
         if isinstance(loaded, Section):
             return loaded
@@ -203,7 +209,7 @@ def _chosen(name: str, value: Any, before: Section) -> Section:
     else:
         require_known(value, _CHOSEN[name], name)
         kind, target = _CHOSEN[name][value], {}
-    if kind not in _CHOSEN[name].values() and type(before) is not kind:
+    if kind not in (*_CHOSEN[name].values(), OwnNetwork) and type(before) is not kind:
         return kind(**target)  # a field of the same name may mean another thing there
     return kind(**shared_values(before, kind) | target)
 

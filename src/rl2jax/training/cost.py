@@ -18,13 +18,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rl2jax.agents.random import random_agent
 from rl2jax.envs.names import parse_task
-from rl2jax.networks.base import Encoding, PolicyAndBaseline
-from rl2jax.networks.cells import CELLS, RecurrentNetwork
-from rl2jax.networks.frames import Frames, SharedRecurrentNetwork
+from rl2jax.networks.base import Encoding
+from rl2jax.networks.cells import RecurrentLayer, RecurrentNetwork
+from rl2jax.networks.frames import FrameNetwork, Frames
 from rl2jax.networks.per_arm import ArmNetwork, PerArmNetworks
 from rl2jax.networks.per_pair import VECTOR, PairNetwork, PerPairNetworks
 from rl2jax.networks.planning import PLANS, Planner, PlanningNetwork
 from rl2jax.networks.products import product
+from rl2jax.networks.recurrent import MemoryNetworks
 from rl2jax.slow_rl.sgd import num_minibatches
 from rl2jax.training.learner import Learner
 from rl2jax.training.presets import preset_for
@@ -45,11 +46,7 @@ EFFICIENCY = {
 }
 # Threefry with 20 rounds of an addition, a rotation (three operations) and a xor, and its key schedule, per 64 bits.
 _OPERATIONS_PER_HASH = 120
-# Arrays of [units] that a backward pass needs of a step: state, both gates, candidate and U_c h; of an LSTM both
-# states, three gates, candidate and the activation of c; with layer normalisation also what is normalised.
-_KEPT = {"gru": 5, "layer_norm_gru": 11, "lstm": 7}
 _FLOAT = 4  # bytes
-_SEPARATE = (PolicyAndBaseline, PerArmNetworks, PerPairNetworks, PlanningNetwork)
 
 
 class Cost(NamedTuple):
@@ -164,7 +161,7 @@ class _Passes(NamedTuple):
     product: float
 
 
-def _passes(network: RecurrentNetwork | SharedRecurrentNetwork | ArmNetwork | PairNetwork | Planner) -> _Passes:
+def _passes(network: RecurrentNetwork | FrameNetwork | ArmNetwork | PairNetwork | Planner) -> _Passes:
     if isinstance(network, Planner):
         plans, layers = (2.0 * number for number in network.multiplications)
         derivative = plans + 2.0 * layers  # counts need none
@@ -174,11 +171,10 @@ def _passes(network: RecurrentNetwork | SharedRecurrentNetwork | ArmNetwork | Pa
     if isinstance(network, PairNetwork):
         forward = 2.0 * network.multiplications
         return _Passes(forward, 3.0 * forward, 4.0 * forward)
-    if isinstance(network, SharedRecurrentNetwork):
-        return _shared_passes(network)
-    gates = CELLS[network.cell].num_gates * network.units
-    recurrent = 2.0 * network.units * (gates + network.num_outputs)
-    from_input = 2.0 * network.input_size * gates
+    if isinstance(network, FrameNetwork):
+        return _frame_passes(network)
+    from_input, of_state = (2.0 * number for number in network.memory.multiplications(network.input_size))
+    recurrent = of_state + 2.0 * network.memory.output_size * network.num_outputs
     derivative = 2.0 * recurrent + from_input
     return _Passes(recurrent + from_input, recurrent + from_input + derivative, 2.0 * derivative)
 
@@ -191,8 +187,13 @@ def _shares_start(learner: Learner, network: Any) -> bool:
 
 def _of_state(network: Any) -> _Passes:
     """Of one step, the part that multiplies the recurrent layer's state."""
-    forward = 2.0 * network.units * CELLS[network.cell].num_gates * network.units
+    forward = 2.0 * _core(network).memory.multiplications(0)[1]
     return _Passes(forward, 3.0 * forward, 4.0 * forward)
+
+
+def _core(network: Any) -> Any:
+    """Memory and heads of a network that is made of them."""
+    return network.core if isinstance(network, FrameNetwork) else network
 
 
 def _spared(learner: Learner, network: Any, num_trials: int) -> _Passes:
@@ -204,7 +205,8 @@ def _spared(learner: Learner, network: Any, num_trials: int) -> _Passes:
     """
     networks, devices = learner.networks, 1 if learner.mesh is None else learner.mesh.size
     nothing = _Passes(0.0, 0.0, 0.0)
-    if learner.config.batch.lane_steps or not isinstance(network, RecurrentNetwork | SharedRecurrentNetwork):
+    is_layer = isinstance(getattr(_core(network), "memory", None), RecurrentLayer)
+    if learner.config.batch.lane_steps or not is_layer:
         return nothing
     first = _passes(network) if _shares_start(learner, network) else nothing
     in_lanes = networks.abreast and round(num_trials / devices / networks.abreast) > 1
@@ -218,7 +220,8 @@ def _arm_passes(network: ArmNetwork) -> _Passes:
     The readout's hidden layer is no matrix product but counts here: with many arms it is most of the work. Per number:
     adding what all share, the rectifier, and a product with the output, or mean and maximum.
     """
-    core = _passes(RecurrentNetwork(network.input_size, network.units, network.hidden + network.num_inferred))
+    layer = RecurrentLayer(network.units)
+    core = _passes(RecurrentNetwork(network.input_size, layer, network.hidden + network.num_inferred))
     of_all = 2.0 * network.num_context * network.hidden
     per_number = 4.0
     if network.is_baseline:
@@ -231,12 +234,11 @@ def _arm_passes(network: ArmNetwork) -> _Passes:
     )
 
 
-def _shared_passes(network: SharedRecurrentNetwork) -> _Passes:
+def _frame_passes(network: FrameNetwork) -> _Passes:
     """Of the network for frames: a backward pass computes anew what comes before the cell."""
-    inputs = network.units + 2 + network.num_time_inputs
-    core = _passes(RecurrentNetwork(inputs, network.units, network.num_outputs, cell=network.cell))
+    core = _passes(network.core)
     # Of the gates' gradient: their input is no network's input here.
-    into_cell = 2.0 * network.units * CELLS[network.cell].num_gates * network.units
+    into_cell = 2.0 * network.core.memory.multiplications(network.units)[0]
     of_frame, *products = (2.0 * number for number in network.multiplications)
     trunk = of_frame + sum(products)
     derivative = of_frame + 2.0 * sum(products)
@@ -306,8 +308,8 @@ def phase_costs(learner: Learner) -> dict[str, Cost]:
     """
     config, networks, steps = learner.config, learner.networks, _steps(learner)
     policy, every = networks.policy_network, learner.num_trials
-    baseline = networks.baseline_network if isinstance(networks, _SEPARATE) else policy
-    outputs = policy.num_outputs + networks.distribution.num_constants
+    baseline = policy if networks.shares_trunk else networks.baseline_network
+    outputs = _core(policy).num_outputs + networks.distribution.num_constants
     seen, kept = _seen(learner), _kept(learner)
     work = config.slow_rl.work()
 
@@ -349,7 +351,9 @@ def _kept(learner: Learner) -> int:
     if isinstance(networks, PlanningNetwork):
         states, actions = networks.observation.size, networks.action.size
         return PLANS * states * (1 + actions) + actions * (states + networks.units)
-    kept = _KEPT[networks.cell] * networks.units
+    if isinstance(networks, MemoryNetworks):
+        return networks.memory.kept
+    kept = RecurrentLayer(networks.units).kept
     if isinstance(networks, PerArmNetworks):
         kept += networks.num_actions * networks.policy_network.hidden
     if isinstance(networks, PerPairNetworks):  # fast weights, what each pair hears, its hidden layer, what it says

@@ -83,6 +83,7 @@ def train(
     teacher: Agent | None = None,
     mesh: Mesh | None = None,
     engine: str | EngineOf = DEVICE,
+    network: Any = None,
     slow_rl: Any = None,
 ) -> tuple[TrainState, Metrics]:
     """Trains a recurrent policy on tasks drawn from `env`.
@@ -102,6 +103,8 @@ def train(
         the order of floating-point sums. Their number divides the number of trials.
       engine: who plays the trials: a name, as of `rl2jax train --engine`, or a `HostEngine`'s class, which is made of
         `env`, used and closed. Other than the device's, the function is no pure one.
+      network: in place of `config.network`: settings, a name, or one's own `networks.memory.SequenceModel` or Flax
+        module.
       slow_rl: in place of `config.slow_rl`: a name, settings, a settings class (`SlowRLSettings`), or a function
         (settings, problem) -> `SlowRL`.
 
@@ -112,7 +115,8 @@ def train(
       ValueError: if the config does not fit the environment or the mesh, or the engine refuses.
       NonFiniteError: with a callback or an engine, if an update was not finite. Without one, see `metrics.finite`.
     """
-    config = config if slow_rl is None else config.replace(slow_rl=slow_rl)
+    chosen = {"network": network, "slow_rl": slow_rl}
+    config = config.replace({name: value for name, value in chosen.items() if value is not None})
     learner = Learner(env, config, teacher, mesh)
     if engine != DEVICE:
         with playing_on(engine, learner) as on_engine:

@@ -56,7 +56,6 @@ _PER_PAIR = {
     "objective.expected_rewards": True,
     "baseline.sees_task": True,
 }
-_SURE = 50  # episodes up to which the most likely action is as good as a sampled one, or better
 _STEPS_OF_PAIRS, _STEPS_OF_PLANNERS, _FEWEST_TRIALS = 20_000, 40_000, 100  # in a batch
 _EXPLORER_STEPS_PER_CELL = 2.4  # about twice what it needs in an episode
 _SHORT, _LONG, _FEW_ARMS, _MANY_ARMS = 20, 100, 5, 20  # pulls, pulls, arms, arms
@@ -83,8 +82,7 @@ def takes_most_likely(recipe: str, task: Task) -> bool:
 
     Without a plan chance is needed in long trials.
     """
-    network = stages(recipe, task)[-1].config.network.name
-    return network == "planner" or (network == "per_pair" and task.num_episodes <= _SURE)
+    return task.num_episodes <= stages(recipe, task)[-1].config.network.sure_episodes
 
 
 def reinforced_bandit(task: Task) -> TrainConfig:

@@ -73,6 +73,7 @@ class SeedLearner:
 
 @partial(jax.jit, static_argnums=(0, 2))
 def whole_training(learner: SeedLearner, states: TrainState, length: int) -> tuple[TrainState, Metrics]:
+    """Every seed from one state to the last iteration, in one program."""
     return learner.train_chunk(states, length)
 
 

@@ -227,9 +227,8 @@ def trial_returns(trajectory: Trajectory, trials_per_task: int = 1) -> tuple[che
 
 def lane_returns(trajectory: Trajectory) -> tuple[chex.Array, chex.Array]:
     """The same of the trials that ended in a batch's lanes; if none did, of all as far as they went."""
-    first: Any
     done: Any
-    first, done = trajectory.trial_obs.first, trajectory.trial_done
+    first, done = trajectory.first, trajectory.trial_done
     to_go = jax.vmap(discounted_returns, (1, None, 1), 1)(trajectory.reward, 1.0, done)
     ended = first * jax.lax.cummax(done, axis=0, reverse=True)
     counted = jnp.where(jnp.sum(ended) > 0, ended, first)
