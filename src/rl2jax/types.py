@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 import chex
-import jax.numpy as jnp
 
 PyTree = Any
 
@@ -46,6 +45,7 @@ class Trajectory(NamedTuple):
       task_features: `TaskDistribution.task_features(params)`, without a time axis; in a lane, whose tasks change, at
         each step.
       trial_done: in a lane float32; 1.0 at the last step of each trial. Otherwise empty.
+      first: in a lane float32; 1.0 at the first step of each trial, where memory starts anew. Otherwise empty.
     """
 
     trial_obs: TrialObservation
@@ -57,16 +57,11 @@ class Trajectory(NamedTuple):
     agent_info: PyTree
     task_features: chex.Array
     trial_done: chex.Array | tuple[()] = ()
-
-    @property
-    def first(self) -> chex.Array:
-        """In lanes 1.0 at each trial's first step, where memory starts anew; float32, as `trial_done`."""
-        done: Any = self.trial_done
-        return jnp.concatenate([jnp.ones_like(done[:1]), done[:-1]])
+    first: chex.Array | tuple[()] = ()
 
 
 # The axis of trials in a batch of them: time comes first, but for task features. In a batch of lanes it is 1 in all.
-TRIALS_AXIS: Any = Trajectory(1, 1, 1, 1, 1, 1, 1, task_features=0, trial_done=1)  # type: ignore[arg-type]
+TRIALS_AXIS: Any = Trajectory(1, 1, 1, 1, 1, 1, 1, task_features=0, trial_done=1, first=1)  # type: ignore[arg-type]
 
 
 class PolicyInfo(NamedTuple):

@@ -294,7 +294,7 @@ def test_an_update_on_lanes_is_that_on_their_trials_apart(algorithm):
         return jnp.moveaxis(x.reshape(3, 4, 6, *x.shape[2:]), 0, 1).reshape(4, 18, *x.shape[2:])
 
     trials = jax.tree.map(cut, lanes)
-    trials = trials._replace(trial_done=(), task_features=trials.task_features[0])
+    trials = trials._replace(trial_done=(), first=(), task_features=trials.task_features[0])
     updates = [
         jax.jit(make_update(one.networks, one.config, one.num_trials))(state, trajectory, jax.random.key(2))
         for one, trajectory in ((learner, lanes), (other, trials))

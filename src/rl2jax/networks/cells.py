@@ -391,9 +391,9 @@ class RecurrentLayer:
 
     def step(self, weights: CellWeights, state: PyTree | None, x: chex.Array) -> tuple[PyTree, chex.Array]:
         """One step: (new state, output float32 [units]); a state of None is zeros."""
-        return self._step(weights, state, (x, x[self.flag] if self.episodic_units else None))
+        return self.step_with_flag(weights, state, (x, x[self.flag] if self.episodic_units else None))
 
-    def _step(
+    def step_with_flag(
         self, weights: CellWeights, state: PyTree | None, inputs: tuple[chex.Array, chex.Array | None]
     ) -> tuple[PyTree, chex.Array]:
         """`step`, with the flag beside the inputs."""
@@ -415,7 +415,7 @@ class RecurrentLayer:
     def unroll(self, weights: CellWeights, state: PyTree, x: chex.Array, first: chex.Array) -> chex.Array:
         """Outputs over steps, float32 [num_steps, units]; where `first` is 1 memory goes back to `state`."""
         flags = x[:, self.flag] if self.episodic_units else None
-        return unroll_steps(partial(self._step, weights), state, (x, flags), first)
+        return unroll_steps(partial(self.step_with_flag, weights), state, (x, flags), first)
 
 
 class RecurrentNetwork(nn.Module):

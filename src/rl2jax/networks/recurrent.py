@@ -132,7 +132,8 @@ class MemoryNetworks(Networks):
             start = None
             if isinstance(lane.start, TrialObservation):
                 start = self._join_time(self.trunk.embed(weights, lane.start), jnp.zeros((), jnp.int32))
-            parts = unroll_layer(self.memory, cell, start, x, lane.first)
+            ended = lane.trial_obs.prev_done if self.memory.episodic_units else None
+            parts = unroll_layer(self.memory, cell, start, (x, ended), lane.first)
         else:
             first = np.eye(1, num_steps, dtype=np.float32)[0] if isinstance(lane.first, tuple) else lane.first
             parts = [self.memory.unroll(cell, self.memory.start(cell), x, first)]

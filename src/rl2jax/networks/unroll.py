@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from rl2jax.devices import fill_up, share_trials
+from rl2jax.networks.memory import unroll_steps
 from rl2jax.types import PyTree, TrialObservation
 
 
@@ -43,14 +44,17 @@ def step_in_trial(lane: Lane, num_steps: int) -> chex.Array:
     return index + 1 if isinstance(lane.start, TrialObservation) else index
 
 
-def unroll_layer(memory: Any, weights: PyTree, start: chex.Array | None, x: chex.Array, first: Any) -> list[chex.Array]:
+def unroll_layer(
+    memory: Any, weights: PyTree, start: chex.Array | None, inputs: tuple[chex.Array, chex.Array | None], first: Any
+) -> list[chex.Array]:
     """`RecurrentLayer.unroll` over a lane with less work: outputs [steps, units] of its parts, one after another.
 
     Args:
       memory: a `RecurrentLayer`.
       weights: its weights.
-      start: input at a trial's first step, where `x` begins with the second; otherwise None.
-      x: inputs; float32 [num_steps, input_size].
+      start: input at a trial's first step, where the others begin with the second; otherwise None.
+      inputs: of the layer, float32 [num_steps, input_size]; the flags among them, float32 [num_steps], if it forgets
+        at an episode's end, otherwise None.
       first: as `Lane.first`.
     """
     state, outputs = memory.known_start(weights), []
@@ -59,13 +63,13 @@ def unroll_layer(memory: Any, weights: PyTree, start: chex.Array | None, x: chex
         outputs.append(output[None])
     if isinstance(first, tuple):
         # Outside the scan, which would have a state for each trial: under `jax.vmap` all share this one.
-        state, output = memory.step(weights, state, x[0])
+        now, inputs = (jax.tree.map(lambda x, part=part: x[part], inputs) for part in (0, slice(1, None)))
+        state, output = memory.step_with_flag(weights, state, now)
         outputs.append(output[None])
-        x = x[1:]
-        first = np.zeros(len(x), np.float32)
+        first = np.zeros(len(inputs[0]), np.float32)
     elif state is None:
         state = memory.start(weights)
-    return [*outputs, memory.unroll(weights, state, x, first)]
+    return [*outputs, unroll_steps(partial(memory.step_with_flag, weights), state, inputs, first)]
 
 
 # The axis of trials in what they see; of what all see at the start there is one.

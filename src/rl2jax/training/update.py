@@ -227,6 +227,7 @@ def trial_returns(trajectory: Trajectory, trials_per_task: int = 1) -> tuple[che
 
 def lane_returns(trajectory: Trajectory) -> tuple[chex.Array, chex.Array]:
     """The same of the trials that ended in a batch's lanes; if none did, of all as far as they went."""
+    first: Any
     done: Any
     first, done = trajectory.first, trajectory.trial_done
     to_go = jax.vmap(discounted_returns, (1, None, 1), 1)(trajectory.reward, 1.0, done)

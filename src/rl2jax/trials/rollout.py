@@ -112,8 +112,10 @@ def rollout_lane(key: chex.PRNGKey, agent: Agent, trial: Trial, num_steps: int) 
 
     keys = jax.random.split(key_steps, (num_steps, 2))
     _, transitions = jax.lax.scan(step, new_trial(key_first), keys)
+    first = jnp.append(1.0, transitions.trial_done[:-1])
     mask = jnp.ones(num_steps).at[-1].set(transitions.trial_done[-1])
     return transitions._replace(
+        first=first,
         reward=jnp.where(mask > 0, transitions.reward, 0.0),
         episode_done=transitions.episode_done * mask,
         mask=mask,
