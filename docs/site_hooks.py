@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "rl2jax"
 # Page of the reference -> the rooms whose modules it shows. tests/house/test_docs.py wants every module on one page.
 ROOMS: dict[str, tuple[str, ...]] = {
-    "Ground": ("types", "settings", "files", "devices", "xla"),
+    "Ground": ("types", "settings", "files", "devices", "xla", "kinds"),
     "Task distributions": ("envs",),
     "Reference agents": ("agents",),
     "Limits": ("limits",),

@@ -12,7 +12,6 @@ import time
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -20,12 +19,15 @@ from rich.console import Console
 from experiments.messages import in_one_line
 from experiments.readme import RESULTS as ALL_RESULTS
 from rl2jax import xla
-from rl2jax.envs.names import slug
+from rl2jax.envs.names import parse_task, slug
 from rl2jax.results.published import SCORES
-from rl2jax.runs.run import RUN_FILE, Run, last_iteration, open_run
+from rl2jax.runs.progress import train_with_progress
+from rl2jax.runs.run import RUN_FILE, Run, create_run, last_iteration, open_run
 from rl2jax.runs.session import METRICS_FILE, read_metrics
-from rl2jax.runs.stages import Interrupted, train_cell
+from rl2jax.runs.stages import Interrupted
+from rl2jax.settings import require
 from rl2jax.training.loop import ChunkReport
+from rl2jax.training.presets import preset_for
 
 RESULTS = ALL_RESULTS / "paper-column"
 PRESETS = ("paper-first-order", "paper")
@@ -90,6 +92,21 @@ def stop_when(returns: list[float], deadline: float) -> Callable[[ChunkReport], 
     return callback
 
 
+def open_or_create(folder: Path, task: str, preset: str) -> Run:
+    """A cell's run, of seed 0.
+
+    Raises:
+      ValueError: if the folder holds a run of other settings.
+    """
+    parsed = parse_task(task)
+    config = preset_for(parsed, preset)
+    if not (folder / RUN_FILE).exists():
+        return create_run(folder, parsed, config, 0)
+    run = open_run(folder)
+    require((run.task, run.config) == (parsed, config), str(folder), run.config, f"a run of preset {preset}")
+    return run
+
+
 def returns_of(folder: Path) -> list[float]:
     """Mean returns of a run's iterations so far."""
     return [row["mean_return"] for row in read_metrics(folder)] if (folder / METRICS_FILE).exists() else []
@@ -104,17 +121,17 @@ def train(task: str, preset: str, runs: Path, results: Path, deadline: float, co
     if has_stopped_learning(returns):
         console.print(f"{task}: stopped learning after {len(returns)} iterations")
         return True
-    options: dict[str, Any] = {"training_seed": 0, "console": console, "until": stop_when(returns, deadline)}
-    try:
-        run = train_cell(folder, task, preset, **options)
-    finally:
-        if (folder / RUN_FILE).exists() and last_iteration(open_run(folder)):
-            pack(open_run(folder), archive)
+    run = open_or_create(folder, task, preset)
+    if last_iteration(run) < run.config.iterations:
+        train_with_progress(run, console, resume=True, until=stop_when(returns, deadline))
     done = last_iteration(run)
-    ended = done >= run.config.iterations or has_stopped_learning(returns)
-    share = done / run.config.iterations
-    mean = np.mean(returns[-WINDOW:])
+    if done:
+        pack(run, archive)
+    share, mean = done / run.config.iterations, np.mean(returns[-WINDOW:] or [np.nan])
     console.print(f"{task}: {done} iterations, {share:.1%} of the paper's samples, mean training return {mean:.3f}")
+    ended = done >= run.config.iterations or has_stopped_learning(returns)
+    if not ended and time.monotonic() < deadline:
+        raise Interrupted("stopped and saved; start again to continue")
     return ended
 
 

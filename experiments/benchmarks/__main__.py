@@ -110,7 +110,7 @@ def torch_settings(learner: Learner, threads: int) -> dict[str, Any]:
         "gradient_clip": config.optimiser.clip,
         "max_kl": update.max_kl,
         **{name: getattr(natural, name) for name in ("cg_iters", "cg_damping", "backtrack_ratio")},
-        "natural": config.slow_rl.name == "trpo",
+        "natural": config.slow_rl.work().linearisations > 0,
         "num_arms": learner.env.action_space(None).n,
         "num_steps": learner.trial.num_steps,
         "num_trials": learner.num_trials,
@@ -136,7 +136,7 @@ def torch_rows(case: Case, changes: dict[str, Any], ours: Row) -> list[Row]:
     """The iteration of one of our rows in PyTorch, with each number of `THREADS`; where it is long, with the better."""
     task = parse_task(case.task)
     learner = Learner(task.env, preset_for(task, "paper").replace({**changes, **ITERATIONS[ours["part"]]}))
-    kind = "natural-gradient" if learner.config.slow_rl.name == "trpo" else "first-order"
+    kind = "natural-gradient" if learner.config.slow_rl.work().linearisations else "first-order"
     steps = learner.num_trials * learner.trial.num_steps
     cost = total(list(phase_costs(learner).values()))
     numbers: tuple[int, ...] = THREADS

@@ -15,10 +15,10 @@ from rl2jax import xla
 from rl2jax.envs.names import parse_task
 from rl2jax.networks.base import PolicyAndBaseline
 from rl2jax.settings import require
+from rl2jax.slow_rl.baseline import values_over_trials
 from rl2jax.training.cost import fisher_cost, measure_peak, phase_costs
 from rl2jax.training.learner import Learner
 from rl2jax.training.presets import preset
-from rl2jax.training.update import values_over_trials
 from rl2jax.trials.collect import make_collect
 
 PARTS = ("values", "gradient", f"{FISHER_PRODUCTS} Fisher products")

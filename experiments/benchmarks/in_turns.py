@@ -74,7 +74,7 @@ def enter(match: Match, changes: dict[str, Any], devices: tuple[int, ...]) -> li
         settings = {"task": match.task, "changes": changes, "devices": number}
         fields = {"part": match.part} | ({"devices": number} if number > 1 else {})
         entries.append(Entry(fields, Contestant("iteration", settings, environment_of(number)), []))
-    kind = "natural-gradient" if learner.config.slow_rl.name == "trpo" else "first-order"
+    kind = "natural-gradient" if learner.config.slow_rl.work().linearisations else "first-order"
     for threads in THREADS:
         part = f"{kind} iteration in PyTorch, {threads} thread{'s'[: threads - 1]}"
         settings = {**torch_settings(learner, threads), "once": False, "in_turns": True}

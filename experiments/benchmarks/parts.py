@@ -18,8 +18,11 @@ from rl2jax.envs.names import parse_task
 from rl2jax.networks.base import Networks
 from rl2jax.networks.unroll import unroll_trials
 from rl2jax.slow_rl.advantages import standardise
+from rl2jax.slow_rl.base import Batch
+from rl2jax.slow_rl.baseline import BaselineBatch, baseline_optimiser, fit_baseline, values_over_trials
 from rl2jax.slow_rl.moments import masked_mean
-from rl2jax.slow_rl.trpo import conjugate_gradient, fisher_vector_product
+from rl2jax.slow_rl.natural_gradient import conjugate_gradient, fisher_vector_product
+from rl2jax.slow_rl.trpo import ratio_surrogate
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.cost import (
     Cost,
@@ -32,9 +35,8 @@ from rl2jax.training.cost import (
     total,
 )
 from rl2jax.training.learner import Learner
-from rl2jax.training.policy_step import PolicyBatch, surrogate_loss
 from rl2jax.training.presets import preset_for
-from rl2jax.training.update import BaselineBatch, fit_baseline, make_optimisers, values_over_trials
+from rl2jax.training.update import problem_of
 from rl2jax.trials.collect import make_collect
 from rl2jax.trials.rollout import rollout
 from rl2jax.types import TRIALS_AXIS, PyTree, Trajectory
@@ -135,10 +137,10 @@ def random_play(learner: Learner) -> Callable[[jax.Array], Trajectory]:
     return lambda key: jax.vmap(play, out_axes=TRIALS_AXIS)(jax.random.split(key, learner.num_trials))
 
 
-def policy_batch(trajectory: Trajectory) -> PolicyBatch:
+def policy_batch(trajectory: Trajectory) -> Batch:
     """What the surrogate needs; rewards stand in for advantages, which cost the same."""
     acted = trajectory.agent_info
-    return PolicyBatch(
+    return Batch(
         trajectory.trial_obs,
         trajectory.action,
         acted.log_prob,
@@ -149,16 +151,17 @@ def policy_batch(trajectory: Trajectory) -> PolicyBatch:
     )
 
 
-def policy_gradient(networks: Networks, config: TrainConfig) -> Callable[[PyTree, PolicyBatch], PyTree]:
+def policy_gradient(networks: Networks, config: TrainConfig) -> Callable[[PyTree, Batch], PyTree]:
     """(policy's params, batch) -> the surrogate's value and gradient on the whole batch."""
 
     def loss(params, batch):
-        return surrogate_loss(networks, config, params, batch)
+        losses = problem_of(networks, config, batch.mask.shape[1]).losses(params, batch, ratio_surrogate)
+        return losses.policy, losses.kl
 
     return jax.value_and_grad(loss, has_aux=True)
 
 
-def fisher_products(networks: Networks, config: TrainConfig) -> Callable[[PyTree, PolicyBatch, PyTree], PyTree]:
+def fisher_products(networks: Networks, config: TrainConfig) -> Callable[[PyTree, Batch, PyTree], PyTree]:
     """(policy's params, batch, gradient) -> `FISHER_PRODUCTS` iterations of conjugate gradients."""
 
     def solve(params, batch, gradient):
@@ -225,7 +228,8 @@ def measure_parts(learner: Learner) -> list[Row]:
     )
 
     def fit(params, opt_state, targets):
-        return fit_baseline(key, networks, config, make_optimisers(config, num_trials)[1], params, opt_state, targets)
+        optimiser = baseline_optimiser(config.baseline, config.optimiser, config.iterations, num_trials)
+        return fit_baseline(key, networks, config.baseline, optimiser, params, opt_state, targets)
 
     targets = BaselineBatch(
         trajectory.trial_obs, jnp.cumsum(trajectory.reward, axis=0), trajectory.mask, trajectory.task_features[None]

@@ -1,4 +1,4 @@
-"""`make candidates`: every candidate for as long as the base, on the same tasks, into the table of docs/recipes.md."""
+"""`make candidates`: every candidate for as long as the base, on the same tasks; table in docs/appendix_recipes.md."""
 
 import argparse
 import time
@@ -24,7 +24,7 @@ from rl2jax.training.learner import Learner
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "experiments" / "results" / "candidates"
-DOCUMENT = ROOT / "docs" / "recipes.md"
+DOCUMENT = ROOT / "docs" / "appendix_recipes.md"
 
 
 class Budget(NamedTuple):

@@ -1,4 +1,4 @@
-"""The candidates, each as what it changes of the base. What has no setting yet is listed in docs/recipes.md.
+"""The candidates, each as what it changes of the base. What has no setting yet is listed in docs/appendix_recipes.md.
 
 The base is the preset `cpu` of the task. A candidate is added here and nowhere else.
 """

@@ -86,7 +86,7 @@ def hand_scores(name, history, n):
     [
         ("greedy", {}),
         ("ucb1", {"scaling": 0.3}),
-        ("gittins", {"objective.discount": 0.9}),
+        ("gittins", {"discount": 0.9}),
         ("gittins_finite_horizon", {}),
     ],
 )
@@ -264,9 +264,9 @@ def test_the_placeholders_of_the_first_step_teach_nothing(name):
         ("eps_greedy", {"epsilon": 1.5}),
         ("ucb1", {"scaling": -1.0}),
         ("optimistic_thompson", {"num_samples": 0}),
-        ("gittins_whittle", {"objective.discount": 1.0}),
-        ("gittins_brezzi_lai", {"objective.discount": 0.0}),
-        ("gittins", {"objective.discount": 1.0}),
+        ("gittins_whittle", {"discount": 1.0}),
+        ("gittins_brezzi_lai", {"discount": 0.0}),
+        ("gittins", {"discount": 1.0}),
         *((name, {"tie_breaking": "highest"}) for name in sorted(set(AGENTS) - {"random"})),
     ],
 )

@@ -389,7 +389,7 @@ def test_names(text, name, env, num_episodes):
     assert (task.name, task.kind.name) == (name, text.partition(":")[0])
     assert (task.env, task.num_episodes) == (env, num_episodes)
     assert parse_task(task.name) == task
-    assert preset_for(task, "cpu").num_episodes == num_episodes
+    assert preset_for(task, "cpu").trial.num_episodes == num_episodes
 
 
 @pytest.mark.parametrize(

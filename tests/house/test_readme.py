@@ -1,4 +1,4 @@
-"""The README's own task distribution: short, and trained."""
+"""The README: its Python and its tables; and the short task distribution of docs/howto/tasks.md, trained."""
 
 import math
 import re
@@ -14,22 +14,24 @@ from rl2jax.cli.main import main
 from rl2jax.envs.names import parse_task
 from rl2jax.results.rows import EvaluationRow
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+TASKS, COMPARE = ((ROOT / "docs" / "howto" / f"{name}.md").read_text() for name in ("tasks", "compare"))
 
 
-def block(containing):
-    return next(b for b in re.findall(r"```python\n(.*?)```", README, re.S) if containing in b)
+def block(containing, text=README):
+    return next(b for b in re.findall(r"```python\n(.*?)```", text, re.S) if containing in b)
 
 
 @pytest.fixture
 def corridor(tmp_path, monkeypatch):
-    (tmp_path / "corridor.py").write_text(block("class Corridor"))
+    (tmp_path / "corridor.py").write_text(block("class Corridor", TASKS))
     monkeypatch.chdir(tmp_path)
     return parse_task("corridor:Corridor,n=3")
 
 
 def test_the_class_is_under_30_lines():
-    lines = block("class Corridor").split("@dataclass(frozen=True)")[1].strip().splitlines()
+    lines = block("class Corridor", TASKS).split("@dataclass(frozen=True)")[1].strip().splitlines()
     assert len(lines) + 1 < 30
 
 
@@ -45,12 +47,12 @@ def test_the_readmes_training_runs(capsys, monkeypatch):
     assert int(space["state"].iteration) == 2
 
 
-def test_the_readmes_agent_is_evaluated(capsys):
-    exec(block("always_the_first"), {"env": rl2jax.envs.BernoulliBandit(num_arms=5)})
+def test_the_agent_of_ones_own_is_evaluated(capsys):
+    exec(block("always_the_first", COMPARE), {})
     assert float(capsys.readouterr().out) == pytest.approx(5.0, abs=5 * 3.3 / 1000**0.5)
 
 
-def test_the_readmes_task_trains(corridor):
+def test_the_short_task_trains(corridor):
     """Knowing the goal after the first episode is worth more than acting blindly."""
     config = rl2jax.preset("quick", "custom", corridor.num_episodes).replace(
         {
@@ -70,7 +72,7 @@ def test_its_commands_have_these_options(capsys):
     """Every --option in a shell block is one of the command's."""
     shell = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S))
     commands = set(re.findall(r"rl2jax ([a-z][a-z-]*)", shell))
-    assert {"train", "twin-check"} <= commands
+    assert {"train", "evaluate", "compare"} <= commands
     for name in sorted(commands):
         with pytest.raises(SystemExit):
             main([name, "--help"])

@@ -20,14 +20,15 @@ from rl2jax.envs.base import EnvParams, EnvState, TaskDistribution, spaces
 from rl2jax.networks.base import Categorical, Encoding
 from rl2jax.networks.frames import Frames, SharedVisionNetwork, convolution, convolution_of_many
 from rl2jax.runs import checkpoint
-from rl2jax.slow_rl.trpo import fisher_vector_product
+from rl2jax.slow_rl.base import Batch
+from rl2jax.slow_rl.natural_gradient import fisher_vector_product
+from rl2jax.slow_rl.trpo import ratio_surrogate
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.cost import _passes, phase_costs, sequential_steps
 from rl2jax.training.families import make_networks
 from rl2jax.training.learner import Learner
 from rl2jax.training.loop import train
-from rl2jax.training.policy_step import PolicyBatch, joint_kl, joint_params, policy_losses
-from rl2jax.training.update import make_update
+from rl2jax.training.update import make_update, problem_of
 from rl2jax.trials.collect import make_collect
 from rl2jax.types import TrialObservation
 
@@ -325,7 +326,7 @@ def batch_of(networks, params, num_trials=6):
     advantage, target = rng.normal(size=(2, 4, num_trials)).astype(np.float32)
     features = rng.normal(size=(1, num_trials, 1)).astype(np.float32)
     mask = rng.integers(2, size=(4, num_trials)).astype(np.float32)
-    return PolicyBatch(trial_obs, action, log_prob, old, advantage, mask, features, target)
+    return Batch(trial_obs, action, log_prob, old, advantage, mask, features, target)
 
 
 @pytest.fixture(scope="module")
@@ -340,12 +341,15 @@ def test_the_joint_gradient_is_the_sum_of_its_parts(losses):
     """Policy's + c * values' + task inference's, each by itself; the values' against a plain squared error."""
     networks, params, batch = losses
 
+    def losses_of(params, mesh=None):
+        return problem_of(networks, CONFIG, 6, mesh).losses(params, batch, ratio_surrogate)
+
     @jax.jit
     def gradients(params):
-        found = jax.jacrev(lambda params: policy_losses(networks, CONFIG, params, batch))(params)
+        found = jax.jacrev(losses_of)(params)
 
         def joint(params):  # shared by devices: a mesh of one is a mesh
-            losses = policy_losses(networks, CONFIG, params, batch, mesh=make_mesh(jax.devices()[:1]))
+            losses = losses_of(params, make_mesh(jax.devices()[:1]))
             return losses.policy + 0.7 * losses.value + 0.2 * losses.inference
 
         def plain(params):
@@ -366,12 +370,13 @@ def test_natural_steps_know_the_values(losses):
     networks, params, batch = losses
     vector, unravel = ravel_pytree(params)
     coefficient = 0.7
+    problem = problem_of(networks, CONFIG.replace({"baseline.loss_coefficient": coefficient}), 6)
 
     def outputs(params):
-        return jax.vmap(partial(joint_params, networks), (None, 1), 1)(params, batch.trial_obs)
+        return problem.joint_params(params, batch.trial_obs)
 
     def kl(old, new):
-        return jnp.sum(joint_kl(networks, coefficient, old, new) * batch.mask) / jnp.sum(batch.mask)
+        return jnp.sum(problem.joint_kl(old, new) * batch.mask) / jnp.sum(batch.mask)
 
     @jax.jit
     def jacobian_and_products(directions):

@@ -53,7 +53,7 @@ def test_it_starts_with_the_other_runs_parameters_and_its_own_randomness(first, 
     assert equal(start.params, source.params)
     assert int(start.iteration) == 0
     assert not equal(jax.random.key_data(start.key), jax.random.key_data(source.key))
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(start.policy_opt_state))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(start.slow_rl))
     assert float(start.return_moments.count) == 0  # longer trials have another scale
     trained = train_run(run).state  # without resume, as a new run is
     assert int(trained.iteration) == 4

@@ -11,12 +11,14 @@ import pytest
 from helpers import random_params
 
 from rl2jax.envs import BernoulliBandit
-from rl2jax.slow_rl.a2c import A2CInfo, a2c_update, policy_gradient_surrogate
+from rl2jax.slow_rl.a2c import gradient_step
+from rl2jax.slow_rl.base import Batch, FirstOrder, Problem
+from rl2jax.slow_rl.surrogates import policy_gradient_surrogate
+from rl2jax.slow_rl.targets import make_targets
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.families import make_networks, make_trial
 from rl2jax.training.loop import train
-from rl2jax.training.policy_step import POLICY_STEPS, PolicyBatch, a2c_policy_step, ppo_policy_step
-from rl2jax.training.update import TrainState, init_train_state, make_optimisers, make_update
+from rl2jax.training.update import init_train_state, problem_of
 from rl2jax.trials.collect import make_collect
 
 CONFIG = TrainConfig().replace(
@@ -57,7 +59,7 @@ def batch(collected):
     _, trajectory = collected
     rng = np.random.default_rng(2)
     advantage, target = rng.normal(size=(2, *trajectory.mask.shape)).astype(np.float32)
-    return PolicyBatch(
+    return Batch(
         trajectory.trial_obs,
         trajectory.action,
         trajectory.agent_info.log_prob,
@@ -69,17 +71,31 @@ def batch(collected):
     )
 
 
-def state_of(params, optimiser, iteration=0):
-    return TrainState(params, optimiser.init(params["policy"]), None, None, None, jnp.asarray(iteration))
+class Descent(Problem):
+    """Plain gradient descent in the place of the optimiser."""
+
+    rate = 1.0
+
+    def make_optimiser(self, learning_rate, steps_per_iteration=1):
+        return optax.sgd(self.rate)
 
 
-def moved(step, config, params, batch, iteration=0):
+class SlowDescent(Descent):
+    rate = 1e-2
+
+
+def stepped(config, params, batch, iteration=0, kind=Descent):
+    """(parameters, info) after one step of the config's algorithm."""
+    algorithm = config.slow_rl.make(kind(**vars(problem_of(NETWORKS, config, 6))))
+    state = algorithm.init(params["policy"])._replace(iteration=jnp.asarray(iteration))
+    new, state, info = jax.jit(algorithm.step)(jax.random.key(0), state, params["policy"], batch)
+    assert state.iteration == iteration + 1
+    return new, info
+
+
+def moved(config, params, batch, iteration=0):
     """Minus the parameters' change under gradient descent of rate 1: the gradient; and the info."""
-    optimiser = optax.sgd(1.0)
-    state = state_of(params, optimiser, iteration)
-    new, _, info = jax.jit(partial(step, networks=NETWORKS, config=config, optimiser=optimiser))(
-        jax.random.key(0), state=state, batch=batch
-    )
+    new, info = stepped(config, params, batch, iteration)
     return jax.tree.map(lambda old, new: old - new, params["policy"], new), info
 
 
@@ -101,7 +117,7 @@ def test_the_step_is_the_gradient_of_the_written_out_loss(collected, batch):
         loss = -log_prob * batch.advantage + 0.05 * (batch.target - outputs.value) ** 2 - 0.5 * entropy
         return jnp.sum(loss * batch.mask) / jnp.sum(batch.mask)
 
-    gradient, info = moved(a2c_policy_step, CONFIG, params, batch, iteration=5)
+    gradient, info = moved(CONFIG, params, batch, iteration=5)
     assert optax.tree.norm(gradient) > 1e-2
     close(gradient, expected(params["policy"]))
     np.testing.assert_allclose(info.grad_norm, optax.tree.norm(gradient), rtol=1e-3)
@@ -114,8 +130,8 @@ def test_ppos_first_step_is_a2cs(collected, batch):
     ppo = CONFIG.replace(
         {"slow_rl": "ppo", "slow_rl.max_kl": math.inf, "slow_rl.epochs": 1, "slow_rl.minibatch_trials": 6}
     )
-    gradient, info = moved(a2c_policy_step, CONFIG, params, batch)
-    by_ppo, ppo_info = moved(ppo_policy_step, ppo, params, batch)
+    gradient, info = moved(CONFIG, params, batch)
+    by_ppo, ppo_info = moved(ppo, params, batch)
     close(gradient, by_ppo)
     np.testing.assert_allclose([info.kl, info.grad_norm], [ppo_info.kl, ppo_info.grad_norm], rtol=1e-3)
 
@@ -123,9 +139,7 @@ def test_ppos_first_step_is_a2cs(collected, batch):
 def test_a_small_step_gains_what_the_gradient_promises(collected, batch):
     """The reported gain is of log pi(a) A + w H between the old and the new parameters."""
     params, _ = collected
-    config, optimiser = CONFIG.replace({"baseline.loss_coefficient": 1e-9}), optax.sgd(1e-2)
-    step = partial(a2c_policy_step, networks=NETWORKS, config=config, optimiser=optimiser)
-    _, _, info = jax.jit(step)(jax.random.key(0), state=state_of(params, optimiser), batch=batch)
+    _, info = stepped(CONFIG.replace({"baseline.loss_coefficient": 1e-9}), params, batch, kind=SlowDescent)
     np.testing.assert_allclose(info.surrogate_gain, 1e-2 * info.grad_norm**2, rtol=0.1)
     assert 0 < info.kl < 1e-2
 
@@ -143,15 +157,12 @@ def test_one_step_whatever_the_epochs(collected, batch):
     """On a quadratic: p - rate * gradient."""
     optimiser = optax.sgd(0.1)
     params = jnp.array([1.0, -2.0])
-    new, _, info = a2c_update(
-        params,
-        optimiser.init(params),
-        optimiser,
+    asked = FirstOrder(
         lambda p, batch: jnp.sum(batch * p**2) / 2,
         lambda p: (-jnp.sum(p**2), jnp.float32(0.25)),
-        jnp.array([1.0, 3.0]),
         jnp.float32(-5.0),
     )
+    new, _, info = gradient_step(params, optimiser.init(params), optimiser, asked, jnp.array([1.0, 3.0]))
     np.testing.assert_allclose(new, [0.9, -1.4], rtol=1e-6)
     np.testing.assert_allclose(info, [0.25, 5.0 - 0.81 - 1.96, 0.0, math.sqrt(37.0)], rtol=1e-5)
 
@@ -159,30 +170,25 @@ def test_one_step_whatever_the_epochs(collected, batch):
 # --- What the update makes of a trajectory.
 
 
-def test_advantages_are_monte_carlo_returns_minus_values(collected, monkeypatch):
+def test_advantages_are_monte_carlo_returns_minus_values(collected):
     """As they are: no scale, of advantages or of returns, even after batches that have one."""
     params, trajectory = collected
-    seen = []
-
-    def spy(key, networks, config, optimiser, state, batch, mesh=None):
-        seen.append(batch)
-        return state.params["policy"], state.policy_opt_state, A2CInfo(*[jnp.zeros(())] * 4)
-
-    monkeypatch.setitem(POLICY_STEPS, "a2c", spy)
     state = jax.jit(lambda key: init_train_state(NETWORKS, CONFIG, 6, key))(jax.random.key(0))._replace(params=params)
-    update = make_update(NETWORKS, CONFIG, 6)
 
     @jax.jit
-    def batches(state):
+    def batches(moments):
+        found = []
         for _ in range(2):
-            state, _ = update(state, trajectory, jax.random.key(0))
-        return [(batch.target, batch.advantage) for batch in seen]
+            targets = make_targets(NETWORKS, CONFIG.objective, moments, params, trajectory, estimates=True)
+            moments = targets.moments
+            found.append((targets.batch.target, targets.batch.advantage))
+        return found
 
     rewards, returns = np.asarray(trajectory.reward, np.float64), []
     for reward in rewards[::-1]:
         returns.insert(0, reward + 0.8 * (returns[0] if returns else 0.0))
     values = jax.jit(jax.vmap(NETWORKS.values, (None, 1), 1))(params["policy"], trajectory.trial_obs)
-    for target, advantage in batches(state):
+    for target, advantage in batches(state.return_moments):
         np.testing.assert_allclose(target, returns, rtol=1e-5)
         np.testing.assert_allclose(advantage, np.array(returns) - values, rtol=1e-4, atol=1e-5)
 
@@ -191,7 +197,7 @@ def test_advantages_are_monte_carlo_returns_minus_values(collected, monkeypatch)
 
 
 def by_optimiser(config, gradients):
-    optimiser, _ = make_optimisers(config, num_trials=6)
+    optimiser = problem_of(NETWORKS, config, 6).make_optimiser(config.slow_rl.learning_rate)
     opt_state, updates = optimiser.init(gradients[0]), []
     for gradient in gradients:
         update, opt_state = optimiser.update(gradient, opt_state)
@@ -201,9 +207,7 @@ def by_optimiser(config, gradients):
 
 def test_rmsprop_by_hand():
     """Mean squares decay by 0.99 and are divided by the weight they have gathered; one step an iteration."""
-    config = CONFIG.replace(
-        {"optimiser.name": "rmsprop", "slow_rl.learning_rate": 0.1, "optimiser.schedule": "linear", "slow_rl.epochs": 7}
-    )
+    config = CONFIG.replace({"optimiser.name": "rmsprop", "slow_rl.learning_rate": 0.1, "optimiser.schedule": "linear"})
     gradients = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
     mean_square, expected = 0.0, []
     for count, gradient in enumerate(gradients.astype(np.float64)):
@@ -228,7 +232,7 @@ def test_the_gradient_s_norm_is_clipped_as_one_vector():
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "network.shared_trunk"),
+    ("algorithm", "shared_trunk"),
     [
         ("trpo", True),
         ("ppo", False),
@@ -243,10 +247,8 @@ def test_every_algorithm_trains_every_kind_of_network(algorithm, shared_trunk):
             "slow_rl": algorithm,
             "iterations": 1,
             "network.shared_trunk": shared_trunk,
-            "slow_rl.max_kl": 0.01,
-            "trpo.cg_iters": 2,
+            **{"trpo": {"trpo.cg_iters": 2}, "ppo": {"ppo.epochs": 1}, "a2c": {}}[algorithm],
             "optimiser.name": "rmsprop" if shared_trunk else "adam",
-            "slow_rl.epochs": 1,
             "baseline.epochs": 1,
         }
     )

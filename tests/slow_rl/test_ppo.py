@@ -12,13 +12,14 @@ import scipy.special
 from helpers import random_params
 
 from rl2jax.envs import BernoulliBandit
+from rl2jax.slow_rl.base import Batch, FirstOrder, Problem
 from rl2jax.slow_rl.moments import standardise_columns
-from rl2jax.slow_rl.ppo import PPOConfig, clipped_surrogate, ppo_update
+from rl2jax.slow_rl.ppo import PPO, ppo_update
 from rl2jax.slow_rl.sgd import gradient_norm, minibatch_epoch, num_minibatches
+from rl2jax.slow_rl.surrogates import clipped_surrogate
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.families import make_networks, make_trial
-from rl2jax.training.policy_step import PolicyBatch, entropy_weight_at, policy_losses, ppo_policy_step, surrogate_loss
-from rl2jax.training.update import TrainState
+from rl2jax.training.update import problem_of
 from rl2jax.trials.collect import make_collect
 
 
@@ -70,12 +71,10 @@ def walk(surrogate_fn, kl_fn, epochs=5, max_kl=0.01):
     def evaluate_fn(params):
         return surrogate_fn(params["p"]), kl_fn(params["p"])
 
-    config = PPOConfig(max_kl=max_kl, epochs=epochs, minibatch_trials=4)
-    update = partial(ppo_update, optimiser=optimiser, loss_fn=loss_fn, evaluate_fn=evaluate_fn, config=config)
-    surrogate = jnp.asarray(surrogate_fn(0.0), jnp.float32)
-    params, opt_state, info = jax.jit(update)(
-        jax.random.key(0), params, optimiser.init(params), batch=batch, surrogate=surrogate
-    )
+    settings = PPO(epochs=epochs, minibatch_trials=4)
+    asked = FirstOrder(loss_fn, evaluate_fn, jnp.asarray(surrogate_fn(0.0), jnp.float32))
+    update = partial(ppo_update, optimiser=optimiser, asked=asked, settings=settings, max_kl=max_kl)
+    params, opt_state, info = jax.jit(update)(jax.random.key(0), params, optimiser.init(params), batch=batch)
     steps_counted = [int(x) for x in jax.tree.leaves(opt_state)]
     return float(params["p"]), steps_counted, jax.tree.map(float, info)
 
@@ -148,7 +147,7 @@ def epochs_by_hand(key, optimiser, epochs, minibatch_trials):
 def test_without_a_limit_it_is_the_epochs_alone(minibatch_trials):
     """max_kl = inf equals plain epochs: two minibatches of 3 of the 7 trials, or one of all 7."""
     key, optimiser = jax.random.key(3), optax.adam(0.1)
-    config = PPOConfig(max_kl=math.inf, epochs=3, minibatch_trials=minibatch_trials)
+    settings = PPO(epochs=3, minibatch_trials=minibatch_trials)
     start = jnp.zeros(())
     surrogate, _ = evaluate_regression(start)
     params, opt_state, info = jax.jit(
@@ -157,11 +156,10 @@ def test_without_a_limit_it_is_the_epochs_alone(minibatch_trials):
             start,
             optimiser.init(start),
             optimiser,
-            regression_loss,
-            evaluate_regression,
+            FirstOrder(regression_loss, evaluate_regression, surrogate),
             {"target": jnp.asarray(TARGETS)},
-            surrogate,
-            config,
+            settings,
+            math.inf,
         )
     )(key)
     expected_params, expected_state, expected_norm = epochs_by_hand(key, optimiser, 3, minibatch_trials)
@@ -210,8 +208,12 @@ TRIAL = make_trial(BernoulliBandit(3), CONFIG)
 NETWORKS = make_networks(TRIAL.env, CONFIG)
 
 
+def clipped(log_prob, batch):
+    return clipped_surrogate(log_prob, batch.old_log_prob, batch.advantage, CONFIG.slow_rl.clip_range)
+
+
 def batch_of(trajectory, advantage):
-    return PolicyBatch(
+    return Batch(
         trial_obs=trajectory.trial_obs,
         action=trajectory.action,
         old_log_prob=trajectory.agent_info.log_prob,
@@ -240,8 +242,8 @@ def test_the_first_update_sees_a_ratio_of_one(collected):
     @jax.jit
     def at_old_params(policy_params):
         dist_params = jax.vmap(NETWORKS.dist_params, (None, 1), 1)(policy_params, batch.trial_obs)
-        loss = jax.value_and_grad(partial(surrogate_loss, NETWORKS, CONFIG), has_aux=True)
-        return dist_params, *loss(policy_params, batch)
+        evaluate = partial(problem_of(NETWORKS, CONFIG, 10).evaluate, batch=batch, surrogate=clipped)
+        return dist_params, *jax.value_and_grad(evaluate, has_aux=True)(policy_params)
 
     @jax.jit
     @jax.grad
@@ -251,14 +253,21 @@ def test_the_first_update_sees_a_ratio_of_one(collected):
         log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits), batch.action[..., None], -1)[..., 0]
         return jnp.mean(log_probs * batch.advantage)
 
-    dist_params, (loss, kl), grads = at_old_params(params["policy"])
+    dist_params, (surrogate, kl), grads = at_old_params(params["policy"])
     log_prob = NETWORKS.distribution(dist_params).log_prob(batch.action)
     np.testing.assert_allclose(log_prob, batch.old_log_prob, atol=1e-6)
-    np.testing.assert_allclose(-loss, batch.advantage.mean(), atol=1e-6)
+    np.testing.assert_allclose(surrogate, batch.advantage.mean(), atol=1e-6)
     np.testing.assert_allclose(kl, 0.0, atol=1e-7)
     expected = policy_gradient(params["policy"])
     assert optax.tree.norm(expected) > 1e-3
-    jax.tree.map(lambda g, e: np.testing.assert_allclose(-g, e, rtol=1e-3, atol=1e-6), grads, expected)
+    jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, rtol=1e-3, atol=1e-6), grads, expected)
+
+
+class Unclipped(Problem):
+    """Adam at any rate, its gradients as they are."""
+
+    def make_optimiser(self, learning_rate, steps_per_iteration=1):
+        return optax.adam(learning_rate)
 
 
 def test_the_kl_limit_holds_at_any_learning_rate(collected):
@@ -267,9 +276,10 @@ def test_the_kl_limit_holds_at_any_learning_rate(collected):
 
     @jax.jit
     def step(learning_rate):
-        optimiser = optax.adam(learning_rate)
-        state = TrainState(params, optimiser.init(params["policy"]), None, None, None, iteration=jnp.zeros((), int))
-        new, _, info = ppo_policy_step(jax.random.key(0), NETWORKS, CONFIG, optimiser, state, batch)
+        settings = CONFIG.slow_rl.changed(learning_rate=learning_rate)
+        algorithm = settings.make(Unclipped(**vars(problem_of(NETWORKS, CONFIG, 10))))
+        state = algorithm.init(params["policy"])
+        new, _, info = algorithm.step(jax.random.key(0), state, params["policy"], batch)
         logits = jax.vmap(NETWORKS.dist_params, (None, 1), 1)(new, batch.trial_obs)
         return new, info, jax.nn.log_softmax(logits)
 
@@ -305,7 +315,8 @@ def test_losses_over_the_mask(collected):
     @jax.jit
     def losses(policy_params):
         outputs = jax.vmap(networks.policy_outputs, (None, 1), 1)(policy_params, batch.trial_obs)
-        return outputs, policy_losses(networks, config, policy_params, batch._replace(mask=mask), 0.07)
+        problem = problem_of(networks, config, 10)
+        return outputs, problem.losses(policy_params, batch._replace(mask=mask), clipped, 0.07)
 
     (logits, inferred, _), results = jax.tree.map(np.float64, losses(params))
     new, old = (scipy.special.log_softmax(np.float64(x), axis=-1) for x in (logits, batch.old_dist_params))
@@ -337,7 +348,8 @@ def test_entropy_schedules(name, expected):
     config = TrainConfig().replace(
         {"objective.entropy_coefficient": 0.2, "objective.entropy_schedule": name, "iterations": 100}
     )
-    weights = [float(entropy_weight_at(config, jnp.asarray(i))) for i in (0, 25, 50, 100)]
+    problem = problem_of(NETWORKS, config, 10)
+    weights = [float(problem.entropy_weight(jnp.asarray(i))) for i in (0, 25, 50, 100)]
     np.testing.assert_allclose(weights, expected, atol=1e-7)
 
 

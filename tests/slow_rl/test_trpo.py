@@ -13,7 +13,8 @@ from helpers import random_params
 from jax.flatten_util import ravel_pytree
 
 from rl2jax.networks.base import Categorical, DiagonalGaussian, Encoding, PolicyAndBaseline
-from rl2jax.slow_rl.trpo import TRPOConfig, conjugate_gradient, fisher_vector_product, trpo_update
+from rl2jax.slow_rl.natural_gradient import conjugate_gradient, fisher_vector_product
+from rl2jax.slow_rl.trpo import TRPO, trpo_update
 from rl2jax.types import TrialObservation
 
 MAX_KL = 0.01
@@ -53,8 +54,8 @@ def natural_step(damping):
 
 
 def quadratic_update(evaluate_fn, **constants):
-    config = TRPOConfig(**{"slow_rl.max_kl": MAX_KL, "trpo.cg_iters": 8, "trpo.cg_damping": 0.0} | constants)
-    return jax.jit(lambda params: trpo_update(params, evaluate_fn, means_fn, gaussian_kl, config))(START)
+    settings = TRPO(**{"cg_iters": 8, "cg_damping": 0.0} | constants)
+    return jax.jit(lambda params: trpo_update(params, evaluate_fn, means_fn, gaussian_kl, settings, MAX_KL))(START)
 
 
 @pytest.mark.parametrize("damping", [0.0, 0.5])
@@ -133,8 +134,8 @@ def softmax_update(logits, advantages, max_kl):
     def evaluate_fn(new_logits):
         return jnp.mean(jnp.sum(jax.nn.softmax(new_logits) * advantages, axis=-1)), softmax_kl(logits, new_logits)
 
-    config = TRPOConfig(max_kl=max_kl, cg_iters=10, cg_damping=1e-3)
-    return trpo_update(logits, evaluate_fn, lambda logits: logits, softmax_kl, config)
+    settings = TRPO(cg_iters=10, cg_damping=1e-3)
+    return trpo_update(logits, evaluate_fn, lambda logits: logits, softmax_kl, settings, max_kl)
 
 
 @hypothesis.given(st.integers(0, 2**31 - 1), st.sampled_from([1e-3, 1e-2, 0.1, 1.0]))

@@ -15,7 +15,7 @@ from rl2jax.devices import cores_per_device
 from rl2jax.envs import BernoulliBandit, TabularMDP
 from rl2jax.networks import base as networks_module
 from rl2jax.networks.unroll import unroll_trials
-from rl2jax.slow_rl.trpo import fisher_vector_product
+from rl2jax.slow_rl.natural_gradient import fisher_vector_product
 from rl2jax.training import families
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.cost import (
@@ -217,12 +217,11 @@ def test_loop_steps_by_hand():
             "trpo.cg_iters": 3,
             "baseline.epochs": 2,
             "baseline.minibatch_trials": 4,
-            "slow_rl.epochs": 5,
         }
     )
     env = BernoulliBandit(2)
     assert sequential_steps(Learner(env, config)) == 4 * (2 + (2 + 1 + 2 * 3 + 1) + 2 * 2 * 3)
-    first_order = config.replace({"slow_rl": "ppo", "slow_rl.minibatch_trials": 6})
+    first_order = config.replace({"slow_rl": "ppo", "ppo.epochs": 5, "ppo.minibatch_trials": 6})
     assert sequential_steps(Learner(env, first_order)) == 4 * (2 + (2 * 5 * 2 + 5) + 2 * 2 * 3)
     a2c = config.replace({"slow_rl": "a2c", "network.shared_trunk": True})
     assert sequential_steps(Learner(env, a2c)) == 4 * (2 + (2 + 1) + 1)  # values anew, after the update

@@ -11,6 +11,7 @@ from rl2jax.envs.names import parse_task
 from rl2jax.results.published import SCORES
 from rl2jax.runs import stages as experiment
 from rl2jax.runs.run import RunError, ancestry, last_iteration, load_state, open_run, parameters_digest
+from rl2jax.runs.session import train_run
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.learner import Learner
 from rl2jax.training.presets import preset_for
@@ -50,7 +51,7 @@ def test_each_stage_starts_where_the_one_before_it_ends(recipe, name, monkeypatc
     shapes = []
     for stage in chosen:
         assert stage.config.trial.num_episodes == stage.task.num_episodes
-        learner = Learner(stage.task.env, stage.config.replace({"slow_rl": "ppo", "imitation.teacher": ""}))
+        learner = Learner(stage.task.env, stage.config.replace({"slow_rl": "ppo"}))
         shapes.append(jax.eval_shape(learner.init, jax.random.key(0)).params["policy"])
     assert all(shape == shapes[0] for shape in shapes)
 
@@ -149,7 +150,7 @@ def test_the_command_line_stops_and_resumes(tmp_path, monkeypatch, capsys):
         def stop(report):
             signal.raise_signal(signal.SIGINT)
 
-        return experiment.train_run(run, resume=resume, on_chunk=stop).finished
+        return train_run(run, resume=resume, on_chunk=stop).finished
 
     monkeypatch.setattr(experiment, "train_with_progress", interrupted)
     assert run(command) == 0

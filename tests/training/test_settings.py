@@ -1,7 +1,6 @@
-"""Settings that candidates of docs/recipes.md need: each against what it says, and off as if it were not there."""
+"""Settings that docs/appendix_recipes.md tries: each against what it says, and off as if it were not there."""
 
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +14,12 @@ from rl2jax.networks.base import Categorical, Encoding, PolicyAndBaseline
 from rl2jax.networks.cells import ACTIVATIONS, CELLS, CellWeights, Gains, RecurrentNetwork, layer_norm_gru_step
 from rl2jax.networks.frames import Frames, SharedVisionNetwork
 from rl2jax.networks.shared import SharedVectorNetwork
-from rl2jax.slow_rl.trpo import TRPOConfig, trpo_update
+from rl2jax.slow_rl.base import Batch
+from rl2jax.slow_rl.trpo import TRPO, trpo_update
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.families import make_networks
 from rl2jax.training.learner import Learner
-from rl2jax.training.policy_step import POLICY_STEPS, PolicyBatch, kl_limit_at
-from rl2jax.training.update import make_optimisers, trial_returns
+from rl2jax.training.update import make_slow_rl, problem_of, trial_returns
 from rl2jax.trials.collect import make_collect
 from rl2jax.types import TrialObservation
 
@@ -91,13 +90,7 @@ def test_networks_start_where_they_should(cell, learned, episodic_units):
 )
 def test_acting_learning_and_lanes_start_alike(family, cell, trial_steps):
     """The agent's steps are the learner's unroll; in a lane each trial starts as it would alone."""
-    settings = {
-        "network.cell": cell,
-        "trial_steps": trial_steps,
-        "network.learned_initial_state": True,
-        "network.episodic_units": 0.5,
-    }
-    networks = make(family, **settings)
+    networks = make(family, cell=cell, trial_steps=trial_steps, learned_initial_state=True, episodic_units=0.5)
     params, inputs = random_params(networks, seed=3, scale=0.4)["policy"], trial_inputs(family)
 
     @jax.jit
@@ -130,12 +123,10 @@ def test_the_first_steps_flag_resets_nothing():
 
 
 @pytest.mark.parametrize("network", ["planner", "per_arm", "per_pair"])
-@pytest.mark.parametrize(
-    ("field", "value", "off"), [("network.learned_initial_state", True, "false"), ("network.episodic_units", 0.5, "0")]
-)
-def test_networks_without_one_recurrent_layer_refuse_them(network, field, value, off):
-    with pytest.raises(ValueError, match=f"^{field} must be {off} with network {network}, got {value}$"):
-        TrainConfig().replace({"network": network, **{field: value}})
+@pytest.mark.parametrize(("field", "value"), [("network.learned_initial_state", True), ("network.episodic_units", 0.5)])
+def test_networks_without_one_recurrent_layer_refuse_them(network, field, value):
+    with pytest.raises(ValueError, match=f"^setting of network {network} must be one of .*, got"):
+        TrainConfig().replace({"network": network, field: value})
 
 
 def test_a_config_says_where_networks_start():
@@ -166,8 +157,8 @@ def steps_on_a_quadratic(steps, kl_factor=ROOM, max_backtracks=10):
     def evaluate(params):
         return GRADIENT @ params, kl_factor * kl(0.0, MEANS @ params)
 
-    config = TRPOConfig(MAX_KL, cg_iters=8, cg_damping=0.0, max_backtracks=max_backtracks, steps=steps)
-    return jax.jit(lambda params: trpo_update(params, evaluate, lambda p: MEANS @ p, kl, config))(jnp.zeros(4))
+    constants = TRPO(cg_iters=8, cg_damping=0.0, steps=steps), MAX_KL, max_backtracks
+    return jax.jit(lambda params: trpo_update(params, evaluate, lambda p: MEANS @ p, kl, *constants))(jnp.zeros(4))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
@@ -211,8 +202,7 @@ def test_more_natural_steps_raise_the_surrogate_further():
         def evaluate(new):
             return jnp.mean(jnp.sum(jax.nn.softmax(new) * advantages, axis=-1)), kl(logits, new)
 
-        config = TRPOConfig(max_kl=0.1, steps=steps)
-        params, info = trpo_update(logits, evaluate, lambda logits: logits, kl, config)
+        params, info = trpo_update(logits, evaluate, lambda logits: logits, kl, TRPO(steps=steps), 0.1)
         return info.surrogate_gain, evaluate(params)[0] - evaluate(logits)[0], kl(logits, params)
 
     problems = np.random.default_rng(2).normal(size=(2, 200, 5, 3)).astype(np.float32)
@@ -243,31 +233,30 @@ SMALL = TrainConfig().replace(
 
 @pytest.fixture(scope="module")
 def collected():
-    """(state half-way through the iterations, batch with drawn advantages) of small bandits."""
+    """(state, batch with drawn advantages) of small bandits."""
     learner = Learner(BernoulliBandit(3), SMALL)
-    state = learner.init(jax.random.key(0))._replace(iteration=jnp.int32(5))
+    state = learner.init(jax.random.key(0))
     collect = make_collect(learner.trial, learner.agent_of, learner.num_trials)
     played = jax.jit(collect)(jax.random.key(1), state.params)
     advantages = np.random.default_rng(3).normal(size=played.mask.shape).astype(np.float32)
     acted, nothing = played.agent_info, jnp.zeros((1, learner.num_trials, 0))
     batch = (played.trial_obs, played.action, acted.log_prob, acted.dist_params, advantages, played.mask, nothing)
-    return state, PolicyBatch(*batch)
+    return state, Batch(*batch)
 
 
-def updated(collected, **changes):
-    """(policy's parameters, info) after the policy's part of an update with some settings changed."""
-    config, (state, batch) = SMALL.replace(**changes), collected
+def updated(collected, changes):
+    """(policy's parameters, info) of the algorithm half-way through the iterations, with some settings changed."""
+    config, (state, batch) = SMALL.replace(changes), collected
     learner = Learner(BernoulliBandit(3), config)
-    optimiser, _ = make_optimisers(config, learner.num_trials)
-    state = state._replace(policy_opt_state=optimiser.init(state.params["policy"]))
-    step = partial(POLICY_STEPS[config.slow_rl.name], networks=learner.networks, config=config, optimiser=optimiser)
-    params, _, info = jax.jit(partial(step, jax.random.key(2)))(state=state, batch=batch)
+    algorithm, policy = make_slow_rl(learner.networks, config, learner.num_trials), state.params["policy"]
+    half_way = algorithm.init(policy)._replace(iteration=jnp.int32(5))
+    params, _, info = jax.jit(algorithm.step)(jax.random.key(2), half_way, policy, batch)
     return params, info
 
 
 def test_natural_steps_of_an_update_stay_within_its_limit(collected):
     """And raise the surrogate on the same batch further."""
-    (_, one), (_, three) = updated(collected), updated(collected, natural_steps=3)
+    (_, one), (_, three) = updated(collected, {}), updated(collected, {"trpo.steps": 3})
     assert three.surrogate_gain > one.surrogate_gain > 0
     assert 0 < three.kl <= 0.02
     assert three.grad_norm != one.grad_norm  # a mean
@@ -275,9 +264,10 @@ def test_natural_steps_of_an_update_stay_within_its_limit(collected):
 
 @pytest.mark.parametrize("algorithm", ["trpo", "ppo"])
 def test_half_way_a_limit_that_falls_is_half(collected, algorithm):
-    common = {"slow_rl": algorithm, "slow_rl.epochs": 2, "slow_rl.learning_rate": 0.1, "slow_rl.minibatch_trials": 12}
-    falling, told = updated(collected, max_kl_schedule="linear", **common)
-    half, expected = updated(collected, max_kl=0.01, **common)
+    first_order = {"ppo.epochs": 2, "ppo.learning_rate": 0.1, "ppo.minibatch_trials": 12}
+    common = {"slow_rl": algorithm, **(first_order if algorithm == "ppo" else {})}
+    falling, told = updated(collected, {"slow_rl.max_kl_schedule": "linear", **common})
+    half, expected = updated(collected, {"slow_rl.max_kl": 0.01, **common})
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), falling, half)
     np.testing.assert_allclose(told.kl, expected.kl, rtol=1e-4)
     assert 0 < told.kl <= 0.01
@@ -285,13 +275,13 @@ def test_half_way_a_limit_that_falls_is_half(collected, algorithm):
 
 def test_limits_fall_to_nothing_at_the_last_iteration():
     iterations = jnp.arange(11)
-    linear, cosine = (
-        kl_limit_at(SMALL.replace({"slow_rl.max_kl_schedule": name}), iterations) for name in ("linear", "cosine")
-    )
+    problem = problem_of(None, SMALL, num_trials=24)
+    linear, cosine = (problem.scheduled(name, 0.02, iterations) for name in ("linear", "cosine"))
     np.testing.assert_allclose(linear, 0.02 * (1 - np.arange(11) / 10), atol=1e-8)
     np.testing.assert_allclose(cosine, 0.01 * (1 + np.cos(np.pi * np.arange(11) / 10)), atol=1e-8)
-    assert kl_limit_at(SMALL, iterations) is SMALL.max_kl  # the number itself: the program is what it was
-    with pytest.raises(ValueError, match=r"^max_kl_schedule must be constant with max_kl inf, got 'linear'$"):
+    limit = SMALL.slow_rl.max_kl
+    assert problem.scheduled("constant", limit, iterations) is limit  # the number itself: the program is what it was
+    with pytest.raises(ValueError, match=r"^ppo.max_kl_schedule must be constant with ppo.max_kl inf, got 'linear'$"):
         TrainConfig().replace({"slow_rl": "ppo", "slow_rl.max_kl": math.inf, "slow_rl.max_kl_schedule": "linear"})
 
 
@@ -378,7 +368,10 @@ def test_trials_of_one_task_are_side_by_side():
     [
         ({"batch.trials_per_task": 5}, "trials_per_task must be a divisor of the 12 trials of a batch, got 5"),
         ({"batch.trials_per_task": 24}, "trials_per_task must be a divisor of the 12 trials of a batch, got 24"),
-        ({"batch.trials_per_task": 2, "batch.lane_steps": 20}, "trials_per_task must be 1 with lane_steps, got 2"),
+        (
+            {"batch.trials_per_task": 2, "batch.lane_steps": 20},
+            "batch.trials_per_task must be 1 with batch.lane_steps, got 2",
+        ),
     ],
 )
 def test_trials_that_do_not_divide_into_tasks_are_refused(changes, message):

@@ -11,7 +11,7 @@ from rl2jax.cli.main import main
 from rl2jax.runs.run import load_state, open_run
 from rl2jax.runs.session import read_metrics
 from rl2jax.training.learner import Learner
-from rl2jax.training.sweeps import SWEPT, SweepLearner, grid, learner_of, parse_settings
+from rl2jax.training.sweeps import SweepLearner, grid, learner_of, parse_settings
 
 PPO = preset("quick", num_episodes=4).replace(
     {
@@ -27,11 +27,11 @@ TRPO = SMALL_TRPO.replace(iterations=3)
 OTHER = {
     "objective.discount": 0.5,
     "objective.gae_lambda": 0.9,
-    "slow_rl.learning_rate": 1e-3,
+    "ppo.learning_rate": 1e-3,
     "baseline.learning_rate": 1e-2,
     "optimiser.clip": 0.01,
     "ppo.clip_range": 0.02,
-    "slow_rl.max_kl": 1e-6,
+    "ppo.max_kl": 1e-6,
     "objective.entropy_coefficient": 0.3,
     "objective.task_inference_coefficient": 2.0,
 }
@@ -39,10 +39,9 @@ _SHARED = (
     "objective.discount",
     "objective.gae_lambda",
     "baseline.learning_rate",
-    "slow_rl.max_kl",
     "objective.entropy_coefficient",
 )
-OF_NATURAL_STEPS = {name: OTHER[name] for name in _SHARED} | {"trpo.cg_damping": 1.0}
+OF_NATURAL_STEPS = {name: OTHER[name] for name in _SHARED} | {"trpo.max_kl": 1e-6, "trpo.cg_damping": 1.0}
 
 
 def same_keys(count):
@@ -58,7 +57,7 @@ def assert_members_are_trainings(config, other):
 
     Every member ends elsewhere than the first, or its setting never reached the program.
     """
-    own = {name: getattr(config, name) for name in other}
+    own = {name: config.get(name) for name in other}
     settings = [own, *(own | {name: value} for name, value in other.items()), other]
     values = {name: np.array([of_member[name] for of_member in settings]) for name in other}
     states, metrics = train_sweep(SMALL_ENV, config, same_keys(len(settings)), values)
@@ -81,23 +80,23 @@ def test_natural_members_are_trainings_of_their_own():
 
 
 def test_every_field_is_swept_above():
-    assert {*OTHER, *OF_NATURAL_STEPS} == set(SWEPT)
+    assert {*OTHER, *OF_NATURAL_STEPS} == {*PPO.swept(), *TRPO.swept()}
 
 
 def test_a_sweep_goes_on_where_it_stopped():
-    values = grid(policy_learning_rate=[1e-3, 3e-3])
+    values = grid({"ppo.learning_rate": [1e-3, 3e-3]})
     schedules = {"optimiser.schedule": "constant", "objective.entropy_schedule": "constant"}
-    first, _ = train_sweep(SMALL_ENV, PPO.replace(iterations=1, **schedules), same_keys(2), values)
-    rest, metrics = train_sweep(SMALL_ENV, PPO.replace(**schedules), same_keys(2), values, states=first)
+    first, _ = train_sweep(SMALL_ENV, PPO.replace(schedules, iterations=1), same_keys(2), values)
+    rest, metrics = train_sweep(SMALL_ENV, PPO.replace(schedules), same_keys(2), values, states=first)
     assert metrics.mean_return.shape == (2, 2)
     assert list(rest.iteration) == [3, 3]
-    straight, _ = train_sweep(SMALL_ENV, PPO.replace(**schedules), same_keys(2), values)
+    straight, _ = train_sweep(SMALL_ENV, PPO.replace(schedules), same_keys(2), values)
     for a, b in zip(host_leaves(rest.params), host_leaves(straight.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_a_grid_has_every_combination():
-    values = grid(discount=[0.9, 1.0], gae_lambda=[0.1, 0.2, 0.3])
+    values = grid({"objective.discount": [0.9, 1.0], "objective.gae_lambda": [0.1, 0.2, 0.3]})
     np.testing.assert_allclose(values["objective.discount"], [0.9, 0.9, 0.9, 1.0, 1.0, 1.0])
     np.testing.assert_allclose(values["objective.gae_lambda"], [0.1, 0.2, 0.3] * 2)
 
@@ -105,11 +104,11 @@ def test_a_grid_has_every_combination():
 @pytest.mark.parametrize(
     ("values", "config", "parts"),
     [
-        ({"network.units": [4.0, 8.0]}, PPO, ["swept field", "network.units", "objective.gae_lambda"]),
+        ({"network.units": [4.0, 8.0]}, PPO, ["swept setting", "network.units", "objective.gae_lambda"]),
         ({"objective.gae_lambda": [0.5, 1.5]}, PPO, ["objective.gae_lambda", "1.5", "between 0 and 1"]),
         ({"objective.gae_lambda": [0.5]}, PPO, ["objective.gae_lambda", "(1,)", "(2,)"]),
-        ({"slow_rl.max_kl": [0.1, np.inf]}, PPO, ["slow_rl.max_kl", "inf", "finite"]),
-        ({"slow_rl.max_kl": [0.1, 0.2]}, PPO.replace({"slow_rl.max_kl": np.inf}), ["slow_rl.max_kl", "inf", "finite"]),
+        ({"ppo.max_kl": [0.1, np.inf]}, PPO, ["ppo.max_kl", "inf", "finite"]),
+        ({"ppo.max_kl": [0.1, 0.2]}, PPO.replace({"ppo.max_kl": np.inf}), ["ppo.max_kl", "inf", "finite"]),
         (
             {"objective.task_inference_coefficient": [0.1, 0.2]},
             PPO.replace({"objective.task_inference_coefficient": 0.0}),
@@ -144,8 +143,14 @@ def test_a_sweep_from_the_command_line_is_a_run_for_each_member(tmp_path, capsys
         tmp_path / "sweep",
     ]
     assert command(*train_arguments(2), *options) == 0
-    assert "2 settings of discount, gae_lambda, seeds 0 to 1" in " ".join(capsys.readouterr().err.split())
-    names = [f"objective.discount={discount},gae_lambda=0.3/seed-{seed}" for discount in (0.5, 0.9) for seed in (0, 1)]
+    assert "2 settings of objective.discount, objective.gae_lambda, seeds 0 to 1" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    names = [
+        f"objective.discount={discount},objective.gae_lambda=0.3/seed-{seed}"
+        for discount in (0.5, 0.9)
+        for seed in (0, 1)
+    ]
     for name in names:
         continue_to(tmp_path / "sweep" / name, 3)
     assert command(*train_arguments(None), "--resume", *options) == 0
@@ -165,15 +170,15 @@ def test_a_sweep_from_the_command_line_is_a_run_for_each_member(tmp_path, capsys
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        (["--vary", "network.units=8,16"], ["--vary field", "network.units", "objective.discount"]),
-        (["--vary", "objective.discount"], ["--vary", "field=value,value"]),
+        (["--vary", "network.units=8,16"], ["--vary setting", "network.units", "objective.discount"]),
+        (["--vary", "objective.discount"], ["--vary", "setting=value,value"]),
         (["--vary", "objective.discount=0.9,0.90"], ["objective.discount=0.9,0.90", "twice"]),
         (["--vary", "objective.discount=0.9,x"], ["objective.discount", "number", "'x'"]),
         (["--vary", "objective.discount=0.9,2"], ["objective.discount", "2.0"]),
         (["--vary", "objective.discount=0.9", "--vary", "objective.discount=0.8"], ["--vary", "one list"]),
         (
             ["--vary", "objective.discount=0.9", "--set", "objective.discount=0.8"],
-            ["--vary discount", "--set objective.discount=0.8"],
+            ["--vary objective.discount", "--set objective.discount=0.8"],
         ),
         (["--vary", "objective.discount=0.9", "--distributed"], ["--vary", "one process"]),
         (["--vary", "objective.discount=0.9", "--start", "somewhere"], ["--start", "--vary"]),
@@ -190,17 +195,17 @@ def test_sweeps_that_make_no_sense_are_one_line(tmp_path, capsys, options, parts
 
 
 def test_members_that_differ_in_shapes_are_no_sweep():
-    learners = [Learner(SMALL_ENV, PPO), Learner(SMALL_ENV, PPO.replace(discount=0.5))]
+    learners = [Learner(SMALL_ENV, PPO), Learner(SMALL_ENV, PPO.replace({"objective.discount": 0.5}))]
     assert learner_of(learners, None) == SweepLearner(
-        learners[0], 2, None, (("objective.discount", (PPO.discount, 0.5)),)
+        learners[0], 2, None, (("objective.discount", (PPO.objective.discount, 0.5)),)
     )
     with pytest.raises(ValueError, match=r"network\.units"):
         learner_of([learners[0], Learner(SMALL_ENV, PPO.replace({"network.units": 5}))], None)
 
 
 def test_settings_are_every_combination():
-    assert parse_settings([]) == [{}]
-    settings = parse_settings(["objective.discount=0.5,0.9", "objective.gae_lambda=0.3,1e-2"])
-    expected = grid(discount=[0.5, 0.9], gae_lambda=[0.3, 0.01])
+    assert parse_settings([], PPO) == [{}]
+    settings = parse_settings(["objective.discount=0.5,0.9", "objective.gae_lambda=0.3,1e-2"], PPO)
+    expected = grid({"objective.discount": [0.5, 0.9], "objective.gae_lambda": [0.3, 0.01]})
     assert settings == [{"objective.discount": d, "objective.gae_lambda": g} for d in (0.5, 0.9) for g in (0.3, 0.01)]
     np.testing.assert_allclose([list(setting.values()) for setting in settings], np.stack(list(expected.values()), 1))

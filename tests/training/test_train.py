@@ -257,8 +257,8 @@ def test_without_callback_the_metrics_tell(trained, broken):
 @pytest.mark.parametrize("trained", ["ppo"], indirect=True)
 def test_a_poisoned_optimiser_is_not_finite(trained, stopped):
     """Adam's moments can overflow in an update whose step is then given up: no later update works any more."""
-    poison = jax.tree.map(lambda x: x * jnp.nan if x.dtype == jnp.float32 else x, stopped[0].policy_opt_state)
-    state = jax.tree.map(jnp.copy, stopped[0]._replace(policy_opt_state=poison))
+    poison = jax.tree.map(lambda x: x * jnp.nan if x.dtype == jnp.float32 else x, stopped[0].slow_rl)
+    state = jax.tree.map(jnp.copy, stopped[0]._replace(slow_rl=poison))
     _, metrics = train_chunk(Learner(ENV, trained.config), state, 1)
     assert metrics.line_search_steps.tolist() == [-1.0]
     assert metrics.finite.tolist() == [0.0]

@@ -7,10 +7,12 @@ import pytest
 
 from rl2jax.agents import random_agent
 from rl2jax.envs import BernoulliBandit, TabularMDP, random_cartpole
+from rl2jax.slow_rl.baseline import baseline_optimiser
+from rl2jax.slow_rl.sgd import num_minibatches
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.families import make_networks, make_trial
 from rl2jax.training.learner import Learner
-from rl2jax.training.update import make_optimisers, make_update
+from rl2jax.training.update import make_update, problem_of
 from rl2jax.trials.collect import make_collect
 from rl2jax.trials.rollout import rollout
 from rl2jax.trials.trial import Trial
@@ -130,7 +132,7 @@ def test_a_baseline_that_sees_the_task_explains_more():
 
 
 def test_tasks_without_features_cannot_be_seen():
-    with pytest.raises(ValueError, match="baseline_sees_task must be false"):
+    with pytest.raises(ValueError, match=r"baseline\.sees_task must be false"):
         Learner(random_cartpole(20), CONFIG.replace({"baseline.sees_task": True}))
 
 
@@ -145,7 +147,7 @@ def test_the_policy_waits_for_its_baseline():
     for iteration in range(3):
         new, _ = step(state)
         assert same(new.params["policy"], state.params["policy"]) == (iteration < 2)
-        assert same(new.policy_opt_state, state.policy_opt_state) == (iteration < 2)
+        assert same(new.slow_rl, state.slow_rl) == (iteration < 2)
         assert not same(new.params["baseline"], state.params["baseline"])
         state = new
 
@@ -156,11 +158,14 @@ def test_a_policy_that_waits_ends_at_rate_0_all_the_same():
     learner = Learner(BernoulliBandit(3), config)
     state, metrics = jax.jit(lambda state: learner.train_chunk(state, 4))(learner.init(jax.random.key(0)))
     ones = jax.tree.map(jnp.ones_like, state.params)
-    for optimiser, part, opt_state in zip(
-        make_optimisers(config, learner.num_trials),
-        ("policy", "baseline"),
-        (state.policy_opt_state, state.baseline_opt_state),
-        strict=True,
+    problem = problem_of(learner.networks, config, learner.num_trials)
+    assert state.slow_rl.iteration == 2
+    steps = config.slow_rl.epochs * num_minibatches(learner.num_trials, config.slow_rl.minibatch_trials)
+    of_baseline = baseline_optimiser(config.baseline, config.optimiser, config.iterations, learner.num_trials)
+    of_policy = problem.make_optimiser(config.slow_rl.learning_rate, steps)
+    for optimiser, part, opt_state in (
+        (of_policy, "policy", state.slow_rl.opt_state),
+        (of_baseline, "baseline", state.baseline_opt_state),
     ):
         updates, _ = optimiser.update(ones[part], opt_state, state.params[part])
         assert all((leaf == 0).all() for leaf in jax.tree.leaves(updates)), part

@@ -9,7 +9,7 @@ import pytest
 
 from rl2jax.slow_rl.moments import Moments, masked_mean, masked_variance, update_moments
 from rl2jax.training.config import TrainConfig
-from rl2jax.training.update import make_optimisers
+from rl2jax.training.update import problem_of
 
 pytestmark = pytest.mark.usefixtures("strict_ranks")
 
@@ -62,7 +62,7 @@ def test_learning_rates_end_at_zero_after_the_last_iteration(name, rates):
             "optimiser.schedule": name,
         }
     )
-    optimiser, _ = make_optimisers(config, num_trials=10)
+    optimiser = problem_of(None, config, num_trials=10).make_optimiser(config.slow_rl.learning_rate, 2)
 
     @jax.jit
     def steps(gradient):
@@ -76,6 +76,6 @@ def test_learning_rates_end_at_zero_after_the_last_iteration(name, rates):
 
 
 def test_trpo_has_no_first_order_optimiser():
-    """Its policy state is empty, so that a checkpoint carries nothing that is not used."""
-    optimiser, _ = make_optimisers(TrainConfig(), num_trials=10)
-    assert jax.tree.leaves(optimiser.init({"w": jnp.ones(3)})) == []
+    """Its state is a count, so that a checkpoint carries nothing that is not used."""
+    algorithm = TrainConfig().slow_rl.make(problem_of(None, TrainConfig(), num_trials=10))
+    assert jax.tree.leaves(algorithm.init({"w": jnp.ones(3)})) == [0]

@@ -382,19 +382,22 @@ def test_imitation_in_lanes_learns_what_the_teacher_does():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch.lane_steps": 1}, "lane_steps must be 0 or at least 2, got 1"),
-        ({"batch.lane_steps": -5}, "lane_steps must be 0 or at least 2, got -5"),
+        ({"batch.lane_steps": 1}, "batch.lane_steps must be 0 or at least 2, got 1"),
+        ({"batch.lane_steps": -5}, "batch.lane_steps must be 0 or at least 2, got -5"),
         (
             {"batch.lane_steps": 8, "baseline.sees_task": True},
-            "baseline_sees_task must be false with lane_steps, got True",
+            "baseline.sees_task must be false with batch.lane_steps, got True",
         ),
-        ({"batch.lane_steps": 8, "network": "planner"}, "network must be recurrent with lane_steps, got 'planner'"),
+        (
+            {"batch.lane_steps": 8, "network": "planner"},
+            "network must be recurrent with batch.lane_steps, got 'planner'",
+        ),
         ({"batch.lane_steps": 8, "batch.size": 7}, r"batch_size must be at least one lane \(lane_steps, 8\), got 7"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        Learner(Corridor(), TrainConfig().replace({"trial.num_episodes": 2}).replace(**changes))
+        Learner(Corridor(), TrainConfig().replace({"trial.num_episodes": 2}).replace(changes))
 
 
 SETTINGS = ["--preset", "quick", "--iterations", "1", "--set", "batch.lane_steps=30", "--set", "batch.size=65"]

@@ -13,7 +13,7 @@ from rl2jax.cli import show as cli_results
 from rl2jax.cli.options import ENGINE_HELP, TASK_HELP, check_seed, console
 from rl2jax.engines.base import DEVICE, EngineError, find_engine
 from rl2jax.runs import processes
-from rl2jax.settings import InputError
+from rl2jax.settings import InputError, name_of
 
 app = typer.Typer(
     help="Learning to reinforcement learn (RL^2) on JAX: train a recurrent policy over a distribution of tasks; "
@@ -147,8 +147,8 @@ def train(
     seeds = f"seed {runs[0].seed}" if num_seeds is None else f"seeds {runs[0].seed} to {runs[-1].seed}"
     varied = f"{len(settings)} settings of {', '.join(settings[0])}, " if vary else ""
     shown.print(
-        f"{runs[0].task.name}  {config.slow_rl.name}, {config.iterations} iterations of {learner.num_trials} {rows} "
-        f"x {learner.lane_steps} steps, {network}, {varied}{seeds}, in {out}"
+        f"{runs[0].task.name}  {name_of(config.slow_rl)}, {config.iterations} iterations of "
+        f"{learner.num_trials} {rows} x {learner.lane_steps} steps, {network}, {varied}{seeds}, in {out}"
     )
     shared = (len(runs), "trainings" if vary else SEEDS) if many else (learner.num_trials, rows)
     used = describe(mesh, *shared)

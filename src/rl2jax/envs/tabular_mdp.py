@@ -93,7 +93,7 @@ class TabularMDP(TaskDistribution[MDPState, MDPParams]):
         """Reward means, flattened; float32 [S*A].
 
         Without the transitions: they are ten times as many numbers, of which a trial reveals little, and
-        inferring them too slowed learning (docs/design.md).
+        inferring them too slowed learning (docs/appendix_recipes.md).
         """
         return params.reward_mean.ravel()
 

@@ -374,7 +374,7 @@ class Networks:
         return Agent(init, step)
 
 
-# Units of the states that a core advances in a step, measured (docs/performance.md): 256 trials of GRU-256.
+# Units of the states that a core advances in a step, measured (docs/appendix_performance.md): 256 trials of GRU-256.
 _UNITS_OF_CORE = 2**16
 
 

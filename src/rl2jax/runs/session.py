@@ -48,7 +48,7 @@ def train_run(
     *,
     resume: bool = False,
     checkpoint_minutes: float = 5.0,
-    on_chunk: Callable[[ChunkReport], None] | None = None,
+    on_chunk: Callable[[ChunkReport], bool | None] | None = None,
 ) -> Outcome:
     """Trains in a run folder until the config's last iteration, or until SIGINT or SIGTERM.
 
@@ -60,7 +60,7 @@ def train_run(
       run: from `create_run` or `open_run`.
       resume: continue from the newest checkpoint, if there is one.
       checkpoint_minutes: minutes between checkpoints.
-      on_chunk: called after each chunk, for a progress bar.
+      on_chunk: called after each chunk, for a progress bar; returning True ends the session there.
 
     Raises:
       RunError: if another process trains there, or the folder cannot be written.
@@ -158,7 +158,7 @@ def record(
     recorders: list[Recorder],
     part: Callable[[PyTree, int], PyTree],
     checkpoint_minutes: float,
-    on_chunk: Callable[[ChunkReport], None] | None,
+    on_chunk: Callable[[ChunkReport], bool | None] | None,
     stop: threading.Event | None = None,
 ) -> TrainState:
     """Trains to the last iteration or until a signal comes to any process, with a recorder for each run.
@@ -169,7 +169,7 @@ def record(
       recorders: of the runs that the learner trains at once; none where another process writes.
       part: (state or metrics, number of a recorder) -> its run's.
       checkpoint_minutes: between checkpoints.
-      on_chunk: called after each chunk.
+      on_chunk: called after each chunk; returning True ends training there.
       stop: set by a signal; None: this function waits for them itself.
     """
     saved_at = time.monotonic()
@@ -188,12 +188,11 @@ def record(
             for number, recorder in enumerate(recorders):
                 rate = report.steps_per_second / len(recorders)
                 recorder.write(report._replace(metrics=part(report.metrics, number), steps_per_second=rate))
-            if on_chunk is not None:
-                on_chunk(report)
+            ended = on_chunk is not None and bool(on_chunk(report))
             if is_due():
                 save(report.state)
                 saved_at = time.monotonic()
-        return stopped()
+        return any_process(signalled.is_set() or ended)
 
     def stopped() -> bool:
         return any_process(signalled.is_set())

@@ -22,7 +22,7 @@ from rl2jax.files import read_regular, write_atomically
 from rl2jax.kinds import KINDS
 from rl2jax.networks.base import Networks
 from rl2jax.runs.run import Run, Start, ancestry, described, load_state, parameters_digest
-from rl2jax.settings import require
+from rl2jax.settings import name_of, require
 from rl2jax.training import recipes
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.families import make_networks, make_trial
@@ -274,7 +274,7 @@ def _stage(shipped_for: Task, recipe: str, description: dict[str, Any]) -> dict[
         known |= {f"{recipe}/{s.name}": (s.task.name, s.config) for s in recipes.stages(recipe, shipped_for)}
     return {
         "task": task.name,
-        "algorithm": config.slow_rl.name,
+        "algorithm": name_of(config.slow_rl),
         "preset": next((name for name, trained in known.items() if trained == (task.name, config)), None),
         "iterations": description["iteration"],
         "environment_steps": description["iteration"] * steps_in_batch,

@@ -1,24 +1,25 @@
-"""Synchronous advantage actor-critic: one gradient step on a batch; knows no environment.
+"""Synchronous advantage actor-critic: one gradient step on a batch.
 
 Mnih et al. 2016, algorithm S3, where all workers' gradients are summed into one step, as Wang et al. 2016 train.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import chex
 import jax
 import jax.numpy as jnp
 import optax
 
-from rl2jax.settings import Section, bounded
+from rl2jax.settings import bounded
+from rl2jax.slow_rl.base import Batch, FirstOrder, Info, Problem, SlowRL, SlowRLSettings, State
 from rl2jax.slow_rl.sgd import gradient_norm
+from rl2jax.slow_rl.surrogates import policy_gradient_surrogate
 from rl2jax.types import PyTree
 
 
 @dataclass(frozen=True)
-class A2C(Section):
+class A2C(SlowRLSettings):
     """One gradient step on the policy gradient of the whole batch (Mnih et al. 2016, Wang et al. 2016).
 
     Attributes:
@@ -29,54 +30,45 @@ class A2C(Section):
     name: ClassVar[str] = "a2c"
     learning_rate: float = bounded(1e-3, above=0, at_most=10, swept=True)
 
+    def make(self, problem: Problem) -> SlowRL:
+        """One step on log pi(a) A; a network that policy and baseline share learns its values in it too."""
+        optimiser = problem.make_optimiser(self.learning_rate)
 
-class A2CInfo(NamedTuple):
-    """Diagnostics of one update; float32 scalars.
+        def init(params: PyTree) -> State:
+            return State(optimiser.init(params), jnp.zeros((), jnp.int32))
 
-    Attributes:
-      kl: mean KL from the old to the new parameters.
-      surrogate_gain: surrogate after the step minus before.
-      line_search_steps: 0: there is no search.
-      grad_norm: of the loss, before any clipping.
-    """
+        def step(key: chex.PRNGKey, state: State, params: PyTree, batch: Batch):
+            del key
+            before = policy_gradient_surrogate(batch.old_log_prob, batch.advantage)
+            asked = problem.first_order(batch, log_prob_times_advantage, before, state.iteration)
+            params, opt_state, info = gradient_step(params, state.opt_state, optimiser, asked, batch)
+            return params, State(opt_state, state.iteration + 1), info
 
-    kl: chex.Array
-    surrogate_gain: chex.Array
-    line_search_steps: chex.Array
-    grad_norm: chex.Array
-
-
-def policy_gradient_surrogate(log_prob: chex.Array, advantage: chex.Array) -> chex.Array:
-    """Elementwise log pi(a) A; any one shape. Its gradient is the policy gradient (Williams 1992)."""
-    chex.assert_equal_shape([log_prob, advantage])
-    return log_prob * jax.lax.stop_gradient(advantage)
+        return SlowRL(init, step)
 
 
-def a2c_update(
-    params: PyTree,
-    opt_state: PyTree,
-    optimiser: optax.GradientTransformation,
-    loss_fn: Callable[[PyTree, PyTree], chex.Array],
-    evaluate_fn: Callable[[PyTree], tuple[chex.Array, chex.Array]],
-    batch: PyTree,
-    surrogate: chex.Array,
-) -> tuple[PyTree, PyTree, A2CInfo]:
+def log_prob_times_advantage(log_prob: chex.Array, batch: Batch) -> chex.Array:
+    """What A2C maximises; [num_steps, num_trials]."""
+    return policy_gradient_surrogate(log_prob, batch.advantage)
+
+
+def gradient_step(
+    params: PyTree, opt_state: PyTree, optimiser: optax.GradientTransformation, asked: FirstOrder, batch: PyTree
+) -> tuple[PyTree, PyTree, Info]:
     """One gradient step on the whole batch.
 
     Args:
       params: what is optimised.
       opt_state: the optimiser's state; it carries on from batch to batch.
       optimiser: an optax optimiser.
-      loss_fn: (params, batch) -> scalar to minimise.
-      evaluate_fn: params -> (surrogate, mean KL from the policy that collected the batch), for the diagnostics.
-      batch: what `loss_fn` is given.
-      surrogate: the surrogate at `params`, which the caller knows.
+      asked: the loss, the surrogate, and what that is at `params`.
+      batch: what the loss is given.
 
     Returns:
       (params, opt_state, info).
     """
-    grads = jax.grad(loss_fn)(params, batch)
+    grads = jax.grad(asked.loss_fn)(params, batch)
     updates, opt_state = optimiser.update(grads, opt_state, params)
     params = optax.apply_updates(params, updates)
-    new_surrogate, kl = evaluate_fn(params)
-    return params, opt_state, A2CInfo(kl, new_surrogate - surrogate, jnp.zeros(()), gradient_norm(grads))
+    new_surrogate, kl = asked.evaluate_fn(params)
+    return params, opt_state, Info(kl, new_surrogate - asked.surrogate, jnp.zeros(()), gradient_norm(grads))

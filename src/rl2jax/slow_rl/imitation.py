@@ -13,12 +13,15 @@ import jax
 import jax.numpy as jnp
 
 from rl2jax.agents.base import Agent
-from rl2jax.settings import Section, bounded
+from rl2jax.settings import bounded
+from rl2jax.slow_rl.base import Batch, Problem, SlowRL, SlowRLSettings, State, Work, expected_log_prob
+from rl2jax.slow_rl.ppo import minibatch_ascent
+from rl2jax.slow_rl.sgd import num_minibatches
 from rl2jax.types import PyTree, TrialObservation
 
 
 @dataclass(frozen=True)
-class Imitation(Section):
+class Imitation(SlowRLSettings):
     """Supervised learning of a teacher's actions, by epochs of first-order steps (section 3.1).
 
     Attributes:
@@ -37,6 +40,8 @@ class Imitation(Section):
 
     section: ClassVar[str] = "imitation"
     name: ClassVar[str] = "imitation"
+    needs_teacher: ClassVar[bool] = True
+    fits_baseline: ClassVar[bool] = False  # nobody who imitates asks what a state is worth
     teacher: str = ""
     teacher_acts: bool = True
     student_share: float = bounded(0.0, at_least=0, at_most=1)
@@ -48,6 +53,40 @@ class Imitation(Section):
     def check(self) -> None:
         """A softmax at a lower temperature overflows."""
         self.require(self.temperature == 0 or self.temperature >= 1e-6, "temperature", "0 or at least 1e-06")
+
+    def acting(self, student: Agent, teacher: Agent | None) -> Agent:
+        """Teacher or student, step by step, with what the teacher does at each."""
+        assert teacher is not None
+        return imitating_agent(student, teacher, self.student_share if self.teacher_acts else 1.0)
+
+    def make(self, problem: Problem) -> SlowRL:
+        """Epochs on the log-probability of the teacher's actions; a shared network learns its values by the way."""
+        steps = self.epochs * num_minibatches(problem.num_trials, self.minibatch_trials)
+        optimiser = problem.make_optimiser(self.learning_rate, steps)
+
+        def init(params: PyTree) -> State:
+            return State(optimiser.init(params), jnp.zeros((), jnp.int32))
+
+        def step(key: chex.PRNGKey, state: State, params: PyTree, batch: Batch):
+            batch = batch._replace(action=taught(batch.agent_info, self.temperature), agent_info=())
+            before = expected_log_prob(problem.networks.distribution(batch.old_dist_params), batch.action)
+            asked = problem.first_order(batch, _log_prob, before, state.iteration)
+            keys = jax.random.split(key, self.epochs)
+            params, opt_state, info = minibatch_ascent(
+                keys, params, state.opt_state, optimiser, asked, batch, self.minibatch_trials
+            )
+            return params, State(opt_state, state.iteration + 1), info
+
+        return SlowRL(init, step)
+
+    def work(self) -> Work:
+        """Epochs, and one evaluation; what the teacher does is not counted."""
+        return Work(self.epochs, self.minibatch_trials)
+
+
+def _log_prob(log_prob: chex.Array, batch: Batch) -> chex.Array:
+    del batch
+    return log_prob
 
 
 class ImitationInfo(NamedTuple):
@@ -93,3 +132,10 @@ def imitating_agent(student: Agent, teacher: Agent, student_share: float) -> Age
         return (student_state, teacher_state), action, taught
 
     return Agent(init, step)
+
+
+def taught(acted: ImitationInfo, temperature: float) -> chex.Array:
+    """The teacher's action, or the softmax of its actions' values at a temperature."""
+    if temperature == 0.0:
+        return acted.teacher_action
+    return jax.nn.softmax(acted.teacher_info / temperature)

@@ -1,4 +1,4 @@
-"""The paper's "first-order implementation of TRPO": clipped ratio, epochs, a KL limit; knows no environment.
+"""The paper's "first-order implementation of TRPO": clipped ratio, epochs, a KL limit.
 
 The paper says no more than that; the rest is what is known of its authors' settings (docs/design.md).
 Schulman et al. 2017, equation 7, for the clipped surrogate. The KL limit keeps the parameters with the best
@@ -7,8 +7,8 @@ until it is.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import chex
@@ -16,13 +16,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rl2jax.settings import Section, bounded, choice, is_traced
-from rl2jax.slow_rl.sgd import minibatch_epoch
+from rl2jax.settings import bounded, choice, is_traced
+from rl2jax.slow_rl.base import Batch, FirstOrder, Info, Problem, SlowRL, SlowRLSettings, State, Work
+from rl2jax.slow_rl.line_search import Search, backtracking_search
+from rl2jax.slow_rl.sgd import minibatch_epoch, minibatch_epochs, num_minibatches
+from rl2jax.slow_rl.surrogates import clipped_surrogate
 from rl2jax.types import PyTree
 
 
 @dataclass(frozen=True)
-class PPO(Section):
+class PPO(SlowRLSettings):
     """First-order steps, as the authors' settings have them.
 
     Attributes:
@@ -36,6 +39,7 @@ class PPO(Section):
 
     section: ClassVar[str] = "ppo"
     name: ClassVar[str] = "ppo"
+    beside_baseline: ClassVar[bool] = True  # epochs of minibatches take the same time on both networks
     clip_range: float = bounded(0.1, above=0, at_most=1e6, swept=True)
     max_kl: float = bounded(0.01, above=0, finite=False, swept=True)
     max_kl_schedule: str = choice("constant", "linear", "cosine")
@@ -48,48 +52,45 @@ class PPO(Section):
         limited = self.max_kl_schedule == "constant" or is_traced(self.max_kl) or self.max_kl < math.inf
         self.require(limited, "max_kl_schedule", "constant with ppo.max_kl inf")
 
+    def make(self, problem: Problem) -> SlowRL:
+        """Epochs on the clipped surrogate; a network that policy and baseline share learns its values in them too.
 
-class PPOConfig(NamedTuple):
-    """Constants of the update.
+        Which epoch's parameters are kept under a KL limit is the policy's surrogate's to say.
+        """
+        steps = self.epochs * num_minibatches(problem.num_trials, self.minibatch_trials)
+        optimiser = problem.make_optimiser(self.learning_rate, steps)
+        surrogate = partial(_surrogate, self.clip_range)
 
-    Attributes:
-      max_kl: limit on the mean KL per step, in nats; float32 [], or a number, of which infinity switches the limit and
-        its cost off.
-      epochs: passes over the batch.
-      minibatch_trials: whole trials in a minibatch.
-      max_halvings: how often the step is halved, before it is given up.
-    """
+        def init(params: PyTree) -> State:
+            return State(optimiser.init(params), jnp.zeros((), jnp.int32))
 
-    max_kl: float | chex.Array = 0.01
-    epochs: int = 5
-    minibatch_trials: int = 128
-    max_halvings: int = 10
+        def step(key: chex.PRNGKey, state: State, params: PyTree, batch: Batch):
+            max_kl = problem.scheduled(self.max_kl_schedule, self.max_kl, state.iteration)
+            asked = problem.first_order(batch, surrogate, batch.advantage, state.iteration)  # all ratios are 1
+            params, opt_state, info = ppo_update(key, params, state.opt_state, optimiser, asked, batch, self, max_kl)
+            return params, State(opt_state, state.iteration + 1), info
+
+        return SlowRL(init, step)
+
+    def work(self) -> Work:
+        """Epochs, and as many evaluations under a KL limit; one without."""
+        return Work(self.epochs, self.minibatch_trials, 1 if _is_unlimited(self.max_kl) else self.epochs)
 
 
-class PPOInfo(NamedTuple):
-    """Diagnostics of one update; float32 scalars.
+def _surrogate(clip_range: float, log_prob: chex.Array, batch: Batch) -> chex.Array:
+    return clipped_surrogate(log_prob, batch.old_log_prob, batch.advantage, clip_range)
 
-    Attributes:
-      kl: mean KL from the old to the new parameters.
-      surrogate_gain: clipped surrogate after minus before.
-      line_search_steps: halvings; -1 if even the last was outside the limit and the step was given up.
-      grad_norm: mean over all minibatches.
-    """
 
+def _is_unlimited(max_kl: float | chex.Array) -> bool:
+    return isinstance(max_kl, float) and max_kl == math.inf
+
+
+class _Best(NamedTuple):
+    """Parameters, and where they are: the surrogate and the KL; float32 []."""
+
+    params: PyTree
+    surrogate: chex.Array
     kl: chex.Array
-    surrogate_gain: chex.Array
-    line_search_steps: chex.Array
-    grad_norm: chex.Array
-
-
-def clipped_surrogate(
-    log_prob: chex.Array, old_log_prob: chex.Array, advantage: chex.Array, clip_range: float
-) -> chex.Array:
-    """min(ratio A, clip(ratio, 1 - clip_range, 1 + clip_range) A), elementwise; any one shape."""
-    chex.assert_equal_shape([log_prob, old_log_prob, advantage])
-    ratio = jnp.exp(log_prob - old_log_prob)
-    clipped = jnp.clip(ratio, 1.0 - clip_range, 1.0 + clip_range)
-    return jnp.minimum(ratio * advantage, clipped * advantage)
 
 
 def ppo_update(
@@ -97,12 +98,11 @@ def ppo_update(
     params: PyTree,
     opt_state: PyTree,
     optimiser: optax.GradientTransformation,
-    loss_fn: Callable[[PyTree, PyTree], chex.Array],
-    evaluate_fn: Callable[[PyTree], tuple[chex.Array, chex.Array]],
+    asked: FirstOrder,
     batch: PyTree,
-    surrogate: chex.Array,
-    config: PPOConfig,
-) -> tuple[PyTree, PyTree, PPOInfo]:
+    settings: PPO,
+    max_kl: float | chex.Array,
+) -> tuple[PyTree, PyTree, Info]:
     """Several epochs of minibatch ascent within the KL limit.
 
     Args:
@@ -110,75 +110,71 @@ def ppo_update(
       params: the policy's parameters.
       opt_state: the optimiser's state; it carries on from batch to batch.
       optimiser: an optax optimiser.
-      loss_fn: (params, minibatch) -> scalar to minimise, the negative clipped surrogate.
-      evaluate_fn: params -> (surrogate, mean KL from the policy that collected the batch), on all of it.
+      asked: the loss, the surrogate and KL on the whole batch, and the surrogate at `params`.
       batch: leaves [num_steps, num_trials, ...].
-      surrogate: the surrogate at `params` (the caller knows it: all ratios are 1).
-      config: constants.
+      settings: epochs and minibatch_trials.
+      max_kl: limit on the mean KL per step, in nats; float32 [], or a number, of which infinity switches the limit and
+        its cost off.
 
     Returns:
       (params, opt_state, info).
     """
-    keys = jax.random.split(key, config.epochs)
-    if isinstance(config.max_kl, float) and config.max_kl == jnp.inf:
-        return _unlimited(keys, params, opt_state, optimiser, loss_fn, evaluate_fn, batch, config, surrogate)
-
-    class Best(NamedTuple):
-        params: PyTree
-        surrogate: chex.Array
-        kl: chex.Array
+    keys = jax.random.split(key, settings.epochs)
+    if _is_unlimited(max_kl):
+        return minibatch_ascent(keys, params, opt_state, optimiser, asked, batch, settings.minibatch_trials)
 
     def epoch(carry, key_epoch):
         current, opt_state, best = carry
         current, opt_state, info = minibatch_epoch(
-            key_epoch, current, opt_state, optimiser, loss_fn, batch, config.minibatch_trials
+            key_epoch, current, opt_state, optimiser, asked.loss_fn, batch, settings.minibatch_trials
         )
-        new_surrogate, kl = evaluate_fn(current)
-        better = jnp.logical_and(kl <= config.max_kl, new_surrogate > best.surrogate)
-        best = jax.tree.map(lambda n, b: jnp.where(better, n, b), Best(current, new_surrogate, kl), best)
+        new_surrogate, kl = asked.evaluate_fn(current)
+        better = jnp.logical_and(kl <= max_kl, new_surrogate > best.surrogate)
+        best = jax.tree.map(lambda n, b: jnp.where(better, n, b), _Best(current, new_surrogate, kl), best)
         return (current, opt_state, best), info.grad_norm
 
-    nothing = Best(params, jnp.full((), -jnp.inf), jnp.full((), jnp.inf))
+    nothing = _Best(params, jnp.full((), -jnp.inf), jnp.full((), jnp.inf))
     (last, opt_state, best), grad_norms = jax.lax.scan(epoch, (params, opt_state, nothing), keys)
-
-    # No epoch within the limit: halve the way back from the last one. The loop does not run otherwise.
-    class Halving(NamedTuple):
-        count: chex.Array
-        candidate: Best
-
-    def halve(halving):
-        count = halving.count + 1.0
-        step = 0.5**count
-        midway = jax.tree.map(lambda old, new: old + step * (new - old), params, last)
-        return Halving(count, Best(midway, *evaluate_fn(midway)))
-
-    def outside(halving):
-        return jnp.logical_and(halving.candidate.kl > config.max_kl, halving.count < config.max_halvings)
-
-    halving = jax.lax.while_loop(outside, halve, Halving(jnp.zeros(()), best))
-    accepted = halving.candidate.kl <= config.max_kl
-    unchanged = Best(params, surrogate, jnp.zeros(()))
-    chosen = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), halving.candidate, unchanged)
-    info = PPOInfo(
-        kl=chosen.kl,
-        surrogate_gain=chosen.surrogate - surrogate,
-        line_search_steps=jnp.where(accepted, halving.count, -1.0),
-        grad_norm=jnp.mean(grad_norms),
-    )
+    chosen, line_search_steps = _within_limit(params, last, best, asked, max_kl)
+    info = Info(chosen.kl, chosen.surrogate - asked.surrogate, line_search_steps, jnp.mean(grad_norms))
     return chosen.params, opt_state, info
 
 
-def _unlimited(keys, params, opt_state, optimiser, loss_fn, evaluate_fn, batch, config, surrogate):
-    """The same without a KL limit: keeps the last epoch, and evaluates only it."""
+def _within_limit(
+    params: PyTree, last: PyTree, best: _Best, asked: FirstOrder, max_kl: float | chex.Array
+) -> tuple[_Best, chex.Array]:
+    """The best epoch within the limit; if none is, halves the way back from the last one: (parameters, halvings)."""
 
-    def epoch(carry, key_epoch):
-        params, opt_state = carry
-        params, opt_state, info = minibatch_epoch(
-            key_epoch, params, opt_state, optimiser, loss_fn, batch, config.minibatch_trials
-        )
-        return (params, opt_state), info.grad_norm
+    def evaluate(scale):
+        midway = jax.tree.map(lambda old, new: old + scale * (new - old), params, last)
+        return *asked.evaluate_fn(midway), midway
 
-    (params, opt_state), grad_norms = jax.lax.scan(epoch, (params, opt_state), keys)
-    new_surrogate, kl = evaluate_fn(params)
-    info = PPOInfo(kl, new_surrogate - surrogate, jnp.zeros(()), jnp.mean(grad_norms))
+    # Starts at the best epoch: where there is one the loop does not run.
+    search, accepted = backtracking_search(
+        evaluate,
+        lambda search: search.kl <= max_kl,
+        Search(jnp.zeros(()), best.surrogate, best.kl, best.params),
+        0.5,
+    )
+    unchanged = _Best(params, asked.surrogate, jnp.zeros(()))
+    candidate = _Best(search.found, search.surrogate, search.kl)
+    chosen = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), candidate, unchanged)
+    return chosen, jnp.where(accepted, search.backtracks, -1.0)
+
+
+def minibatch_ascent(
+    keys: chex.PRNGKey,
+    params: PyTree,
+    opt_state: PyTree,
+    optimiser: optax.GradientTransformation,
+    asked: FirstOrder,
+    batch: PyTree,
+    minibatch_trials: int,
+) -> tuple[PyTree, PyTree, Info]:
+    """An epoch for each key without a KL limit: keeps the last, and evaluates only it; otherwise as `ppo_update`."""
+    params, opt_state, epochs = minibatch_epochs(
+        keys, params, opt_state, optimiser, asked.loss_fn, batch, minibatch_trials
+    )
+    new_surrogate, kl = asked.evaluate_fn(params)
+    info = Info(kl, new_surrogate - asked.surrogate, jnp.zeros(()), jnp.mean(epochs.grad_norm))
     return params, opt_state, info

@@ -37,21 +37,6 @@ class Objective(Section):
 
 
 @dataclass(frozen=True)
-class OwnSlowRL(Section):
-    """A user's own update that has no settings class.
-
-    Attributes:
-      target: "package.module:object", of which `rl2jax.settings.load_object` is the update.
-      learning_rate: of the policy.
-    """
-
-    section: ClassVar[str] = "slow_rl"
-    name: ClassVar[str] = ""
-    target: str = ""
-    learning_rate: float = bounded(1e-3, above=0, at_most=10, swept=True)
-
-
-@dataclass(frozen=True)
 class OptimiserSettings(Section):
     """Of all that is learned by gradient steps: the baseline, and every policy but trpo's.
 

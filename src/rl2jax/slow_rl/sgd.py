@@ -85,3 +85,25 @@ def minibatch_epoch(
 
     (params, opt_state), info = jax.lax.scan(step, (params, opt_state), order)
     return params, opt_state, jax.tree.map(jnp.mean, info)
+
+
+def minibatch_epochs(
+    keys: chex.PRNGKey,
+    params: PyTree,
+    opt_state: PyTree,
+    optimiser: optax.GradientTransformation,
+    loss_fn: Callable[[PyTree, PyTree], chex.Array],
+    batch: PyTree,
+    minibatch_trials: int,
+) -> tuple[PyTree, PyTree, EpochInfo]:
+    """A `minibatch_epoch` for each of `keys` [epochs]; the info has leaves [epochs]."""
+
+    def epoch(carry, key_epoch):
+        params, opt_state = carry
+        params, opt_state, info = minibatch_epoch(
+            key_epoch, params, opt_state, optimiser, loss_fn, batch, minibatch_trials
+        )
+        return (params, opt_state), info
+
+    (params, opt_state), infos = jax.lax.scan(epoch, (params, opt_state), keys)
+    return params, opt_state, infos

@@ -1,7 +1,6 @@
-"""Natural-gradient trust region policy optimisation (Schulman et al. 2015, appendix C); knows no RL objects.
+"""Natural-gradient trust region policy optimisation (Schulman et al. 2015, appendix C).
 
-Notation: the paper's A x = g with A the Fisher matrix, x the step direction; beta the largest step for
-which the quadratic model of the mean KL stays within delta (here `max_kl`).
+Notation: delta is the paper's radius of the trust region, here `max_kl`.
 
 Several steps on one batch share one trust region, that of the policy which collected it: the bound that the method
 rests on (theorem 1), and the probability ratios, are relative to that policy.
@@ -16,12 +15,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rl2jax.settings import Section, bounded, choice
+from rl2jax.settings import bounded, choice
+from rl2jax.slow_rl.base import Batch, Info, Problem, SlowRL, SlowRLSettings, Work
+from rl2jax.slow_rl.line_search import MAX_BACKTRACKS, Search, backtracking_search
+from rl2jax.slow_rl.moments import masked_mean
+from rl2jax.slow_rl.natural_gradient import fisher_vector_product, natural_step
+from rl2jax.slow_rl.surrogates import clipped_surrogate
 from rl2jax.types import PyTree
 
 
 @dataclass(frozen=True)
-class TRPO(Section):
+class TRPO(SlowRLSettings):
     """The paper's algorithm: natural-gradient steps under a KL limit.
 
     Attributes:
@@ -30,13 +34,14 @@ class TRPO(Section):
       steps: natural steps on each batch, each with gradient and Fisher matrix of where the last one led. max_kl limits
         all of them together, as the KL from the policy that collected the batch (`trpo_update`).
       fisher_fraction: share of the batch's trials in Fisher-vector products.
-      cg_iters: conjugate-gradient iterations.
+      cg_iters: conjugate-gradient iterations, one Fisher-vector product each.
       cg_damping: added to the Fisher matrix's diagonal.
       backtrack_ratio: factor between steps of the line search.
     """
 
     section: ClassVar[str] = "trpo"
     name: ClassVar[str] = "trpo"
+    infers_task: ClassVar[bool] = False
     max_kl: float = bounded(0.01, above=0, swept=True)
     max_kl_schedule: str = choice("constant", "linear", "cosine")
     steps: int = bounded(1, at_least=1)
@@ -45,33 +50,44 @@ class TRPO(Section):
     cg_damping: float = bounded(1e-3, at_least=0, at_most=1e6, swept=True)
     backtrack_ratio: float = bounded(0.5, above=0, below=1)
 
+    def make(self, problem: Problem) -> SlowRL:
+        """Natural steps on the ratio times the advantage (equation 14).
 
-class TRPOConfig(NamedTuple):
-    """Constants of an update.
+        Where policy and baseline share a network, the objective includes the values' squared error, and the step is
+        natural to the joint distribution of `Problem.joint_kl`. The line search's limit, and the KL that is reported,
+        are the policy's.
+        """
 
-    Attributes:
-      max_kl: the trust region's radius, delta; mean KL per time step, in nats; a number, or float32 [].
-      cg_iters: conjugate-gradient iterations, one Fisher-vector product each.
-      cg_damping: added to the Fisher matrix's diagonal.
-      backtrack_ratio: the line search multiplies the step by this until it is acceptable.
-      max_backtracks: how often, before the step is given up.
-      steps: natural steps, each from where the last one led, with gradient and Fisher matrix of that place.
-    """
+        def init(params: PyTree) -> TRPOState:
+            del params
+            return TRPOState(jnp.zeros((), jnp.int32))
 
-    max_kl: float | chex.Array = 0.01
-    cg_iters: int = 10
-    cg_damping: float = 1e-3
-    backtrack_ratio: float = 0.5
-    max_backtracks: int = 10
-    steps: int = 1
+        def step(key: chex.PRNGKey, state: TRPOState, params: PyTree, batch: Batch):
+            del key
+            max_kl = problem.scheduled(self.max_kl_schedule, self.max_kl, state.iteration)
+            asked = _asked(self, problem, batch, problem.entropy_weight(state.iteration))
+            params, info = trpo_update(params, *asked, self, max_kl)
+            told = Info(info.kl, info.surrogate_gain, info.line_search_steps, info.grad_norm)
+            return params, TRPOState(state.iteration + 1), told
+
+        return SlowRL(init, step)
+
+    def work(self) -> Work:
+        """A gradient, a linearisation and at least one evaluation for each natural step."""
+        return Work(self.steps, None, self.steps, self.steps, self.cg_iters, self.fisher_fraction)
+
+
+class TRPOState(NamedTuple):
+    """What is kept from batch to batch: updates done, int32 []."""
+
+    iteration: chex.Array
 
 
 class TRPOInfo(NamedTuple):
     """Diagnostics of an update; float32 scalars.
 
     Attributes:
-      kl: mean KL from the old to the new parameters; 0 if no step was taken.
-      surrogate_gain: surrogate after minus before.
+      kl, surrogate_gain: as `Info`; 0 if no step was taken.
       line_search_steps: backtracks before acceptance, summed over the steps that were taken; -1 if none was.
       grad_norm: norm of the surrogate's gradient; mean over steps.
       cg_residual: |g - A x| / |g| after the last iteration; mean over steps.
@@ -84,66 +100,30 @@ class TRPOInfo(NamedTuple):
     cg_residual: chex.Array
 
 
-def fisher_vector_product(
-    dist_params_fn: Callable[[PyTree], PyTree],
-    dist_kl: Callable[[PyTree, PyTree], chex.Array],
-    params: PyTree,
-    damping: float = 0.0,
-) -> Callable[[PyTree], PyTree]:
-    """Returns v -> (J^T M J + damping I) v with J the Jacobian of `dist_params_fn` at `params`.
-
-    M is the Hessian of `dist_kl(old, new)` in `new` at `old`: the Fisher matrix of the distribution itself,
-    whatever its family. The network is linearised here, once; every product reuses it.
-
-    Args:
-      dist_params_fn: params -> parameters of the action distributions.
-      dist_kl: (old, new) -> mean KL, a scalar, between two sets of distribution parameters.
-      params: where to linearise.
-      damping: added to the diagonal.
-    """
-    dist_params, vjp = jax.vjp(dist_params_fn, params)
-    # What jax.linearize makes of a function shared by devices has unused inputs, and the compiler of jaxlib 0.11.2
-    # crashes on them; the transpose of the transpose has none.
-    jvp = jax.linear_transpose(vjp, dist_params)
-
-    def product(v: PyTree) -> PyTree:
-        grad_kl = jax.grad(dist_kl, argnums=1)
-        (tangent,) = jvp((v,))
-        _, curved = jax.jvp(lambda new: grad_kl(dist_params, new), (dist_params,), (tangent,))
-        (pulled_back,) = vjp(curved)
-        return jax.tree.map(lambda a, b: a + damping * b, pulled_back, v)
-
-    return product
+def ratio_surrogate(log_prob: chex.Array, batch: Batch) -> chex.Array:
+    """The probability ratio times the advantage; [num_steps, num_trials]."""
+    return clipped_surrogate(log_prob, batch.old_log_prob, batch.advantage, jnp.inf)
 
 
-def conjugate_gradient(product: Callable[[PyTree], PyTree], b: PyTree, num_iters: int) -> tuple[PyTree, PyTree]:
-    """`num_iters` iterations towards A x = b for a positive definite A, from x = 0.
+def _asked(
+    settings: TRPO, problem: Problem, batch: Batch, entropy_weight: chex.Array | float
+) -> tuple[Callable, Callable, Callable]:
+    """(evaluate_fn, dist_params_fn, dist_kl) of `trpo_update`."""
+    num_fisher = max(1, round(settings.fisher_fraction * batch.mask.shape[1]))
+    fisher_obs = jax.tree.map(lambda x: x[:, :num_fisher], batch.trial_obs)
+    fisher_mask = batch.mask[:, :num_fisher]
 
-    Args:
-      product: v -> A v, on PyTrees.
-      b: the right-hand side.
-      num_iters: static.
+    def evaluate_fn(params):
+        losses = problem.losses(params, batch, ratio_surrogate, entropy_weight)
+        return -(losses.policy + problem.value_coefficient * losses.value), losses.kl
 
-    Returns:
-      (x, b - A x).
-    """
-    tiny = jnp.finfo(jnp.float32).tiny
+    def dist_params_fn(params):
+        return problem.joint_params(params, fisher_obs)
 
-    def step(carry, _):
-        x, residual, direction, residual_sq = carry
-        image = product(direction)
-        # Once the residual is exactly zero both quotients are 0 / 0; keep them at 0.
-        alpha = residual_sq / jnp.maximum(optax.tree.vdot(direction, image), tiny)
-        x = jax.tree.map(lambda x, d: x + alpha * d, x, direction)
-        residual = jax.tree.map(lambda r, i: r - alpha * i, residual, image)
-        new_residual_sq = optax.tree.vdot(residual, residual)
-        beta = new_residual_sq / jnp.maximum(residual_sq, tiny)
-        direction = jax.tree.map(lambda r, d: r + beta * d, residual, direction)
-        return (x, residual, direction, new_residual_sq), None
+    def dist_kl(old, new):
+        return masked_mean(problem.joint_kl(old, new), fisher_mask)
 
-    carry = (optax.tree.zeros_like(b), b, b, optax.tree.vdot(b, b))
-    (x, residual, _, _), _ = jax.lax.scan(step, carry, None, length=num_iters)
-    return x, residual
+    return evaluate_fn, dist_params_fn, dist_kl
 
 
 def trpo_update(
@@ -151,7 +131,9 @@ def trpo_update(
     evaluate_fn: Callable[[PyTree], tuple[chex.Array, chex.Array]],
     dist_params_fn: Callable[[PyTree], PyTree],
     dist_kl: Callable[[PyTree, PyTree], chex.Array],
-    config: TRPOConfig,
+    settings: TRPO,
+    max_kl: float | chex.Array,
+    max_backtracks: int = MAX_BACKTRACKS,
 ) -> tuple[PyTree, TRPOInfo]:
     """One natural step or several, each along A^-1 g as far as the KL stays within `max_kl` and the surrogate improves.
 
@@ -164,23 +146,26 @@ def trpo_update(
       evaluate_fn: params -> (surrogate to maximise, mean KL from the policy that collected the batch).
       dist_params_fn: params -> distribution parameters on the trials used for the Fisher matrix.
       dist_kl: (old, new) -> mean KL between two such sets.
-      config: constants.
+      settings: all but `max_kl`, which may be on a schedule.
+      max_kl: the trust region's radius, delta; mean KL per time step, in nats; a number, or float32 [].
+      max_backtracks: before a step is given up.
 
     Returns:
       (params, info); the parameters unchanged if the line search found no acceptable step.
     """
+    functions = evaluate_fn, dist_params_fn, dist_kl
 
     class Progress(NamedTuple):
         params: PyTree
         kl: chex.Array
 
     def step(before: Progress, _) -> tuple[Progress, TRPOInfo]:
-        params, info = _natural_step(before.params, evaluate_fn, dist_params_fn, dist_kl, config)
+        params, info = _step(before.params, *functions, settings, max_kl, max_backtracks)
         return Progress(params, jnp.where(info.line_search_steps >= 0, info.kl, before.kl)), info
 
-    if config.steps == 1:
-        return _natural_step(params, evaluate_fn, dist_params_fn, dist_kl, config)
-    after, infos = jax.lax.scan(step, Progress(params, jnp.zeros(())), None, length=config.steps)
+    if settings.steps == 1:
+        return _step(params, *functions, settings, max_kl, max_backtracks)
+    after, infos = jax.lax.scan(step, Progress(params, jnp.zeros(())), None, length=settings.steps)
     taken = infos.line_search_steps >= 0
     return after.params, TRPOInfo(
         kl=after.kl,
@@ -191,40 +176,29 @@ def trpo_update(
     )
 
 
-def _natural_step(params, evaluate_fn, dist_params_fn, dist_kl, config: TRPOConfig) -> tuple[PyTree, TRPOInfo]:
+def _step(
+    params, evaluate_fn, dist_params_fn, dist_kl, settings: TRPO, max_kl, max_backtracks
+) -> tuple[PyTree, TRPOInfo]:
     """One of the steps of `trpo_update`."""
     (surrogate, _), grads = jax.value_and_grad(evaluate_fn, has_aux=True)(params)
-    product = fisher_vector_product(dist_params_fn, dist_kl, params, config.cg_damping)
-    direction, residual = conjugate_gradient(product, grads, config.cg_iters)
-
-    # x^T A x = x^T (g - residual): no further product is needed.
-    curvature = optax.tree.vdot(direction, grads) - optax.tree.vdot(direction, residual)
-    radius = config.max_kl / config.steps**2
-    step_size = jnp.sqrt(2.0 * radius / jnp.maximum(curvature, 1e-12))
+    product = fisher_vector_product(dist_params_fn, dist_kl, params, settings.cg_damping)
+    direction, size, residual = natural_step(product, grads, settings.cg_iters, max_kl / settings.steps**2)
 
     def candidate(scale):
-        return jax.tree.map(lambda p, d: p + scale * step_size * d, params, direction)
+        return jax.tree.map(lambda p, d: p + scale * size * d, params, direction)
 
-    class Search(NamedTuple):
-        backtracks: chex.Array
-        surrogate: chex.Array
-        kl: chex.Array
-
-    def evaluate(backtracks):
-        new_surrogate, kl = evaluate_fn(candidate(config.backtrack_ratio**backtracks))
-        return Search(backtracks, new_surrogate, kl)
-
-    def acceptable(search):
-        return jnp.logical_and(search.surrogate > surrogate, search.kl <= config.max_kl)
-
-    def unfinished(search):
-        return jnp.logical_and(~acceptable(search), search.backtracks < config.max_backtracks)
+    def acceptable(search: Search) -> chex.Array:
+        return jnp.logical_and(search.surrogate > surrogate, search.kl <= max_kl)
 
     # Starts before the first step, which is not acceptable: one copy of the networks to compile.
-    before = Search(jnp.full((), -1.0), surrogate, jnp.zeros(()))
-    search = jax.lax.while_loop(unfinished, lambda s: evaluate(s.backtracks + 1.0), before)
-    accepted = acceptable(search)
-    scale = jnp.where(accepted, config.backtrack_ratio**search.backtracks, 0.0)
+    search, accepted = backtracking_search(
+        lambda scale: evaluate_fn(candidate(scale)),
+        acceptable,
+        Search(jnp.full((), -1.0), surrogate, jnp.zeros(())),
+        settings.backtrack_ratio,
+        max_backtracks,
+    )
+    scale = jnp.where(accepted, settings.backtrack_ratio**search.backtracks, 0.0)
     new_params = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), candidate(scale), params)
     grad_norm = optax.tree.norm(grads)
     return new_params, TRPOInfo(

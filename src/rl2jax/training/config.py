@@ -22,14 +22,15 @@ from rl2jax.settings import (
     swept_fields,
 )
 from rl2jax.slow_rl.a2c import A2C
+from rl2jax.slow_rl.base import OwnSlowRL, SlowRLSettings
 from rl2jax.slow_rl.imitation import Imitation
 from rl2jax.slow_rl.ppo import PPO
-from rl2jax.slow_rl.settings import BaselineSettings, Objective, OptimiserSettings, OwnSlowRL
+from rl2jax.slow_rl.settings import BaselineSettings, Objective, OptimiserSettings
 from rl2jax.slow_rl.trpo import TRPO
 from rl2jax.trials.collect import BatchSettings
 from rl2jax.trials.trial import TrialSettings
 
-SLOW_RL: dict[str, type[Section]] = {algorithm.name: algorithm for algorithm in (TRPO, PPO, A2C, Imitation)}
+SLOW_RL: dict[str, type[SlowRLSettings]] = {algorithm.name: algorithm for algorithm in (TRPO, PPO, A2C, Imitation)}
 # Fields of the config whose section is of a class that is chosen by name.
 _CHOSEN: dict[str, dict[str, Any]] = {"slow_rl": SLOW_RL, "network": NETWORKS}
 # What stands for a user's own object, "package.module:object", that is no settings class itself.
@@ -61,7 +62,7 @@ class TrainConfig(RunSettings):
       trial: what is played (`TrialSettings`).
       batch: what an iteration collects (`BatchSettings`).
       objective: what is maximised (`Objective`).
-      slow_rl: the algorithm's settings: `TRPO`, `PPO`, `A2C` or `Imitation`.
+      slow_rl: the algorithm's settings: `TRPO`, `PPO`, `A2C`, `Imitation`, or a user's own `SlowRLSettings`.
       network: the network's: `Recurrent`, `Planner`, `PerArm` or `PerPair`.
       optimiser: of gradient steps (`OptimiserSettings`).
       baseline: how it learns (`BaselineSettings`).
@@ -88,22 +89,18 @@ class TrainConfig(RunSettings):
     def check(self) -> None:
         """Sections fit each other."""
         inference, recurrent = self.objective.task_inference_coefficient, isinstance(self.network, Recurrent)
-        if isinstance(self.slow_rl, TRPO):
-            require(
-                is_traced(inference) or inference == 0,
-                "objective.task_inference_coefficient",
-                inference,
-                "0 with slow_rl trpo",
-            )
+        if not self.slow_rl.infers_task:
+            allowed = f"0 with slow_rl {name_of(self.slow_rl)}"
+            require(is_traced(inference) or inference == 0, "objective.task_inference_coefficient", inference, allowed)
         if self.batch.lane_steps:
             require(not self.baseline.sees_task, "baseline.sees_task", True, "false with batch.lane_steps")
-            require(recurrent, "network", self.network.name, "recurrent with batch.lane_steps")
+            require(recurrent, "network", name_of(self.network), "recurrent with batch.lane_steps")
 
     def replace(self, changes: Mapping[str, Any] | None = None, /, **top: Any) -> "TrainConfig":
         """A copy with some settings changed: `config.replace({"network.units": 64}, iterations=100)`; checked again.
 
-        `slow_rl` and `network` take a name, or settings. A name keeps the values of fields that both have, where they
-        are allowed.
+        `slow_rl` and `network` take a name, settings, a settings class, or a function that stands for one's own. A name
+        of ours keeps the values of fields that both have, where they are allowed; one's own starts with its defaults.
 
         Raises:
           InputError: for a setting that there is not, that belongs to an algorithm or network which is not the chosen
@@ -112,7 +109,7 @@ class TrainConfig(RunSettings):
         wanted = {**(changes or {}), **top}
         sections: dict[str, Any] = {name: wanted.pop(name) for name in list(wanted) if name in _SECTIONS}
         for name in _CHOSEN:
-            if isinstance(sections.get(name), str):
+            if name in sections and not isinstance(sections[name], Section):
                 sections[name] = _chosen(name, sections[name], getattr(self, name))
         parts: dict[str, dict[str, Any]] = {}
         for path, value in wanted.items():
@@ -132,10 +129,10 @@ class TrainConfig(RunSettings):
             chosen = sections.get(name, getattr(self, name))
             if first != name and first in known and first != chosen.section:
                 raise InputError(
-                    f"{path} is a setting of {name} {first}, and {name} is {chosen.name}: add {name}={first}"
+                    f"{path} is a setting of {name} {first}, and {name} is {name_of(chosen)}: add {name}={first}"
                 )
             if first in (name, chosen.section):
-                require_known(own, field_names(type(chosen)), f"setting of {name} {chosen.name}")
+                require_known(own, field_names(type(chosen)), f"setting of {name} {name_of(chosen)}")
                 return name, own
         if first in _SECTIONS and dot:
             require_known(own, field_names(_SECTIONS[first]), f"setting of {first}")
@@ -180,22 +177,34 @@ _SECTIONS: dict[str, type] = {
     "trial": TrialSettings,
     "batch": BatchSettings,
     "objective": Objective,
-    "slow_rl": Section,
+    "slow_rl": SlowRLSettings,
     "network": NetworkSettings,
     "optimiser": OptimiserSettings,
     "baseline": BaselineSettings,
 }
 
 
-def _chosen(name: str, value: str, before: Section) -> Section:
+def _chosen(name: str, value: Any, before: Section) -> Section:
     """The settings of what is chosen, with the values that it shares with what was chosen before."""
-    if ":" in value:
+    if isinstance(value, type) and issubclass(value, Section):
+        kind, target = value, {}
+    elif callable(value):  # of which a run's folder keeps the name
+        path = f"{value.__module__}:{getattr(value, '__qualname__', '')}"
+        require(load_object(path, name) is value, name, value, "a function that its module knows by its name")
+        kind, target = _OWN[name], {"target": path}
+    elif not isinstance(value, str):
+        raise InputError(f"{name} must be a name, settings, or a function, got {value!r}")
+    elif ":" in value:
         loaded = load_object(value, name)
+        if isinstance(loaded, Section):
+            return loaded
         is_settings = isinstance(loaded, type) and issubclass(loaded, Section)
         kind, target = (loaded, {}) if is_settings else (_OWN[name], {"target": value})
     else:
         require_known(value, _CHOSEN[name], name)
         kind, target = _CHOSEN[name][value], {}
+    if kind not in _CHOSEN[name].values() and type(before) is not kind:
+        return kind(**target)  # a field of the same name may mean another thing there
     return kind(**shared_values(before, kind) | target)
 
 

@@ -288,7 +288,7 @@ def _inner_jaxprs(params: dict[str, Any]) -> Iterator[Any]:
 
 def fisher_cost(learner: Learner, products: int) -> Cost:
     """Linearising the policy once, and this many Fisher-vector products."""
-    network, fraction = learner.networks.policy_network, learner.config.slow_rl.fisher_fraction
+    network, fraction = learner.networks.policy_network, learner.config.slow_rl.work().fraction
     passes, spared = _passes(network), _spared(learner, network, round(fraction * learner.num_trials))
     kept = _FLOAT * (_seen(learner) + _kept(learner))
     per_step = Cost(passes.forward + products * passes.product, kept * (1 + 2 * products))
@@ -301,19 +301,15 @@ def fisher_cost(learner: Learner, products: int) -> Cost:
 def phase_costs(learner: Learner) -> dict[str, Cost]:
     """The work of one iteration by phase; the phases of `EFFICIENCY` that its algorithm has.
 
-    "gradient" is A2C's one gradient of the whole batch, TRPO's one for each natural step, or all epochs of the other
-    algorithms; "line search" the evaluations on the whole batch, of which a natural step needs at least one. What a
-    teacher does is not counted.
+    How often the algorithm goes over the batch is its own to say (`SlowRLSettings.work`): "gradient" is all its
+    gradients, "line search" its evaluations on the whole batch. What a teacher does is not counted.
     """
     config, networks, steps = learner.config, learner.networks, _steps(learner)
     policy, every = networks.policy_network, learner.num_trials
     baseline = networks.baseline_network if isinstance(networks, _SEPARATE) else policy
     outputs = policy.num_outputs + networks.distribution.num_constants
     seen, kept = _seen(learner), _kept(learner)
-    trpo, once = config.slow_rl.name == "trpo", config.slow_rl.name in ("trpo", "a2c")
-    natural = config.slow_rl.steps if trpo else 1
-    gradients = natural if once else config.slow_rl.epochs
-    checks = natural if once or getattr(config.slow_rl, "max_kl", math.inf) == math.inf else config.slow_rl.epochs
+    work = config.slow_rl.work()
 
     def unrolled(network: Any, kind: str, num_trials: int, numbers: float, times: float = 1.0) -> Cost:
         """Passes of a kind over the batch, so many trials at a time, with so many numbers read or written a step."""
@@ -326,18 +322,18 @@ def phase_costs(learner: Learner) -> dict[str, Cost]:
     if _shares_start(learner, policy) and steps_apart(learner.trial):
         spared = _passes(policy).forward + _of_state(policy).forward
         acting = total([acting, Cost(-spared * every, 0.0)])
-    at_once = every if once else min(every, config.slow_rl.minibatch_trials)
+    at_once = min(every, work.minibatch_trials or every)
     costs = {
         "collect": total([acting, environment_cost(learner.trial, every, config.batch.lane_steps)]),
         "values": unrolled(baseline, "forward", every, seen + 1),
-        "gradient": unrolled(policy, "gradient", at_once, 2 * (seen + kept), gradients),
+        "gradient": unrolled(policy, "gradient", at_once, 2 * (seen + kept), work.gradients),
     }
-    if trpo:
-        costs["fisher"] = fisher_cost(learner, config.slow_rl.cg_iters).times(natural)
-    costs["line search"] = unrolled(policy, "forward", every, seen + outputs, checks)
+    if work.linearisations:
+        costs["fisher"] = fisher_cost(learner, work.products).times(work.linearisations)
+    costs["line search"] = unrolled(policy, "forward", every, seen + outputs, work.evaluations)
     if networks.shares_trunk:  # learned with the policy; what is left of it
         costs["baseline"] = costs["values"]
-    elif config.slow_rl.name != "imitation":
+    elif config.slow_rl.fits_baseline:
         at_once = min(every, config.baseline.minibatch_trials)
         costs["baseline"] = unrolled(baseline, "gradient", at_once, 2 * (seen + kept), config.baseline.epochs)
     return costs
@@ -379,19 +375,15 @@ def sequential_steps(learner: Learner) -> int:
 
     A backward pass is a second loop; a Fisher-vector product is one in each direction of the linearised network.
     """
-    config = learner.config
+    config, every = learner.config, learner.num_trials
+    work = config.slow_rl.work()
     loops = 2  # collect, values
-    if config.slow_rl.name == "trpo":  # gradient, linearisation, products, search
-        loops += config.slow_rl.steps * (2 + 1 + 2 * config.slow_rl.cg_iters + 1)
-    elif config.slow_rl.name == "a2c":
-        loops += 2 + 1  # gradient, diagnostics
-    else:
-        loops += 2 * config.slow_rl.epochs * num_minibatches(learner.num_trials, config.slow_rl.minibatch_trials)
-        loops += 1 if getattr(config.slow_rl, "max_kl", math.inf) == math.inf else config.slow_rl.epochs
+    loops += 2 * work.gradients * num_minibatches(every, work.minibatch_trials or every) + work.evaluations
+    loops += work.linearisations * (1 + 2 * work.products)
     if learner.networks.shares_trunk:
         loops += 1  # values, after the update
-    elif config.slow_rl.name != "imitation":
-        loops += 2 * config.baseline.epochs * num_minibatches(learner.num_trials, config.baseline.minibatch_trials)
+    elif config.slow_rl.fits_baseline:
+        loops += 2 * config.baseline.epochs * num_minibatches(every, config.baseline.minibatch_trials)
     return loops * learner.lane_steps
 
 

@@ -14,8 +14,7 @@ from rl2jax.agents.base import Agent
 from rl2jax.devices import TRIALS, put, replicate
 from rl2jax.envs.base import TaskDistribution
 from rl2jax.networks.base import Networks
-from rl2jax.settings import require
-from rl2jax.slow_rl.imitation import imitating_agent
+from rl2jax.settings import name_of, require
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.families import make_networks, make_trial
 from rl2jax.training.update import (
@@ -39,7 +38,7 @@ class Learner:
     Attributes:
       env: the task distribution.
       config: all settings.
-      teacher: who is imitated, with algorithm "imitation".
+      teacher: who is imitated, of an algorithm that needs a teacher.
       mesh: devices with one axis, "trials", that share the trials, or lanes, of a batch; None: the default device.
         States and metrics are whole on each of them.
 
@@ -53,9 +52,9 @@ class Learner:
     mesh: Mesh | None = None
 
     def __post_init__(self):
-        imitates = self.config.slow_rl.name == "imitation"
-        require(imitates or self.teacher is None, "teacher", self.teacher, "given with algorithm imitation only")
-        require(not imitates or self.teacher is not None, "teacher", self.teacher, "an agent, with imitation")
+        imitates, name = self.config.slow_rl.needs_teacher, name_of(self.config.slow_rl)
+        require(imitates or self.teacher is None, "teacher", self.teacher, f"None: slow_rl {name} has no use for one")
+        require(not imitates or self.teacher is not None, "teacher", self.teacher, f"an agent, with slow_rl {name}")
         num_trials_in_batch(self.trial, self.config)
         make_networks(self.env, self.config)
         if self.mesh is not None:
@@ -107,11 +106,7 @@ class Learner:
 
     def agent_of(self, params: PyTree) -> Agent:
         """Who plays the trials with a train state's params: the student, with the teacher's help where it has one."""
-        student = self.networks.agent(params["policy"])
-        if self.teacher is None:
-            return student
-        settings = self.config.slow_rl
-        return imitating_agent(student, self.teacher, settings.student_share if settings.teacher_acts else 1.0)
+        return self.config.slow_rl.acting(self.networks.agent(params["policy"]), self.teacher)
 
     def train_step(self, state: TrainState, config: TrainConfig | None = None) -> tuple[TrainState, Metrics]:
         """One iteration: collect a batch, update on it; `config` as of `train_chunk`."""

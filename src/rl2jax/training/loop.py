@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -83,6 +83,7 @@ def train(
     teacher: Agent | None = None,
     mesh: Mesh | None = None,
     engine: str | EngineOf = DEVICE,
+    slow_rl: Any = None,
 ) -> tuple[TrainState, Metrics]:
     """Trains a recurrent policy on tasks drawn from `env`.
 
@@ -96,11 +97,13 @@ def train(
       callback: called on the host after each chunk of `config.iterations_per_chunk` iterations; returning
         True ends training there.
       state: continue from here instead of from scratch. Not donated.
-      teacher: who is imitated, with `config.slow_rl.name` "imitation"; `metrics.mean_return` is of those who act.
+      teacher: who is imitated, with slow_rl imitation; `metrics.mean_return` is of those who act.
       mesh: devices that share the trials of a batch, from `devices.make_mesh`; the result is one device's, but for
         the order of floating-point sums. Their number divides the number of trials.
       engine: who plays the trials: a name, as of `rl2jax train --engine`, or a `HostEngine`'s class, which is made of
         `env`, used and closed. Other than the device's, the function is no pure one.
+      slow_rl: in place of `config.slow_rl`: a name, settings, a settings class (`SlowRLSettings`), or a function
+        (settings, problem) -> `SlowRL`.
 
     Returns:
       (state, metrics); metrics have leaves [iterations done by this call].
@@ -109,6 +112,7 @@ def train(
       ValueError: if the config does not fit the environment or the mesh, or the engine refuses.
       NonFiniteError: with a callback or an engine, if an update was not finite. Without one, see `metrics.finite`.
     """
+    config = config if slow_rl is None else config.replace(slow_rl=slow_rl)
     learner = Learner(env, config, teacher, mesh)
     if engine != DEVICE:
         with playing_on(engine, learner) as on_engine:

@@ -10,7 +10,7 @@ from rl2jax.training.config import TrainConfig
 
 # The paper's tables (appendix A). The MDPs of table 2 run 10000 iterations, bandits 1000.
 _PAPER = TrainConfig()
-# For a laptop, by measurement (docs/design.md): half the units, small batches, many small first-order steps,
+# For a laptop, by measurement (docs/appendix_recipes.md): half the units, small batches, many small first-order steps,
 # and update gates that start with memory on every time scale up to the trial's length.
 _CPU = TrainConfig().replace(
     {

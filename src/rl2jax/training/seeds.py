@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import chex
 import jax
@@ -71,7 +72,7 @@ class SeedLearner:
 
 
 @partial(jax.jit, static_argnums=(0, 2))
-def _whole_training(learner: SeedLearner, states: TrainState, length: int) -> tuple[TrainState, Metrics]:
+def whole_training(learner: SeedLearner, states: TrainState, length: int) -> tuple[TrainState, Metrics]:
     return learner.train_chunk(states, length)
 
 
@@ -84,6 +85,7 @@ def train_seeds(
     states: TrainState | None = None,
     teacher: Agent | None = None,
     mesh: Mesh | None = None,
+    slow_rl: Any = None,
 ) -> tuple[TrainState, Metrics]:
     """Trains one agent per key, all in one program; each as `train` would from its key.
 
@@ -95,6 +97,7 @@ def train_seeds(
       states: continue from these, [num_seeds], all at the same iteration.
       teacher: as in `train`.
       mesh: devices that share the seeds, from `devices.make_mesh(devices, "seeds")`.
+      slow_rl: as in `train`.
 
     Returns:
       (states, metrics) with leaves [num_seeds, ...] and [num_seeds, iterations done by this call].
@@ -103,10 +106,11 @@ def train_seeds(
       ValueError: if the config does not fit the environment, or seeds cannot be shared evenly by the devices.
       NonFiniteError: with a callback, if any seed's update was not finite. Without one, see `metrics.finite`.
     """
+    config = config if slow_rl is None else config.replace(slow_rl=slow_rl)
     num_seeds = keys.shape[0] if states is None else states.iteration.shape[0]
     learner = SeedLearner(Learner(env, config, teacher), num_seeds, mesh)
     start = learner.init(keys) if states is None else learner.place(states)
     if callback is not None:
         return run_chunks(learner, start, callback)
     done = 0 if states is None else int(states.iteration[0])
-    return _whole_training(learner, start, config.iterations - done)
+    return whole_training(learner, start, config.iterations - done)

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import chex
 import jax
@@ -88,6 +89,7 @@ def train_sweep(
     *,
     states: TrainState | None = None,
     mesh: Mesh | None = None,
+    slow_rl: Any = None,
 ) -> tuple[TrainState, Metrics]:
     """Trains one agent for each member of a sweep, all in one program; each as `train` would with its settings.
 
@@ -98,6 +100,7 @@ def train_sweep(
       values: of settings in `config.swept()`; float32 [num_members] each, as from `grid`.
       states: continue from these, [num_members], all at the same iteration, to `config.iterations`.
       mesh: devices that share the members, from `devices.make_mesh(devices, "seeds")`.
+      slow_rl: as in `train`.
 
     Returns:
       (states, metrics) with leaves [num_members, ...] and [num_members, iterations done]; a member whose update was
@@ -107,6 +110,7 @@ def train_sweep(
       InputError: for a setting that cannot be swept, a value that the config does not allow, or members that the
         devices cannot share evenly.
     """
+    config = config if slow_rl is None else config.replace(slow_rl=slow_rl)
     num_members = keys.shape[0]
     if mesh is not None:
         even = f"a multiple of the number of devices ({mesh.size})"

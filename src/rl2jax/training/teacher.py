@@ -15,7 +15,7 @@ def teacher_of(task: Task, config: TrainConfig) -> Agent | None:
     Raises:
       ValueError: if there is no such agent.
     """
-    if config.slow_rl.name != "imitation":
+    if not config.slow_rl.needs_teacher:
         return None
     agents = reference_agents(task.env)
     require(

@@ -20,7 +20,7 @@ from rl2jax.xla import less_optimised
 
 # Evaluation draws from a stream of its own, so that no seed repeats a task of a training run.
 _EVALUATION_STREAM = 0x52EA1
-# Fewer tasks at once leave a CPU waiting between operations, more fall out of its cache (docs/design.md).
+# Fewer tasks at once leave a CPU waiting between operations, more fall out of its cache (docs/appendix_performance.md).
 _TASKS_AT_ONCE, _STATES_IN_CACHE = 2000, 4 * 2**20  # bytes
 _TASKS_AT_ONCE_ON_ACCELERATORS = 20_000
 _MOST_STEPS_ON_DEVICE = 2_000_000
