@@ -12,7 +12,8 @@ import pytest
 import rl2jax
 from rl2jax import envs
 from rl2jax.agents import ReferenceAgent, random_agent, reference_agents
-from rl2jax.cli.options import TASK_HELP, check_engine
+from rl2jax.cli.options import TASK_HELP
+from rl2jax.engines.base import find_engine
 from rl2jax.envs import BanditParams, BernoulliBandit, TabularMDP, TaskDistribution, random_cartpole
 from rl2jax.envs.bandit import BANDIT, BernoulliArms
 from rl2jax.envs.maze import MazeNavigation
@@ -23,6 +24,7 @@ from rl2jax.limits.base import KnownLimit, Limit
 from rl2jax.results.compare import Contender, compare, known_agents
 from rl2jax.results.limit_rows import limit_row
 from rl2jax.results.pages.tables import readable_tasks, short
+from rl2jax.results.rows import Row
 from rl2jax.runs.shipped import agent_name
 from rl2jax.training.presets import preset, preset_for
 from rl2jax.training.recipes import stages
@@ -55,7 +57,7 @@ def knowing(env, num_episodes):
 
 
 def one_stage(task):
-    return preset_for(task, "cpu").replace(algorithm="imitation", teacher=task.kind.teacher)
+    return preset_for(task, "cpu").replace({"slow_rl": "imitation", "imitation.teacher": task.kind.teacher})
 
 
 def value(env, num_episodes, sample):
@@ -84,7 +86,7 @@ SLOTS = Kind(
     usual={"k": 2},
     aside=("p",),
     presets={"cpu": {"iterations": 7}},
-    short_trials={"cpu": {"discount": 0.5}},
+    short_trials={"cpu": {"objective.discount": 0.5}},
     policy_minibatch_steps=40,
     teacher="knowing",
     recipes={"best": f"{__name__}:one_stage"},
@@ -110,18 +112,18 @@ def test_its_name():
         parse_task("slots:last=2")
     with pytest.raises(ValueError, match=r"one of bandit, .*, slots nor"):
         parse_task("slits:n=3")
-    with pytest.raises(ValueError, match=r"plays mazes only, .* got slots:k=2,n=4"):
-        check_engine("vizdoom", parse_task("slots"))
+    with pytest.raises(ValueError, match=r"plays mazes only, .* got Slots"):
+        find_engine("vizdoom", parse_task("slots").env)
 
 
 def test_its_presets_and_recipes():
     short_trial, long_trial = (preset_for(parse_task(f"slots:n={n}"), "cpu") for n in (20, 21))
     assert (short_trial.iterations, long_trial.iterations) == (7, 7)
-    assert short_trial.discount == 0.5 != long_trial.discount
-    assert short_trial.policy_minibatch_trials == 5
+    assert short_trial.objective.discount == 0.5 != long_trial.objective.discount
+    assert short_trial.slow_rl.minibatch_trials == 5
     assert preset_for(parse_task("slots:n=20"), "paper") == preset("paper", "anything", 20)
     (stage,) = stages("best", parse_task("slots"))
-    assert (stage.name, stage.config.teacher) == ("1-reinforcement", "knowing")
+    assert (stage.name, stage.config.slow_rl.teacher) == ("1-reinforcement", "knowing")
     with pytest.raises(
         ValueError, match="task of recipe best-scratch must be of kind bandit or mdp or maze, got 'slots"
     ):
@@ -133,12 +135,13 @@ def test_its_agents_limit_and_statistic():
     assert reference_agents(task.env) is SLOT_AGENTS
     assert list(known_agents(task)) == ["random", "knowing"]
     row = limit_row(task, 10, 0)
-    assert (row["mean"], row["method"], row["best_policy"], row["best_policy_mean"]) == (4.0, "by hand", "knowing", 4.0)
+    assert (row.mean, row.method, row.best_policy, row.best_policy_mean) == (4.0, "by hand", "knowing", 4.0)
     with pytest.raises(ValueError, match=r"limits are known for bandit:.*, dependent:n=N and slots:k=K, got slots:k=1"):
         limit_row(parse_task("slots:k=1"), 10, 0)
     (row,) = compare(task, [Contender("knowing", knowing(task.env, 4), {})], 5, seed=0).rows
-    assert row["first_arm"] == 1.0
-    assert "pull_frequencies" not in row
+    assert row.statistics == {"first_arm": 1.0}
+    assert row.to_json()["first_arm"] == 1.0
+    assert Row.from_json(row.to_json()) == row
 
 
 def test_help_names_every_kind():
@@ -236,7 +239,7 @@ def test_names_of_rows_are_read_and_nothing_is_made(name, kind, settings):
 
 ELSEWHERE = ("envs", "agents", "limits", "kinds.py")
 # Where only mazes are played, others are refused.
-OF_MAZES = ("results/mazes.py",)
+OF_MAZES = ("results/mazes.py", "engines/vizdoom/mazes.py")
 DISTRIBUTIONS = {name for name, one in vars(envs).items() if inspect.isclass(one) and issubclass(one, TaskDistribution)}
 DISTRIBUTIONS = (DISTRIBUTIONS | {MazeNavigation.__name__}) - {TaskDistribution.__name__}
 SOURCES = [

@@ -12,6 +12,7 @@ import rl2jax.training.config
 from experiments.readme import summary, with_tables
 from rl2jax.cli.main import main
 from rl2jax.envs.names import parse_task
+from rl2jax.results.rows import EvaluationRow
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -88,12 +89,16 @@ def test_the_readmes_shipped_agent_plays(capsys):
 
 def test_a_table_says_how_far_the_papers_recipe_went():
     """A finished training counts before one that is not, whoever played more tasks; other presets not at all."""
-    base = {"task": "bandit:k=5,n=10", "standard_error": 0.0071, "mean": 6.4, "hyperparameters": {"iterations": 1000}}
-    begun = base | {"agent": "rl2_paper", "iteration": 120, "num_tasks": 100_000, "recipe": "paper"}
-    other = base | {"agent": "rl2", "iteration": 1000, "num_tasks": 100_000, "preset": "cpu"}
+
+    def row(agent, mean=6.4, **more):
+        base = {"task": "bandit:k=5,n=10", "seed": 0, "standard_error": 0.0071, "hyperparameters": {"iterations": 1000}}
+        return EvaluationRow(agent=agent, mean=mean, **(base | more))
+
+    begun = row("rl2_paper", iteration=120, num_tasks=100_000, recipe="paper")
+    other = row("rl2", iteration=1000, num_tasks=100_000, preset="cpu")
     line = summary(1, [begun, other]).splitlines()[2]
     assert line.split("|")[3:6] == [" 6.4000 ± 0.0071 after 120 of 1000 iterations ", " – ", " – "]
-    done = base | {"agent": "rl2", "iteration": 1000, "num_tasks": 1000, "preset": "paper", "mean": 6.6}
+    done = row("rl2", 6.6, iteration=1000, num_tasks=1000, preset="paper")
     assert summary(1, [begun, other, done]).splitlines()[2].split("|")[3] == " 6.6000 ± 0.0071 "
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import rl2jax
-from experiments import archives, release, versions
+from tools import archives, release, versions
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "rl2jax"

@@ -31,7 +31,12 @@ def row(agent, mean, task=TASK, **more):
     curve = [mean / pulls] * pulls
     shares = np.full((min(pulls, 25), arms), 1 / arms).tolist()
     base = {"task": task, "agent": agent, "hyperparameters": {}, "num_tasks": 1000, "seed": 0, "mean": mean}
-    base |= {"standard_error": 0.0123, "reward_curve": curve, "pull_frequencies": shares, "commit": "abc"}
+    base |= {
+        "standard_error": 0.0123,
+        "reward_curve": curve,
+        "statistics": {"pull_frequencies": shares},
+        "commit": "abc",
+    }
     return EvaluationRow(**(base | {"protocol": "large", "significantly_better": []} | more))
 
 
@@ -198,20 +203,22 @@ def test_how_far_a_training_went():
 
 
 def test_what_made_the_papers_recipe_cheaper_is_told():
-    def notes(agent="rl2_paper", **settings):
+    def notes(settings, agent="rl2_paper"):
         found = row(agent, 6.4, hyperparameters={"iterations": 10, **settings}, recipe="paper", training_seed=3)
         return [note for note in notes_of([*ROWS, found]) if "trained with" in note and "k=5" in note]
 
-    assert notes(matmul_precision="default", batch_size=250_000, fisher_fraction=1.0) == []
-    (rounded,) = notes(matmul_precision="bfloat16")
+    plain = {"network.matmul_precision": "default", "batch.size": 250_000, "trpo.fisher_fraction": 1.0}
+    rounds, small = {"network.matmul_precision": "bfloat16"}, {"batch.size": 50_000, "trpo.fisher_fraction": 0.2}
+    assert notes(plain) == []
+    (rounded,) = notes(rounds)
     assert rounded == "RL² (paper's recipe), k=5, n=10: trained with products rounded to bfloat16."
-    (smaller,) = notes(batch_size=50_000, fisher_fraction=0.2)
+    (smaller,) = notes(small)
     assert smaller.endswith("with batches of 50000 steps and Fisher products of 0.2 of the trials.")
-    (all_three,) = notes(batch_size=50_000, fisher_fraction=0.2, matmul_precision="bfloat16")
+    (all_three,) = notes(small | rounds)
     assert all_three.endswith(
         "batches of 50000 steps, Fisher products of 0.2 of the trials and products rounded to bfloat16."
     )
-    assert notes("rl2_best", batch_size=1000) == []  # a recipe of its own
+    assert notes({"batch.size": 1000}, "rl2_best") == []  # a recipe of its own
 
 
 def test_markdown():
@@ -379,8 +386,6 @@ def test_deviations_are_in_combined_standard_errors():
     assert "1 of 2 cells within 2" in text
     assert re.search(r"k=5, n=10 \| Gittins \| 6\.800 \| 6\.6 \| 0\.072 \| \*\*\+2\.8\*\* \| \w+", text)
     assert "| Greedy | 6.600 | 6.6 | 0.034 | +0.0 |  |" in text
-    tuning = {
-        "scores": [{"hyperparameters": {"objective.discount": d}, "mean": m} for d, m in ((0.5, 6.8), (0.9, 6.63))]
-    }
+    tuning = {"scores": [{"hyperparameters": {"discount": d}, "mean": m} for d, m in ((0.5, 6.8), (0.9, 6.63))]}
     (far,) = deviations(1, [replace(rows[0], tuning=tuning)])
     assert far.cause.startswith("would fit: discount 0.9, 6.63 on tuning tasks")

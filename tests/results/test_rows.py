@@ -43,6 +43,7 @@ def test_committed_rows_read_and_write_back_the_same(folder):
     [
         ({}, EvaluationRow),
         ({"agent": "limit"} | BOUND, LimitRow),
+        ({"engine": "vizdoom", "pull_frequencies": [[0.5, 0.5]]}, EvaluationRow),
         ({"measured": {"regret": 1.0}, "experiment": "bandits"}, MeasuredRow),
     ],
 )
@@ -68,7 +69,8 @@ def test_the_fields_tell_the_kind(more, kind):
         ({"significantly_better": "ucb1"}, "significantly_better must be a list of texts, or null"),
         ({"learning_curve": {"iteration": ["x"]}}, "learning_curve must be an object, or null"),
         ({"means": 1.0}, "means is no field of such a row"),
-        ({"engine": "twin"}, "success_length is missing"),
+        ({"success_length": []}, "engine is missing"),
+        ({"pull_frequencies": [[0.5], ["x"]]}, "pull_frequencies must be finite numbers"),
     ],
 )
 def test_what_is_wrong_is_named_with_file_row_and_field(tmp_path, change, message):

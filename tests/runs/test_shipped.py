@@ -283,7 +283,7 @@ def test_a_contender_may_play_elsewhere(of_networks, run, monkeypatch):
     of_run = run_contender(open_run(of_networks / "per_arm"), wider, elsewhere=True)
     result = compare(wider, [contender, of_run], 50, seed=0)
     assert result.rows[0].mean == result.rows[1].mean  # they are the same agent
-    assert len(result.rows[0].pull_frequencies) > 0
+    assert len(result.rows[0].statistics["pull_frequencies"]) > 0
     with pytest.raises(UnfitError, match="each of 2 actions, not of 3"):
         run_contender(run, wider, elsewhere=True)
 
