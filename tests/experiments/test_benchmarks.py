@@ -48,7 +48,7 @@ MACHINE = {
     "date": "2026-01-01",
     "load": 0.0,
 }
-SAME = {"platform": "cpu", "task": "bandit:k=5,n=10", "batch.size": 1000, "network.units": 8, "machine": MACHINE}
+SAME = {"platform": "cpu", "task": "bandit:k=5,n=10", "batch_size": 1000, "gru_units": 8, "machine": MACHINE}
 PART = {
     **SAME,
     "part": "iteration",
@@ -230,7 +230,7 @@ def test_what_is_worse_is_measured_again(monkeypatch, second, lines):
 
 def test_nothing_to_compare_with_is_an_error():
     with pytest.raises(ValueError, match="no earlier row measures the same"):
-        regressions([{**PART, "batch.size": 10}], ROWS)
+        regressions([{**PART, "batch_size": 10}], ROWS)
     assert committed_rows("nonesuch.json") == []
 
 
@@ -260,7 +260,7 @@ def lines_of(bars, beginning):
 def test_a_bar_is_met_at_its_own_batch_or_not_known_to_be():
     asked = "floor / time of an iteration >= 0.6"
     assert "| 0.50, 1,000 steps | **no**; at 250,000 steps not measured |" in lines_of(against_bars(ROWS), asked)[0]
-    larger = {**PART, "batch.size": 250_000, "of_floor": 0.61}
+    larger = {**PART, "batch_size": 250_000, "of_floor": 0.61}
     assert "| 0.61, 250,000 steps | yes |" in lines_of(against_bars([larger, PART]), asked)[0]
     assert "| – | – | – |" in lines_of(against_bars([OTHER]), asked)[0]
 
@@ -295,8 +295,8 @@ def test_a_program_is_planned_without_being_run():
 
 def test_rows_of_other_sizes_replace_none():
     def named(batch_size=None, gru_units=256, compile_only=False, devices=1, matmul_precision="default"):
-        sizes = {"batch.size": batch_size, "network.units": gru_units, "devices": devices}
-        others = {"compile_only": compile_only, "network.matmul_precision": matmul_precision}
+        sizes = {"batch_size": batch_size, "gru_units": gru_units, "devices": devices}
+        others = {"compile_only": compile_only, "matmul_precision": matmul_precision}
         return file_name("cpu", argparse.Namespace(**sizes, **others))
 
     assert named() == "cpu"
@@ -321,7 +321,7 @@ def test_rows_of_several_devices_are_told_from_those_of_one():
 
 
 def test_rounded_rows_are_told_from_those_of_whole_products():
-    rounded = {**PART, "network.matmul_precision": "bfloat16", "steps_per_second": 900.0, "of_floor": 0.7}
+    rounded = {**PART, "matmul_precision": "bfloat16", "steps_per_second": 900.0, "of_floor": 0.7}
     with pytest.raises(ValueError, match="no earlier row measures the same"):
         regressions([rounded], ROWS)
     assert "| bandit:k=5,n=10, 1,000 steps, bfloat16 | iteration |" in to_markdown([rounded])
