@@ -80,7 +80,7 @@ def test_training_counts_the_steps_of_its_own_batch(monkeypatch):
     monkeypatch.setattr(sys.modules["rl2jax.training.learner"], "make_collect", watched)
     row = mazes.training_row(learner, "cpu", 2)
     jax.effects_barrier()
-    assert learner.steps_per_iteration == row["batch.size"] == 1200
+    assert learner.steps_per_iteration == row["batch_size"] == 1200
     assert sorted(seen[1:]) == sorted(2 * row["samples"])
     assert 0 < min(row["samples"]) < 1200
 

@@ -7,13 +7,14 @@ from rich.console import Console
 from experiments import beyond_teacher
 from experiments.beyond_teacher import AFTER, BEFORE, line_of, make_row, reinforcement, to_markdown
 from rl2jax.envs.names import parse_task
+from rl2jax.results.rows import EvaluationRow
 from rl2jax.results.stats import PairTest
 from rl2jax.training.learner import Learner
 from rl2jax.training.recipes import stages
 
 ROWS = [
-    {"agent": BEFORE, "mean": 83.5, "standard_error": 0.04},
-    {"agent": AFTER, "mean": 83.25, "standard_error": 0.05},
+    EvaluationRow(task="cell", agent=BEFORE, num_tasks=100, seed=0, mean=83.5, standard_error=0.04),
+    EvaluationRow(task="cell", agent=AFTER, num_tasks=100, seed=0, mean=83.25, standard_error=0.05),
 ]
 
 
@@ -22,9 +23,9 @@ def test_it_starts_from_what_imitated_and_has_no_teacher(name):
     task = parse_task(name)
     imitated = stages("best", task)[-1].config
     config = reinforcement(task, imitated, 1e-5)
-    assert (config.slow_rl.teacher, config.slow_rl.name, config.slow_rl.learning_rate) == ("", "ppo", 1e-5)
+    assert (config.slow_rl.name, config.slow_rl.learning_rate) == ("ppo", 1e-5)
     assert config.objective.gae_lambda == config.objective.discount == 1.0  # the trial's whole return
-    before = Learner(task.env, imitated.replace({"slow_rl": "ppo", "imitation.teacher": ""}))
+    before = Learner(task.env, imitated.replace({"slow_rl": "ppo"}))
     policies = [
         jax.eval_shape(learner.init, jax.random.key(0)).params["policy"]
         for learner in (before, Learner(task.env, config))

@@ -1,6 +1,7 @@
 """Other training seeds: their table, and a small comparison from start to end."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -8,20 +9,15 @@ from rich.console import Console
 from experiments import training_seeds
 from experiments.training_seeds import line_of, make_rows, to_markdown
 from rl2jax.envs.names import parse_task
+from rl2jax.results.rows import EvaluationRow
 from rl2jax.results.stats import PairTest
 from rl2jax.training import recipes
 from rl2jax.training.recipes import Stage
 
-TEACHER = {"task": "cell", "agent": "gittins", "mean": 80.0}
-PACKAGE = {
-    "task": "cell",
-    "recipe": "best",
-    "agent": "a-seed0",
-    "training_seed": 0,
-    "mean": 79.0,
-    "standard_error": 0.5,
-}
-OTHER = PACKAGE | {"agent": "a-seed2", "training_seed": 2, "mean": 78.0}
+SCORE = {"task": "cell", "num_tasks": 100, "seed": 0, "standard_error": 0.5}
+TEACHER = EvaluationRow(agent="gittins", mean=80.0, **SCORE)
+PACKAGE = EvaluationRow(agent="a-seed0", mean=79.0, recipe="best", training_seed=0, **SCORE)
+OTHER = replace(PACKAGE, agent="a-seed2", training_seed=2, mean=78.0)
 
 
 @pytest.mark.parametrize(("better", "worse", "sign"), [("a-seed0", "a-seed2", "-"), ("a-seed2", "a-seed0", "+")])

@@ -20,8 +20,7 @@ import rl2jax
 from rl2jax.envs import BernoulliBandit, TabularMDP
 from rl2jax.envs.names import parse_task
 from rl2jax.results.compare import compare, run_contender, shipped_contender
-from rl2jax.results.pages.tables import opponents
-from rl2jax.results.rows import write_objects
+from rl2jax.results.rows import EvaluationRow, opponents, write_objects
 from rl2jax.runs import checkpoint, shipped
 from rl2jax.runs.run import ancestry, create_run, described, load_state, open_run, parameters_digest
 from rl2jax.runs.shipped import ShippedAgentError, UnfitError, describe, list_agents, load_agent, ship, start_of_agent
@@ -511,9 +510,9 @@ def test_a_run_is_shipped_listed_and_compared(run, package, tmp_path, capsys):
     (row,) = json.loads(file.read_text())
     assert row.mean == agent.evaluation["mean"]
     assert row.command == agent.evaluation["command"]
-    assert (row.agent, row["recipe"], row["action_selection"]) == ("rl2_best_scratch", "best-scratch", "sample")
+    assert (row.agent, row.recipe, row.action_selection) == ("rl2_best_scratch", "best-scratch", "sample")
     assert row.parameters_sha256 == agent.parameters_sha256
-    assert row["training"][0]["environment_steps"] == 120
+    assert row.training[0]["environment_steps"] == 120
 
 
 def test_a_greedy_agent_is_shipped_as_such(run, tmp_path, capsys):
@@ -548,11 +547,11 @@ def test_the_shell_says_what_is_wrong(run, package, path, tmp_path, capsys):
 
 
 def test_opponents_are_the_best_untrained_agent_and_the_limit():
-    rows = [{"task": "a", "agent": "gittins", "mean": 3.0}, {"task": "a", "agent": "ucb1", "mean": 2.0}]
-    rows += [
-        {"task": "b", "agent": "gittins", "mean": 9.0},
-        {"task": "a", "agent": "rl2", "mean": 5.0, "trained_on": "a"},
-    ]
+    def row(task, agent, mean, **more):
+        return EvaluationRow(task=task, agent=agent, num_tasks=9, seed=0, mean=mean, standard_error=0.1, **more)
+
+    rows = [row("a", "gittins", 3.0), row("a", "ucb1", 2.0), row("b", "gittins", 9.0)]
+    rows.append(row("a", "rl2", 5.0, trained_on="a"))
     assert opponents(rows, "a") == {"best_reference": {"agent": "gittins", "mean": 3.0}}
     assert opponents(rows, "c") == {}
 
