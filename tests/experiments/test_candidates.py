@@ -345,7 +345,7 @@ def test_a_training_that_diverges_leaves_a_row(tmp_path, monkeypatch):
         ({"iterations": 0}, "iterations must be >= 1, got 0"),
         (
             {"also": ["trial.num_episodes=5"]},
-            "--set must be another field: this one is n= in the task, got 'num_episodes'",
+            "--set must be another field: this one is n= in the task, got 'trial.num_episodes'",
         ),
     ],
 )

@@ -188,7 +188,7 @@ def test_importing_the_package_imports_nothing_heavy():
     seconds, heavy, ours = fresh(IMPORT)
     print(seconds)
     assert heavy == "[]"
-    assert ours == "['rl2jax', 'rl2jax.xla']"
+    assert ours == "['rl2jax', 'rl2jax.files', 'rl2jax.xla']"
 
 
 def test_names_of_the_package_come_when_they_are_used():

@@ -88,7 +88,6 @@ from rl2jax.trials.trial import TrialSettings
         ("iterations", True),
         ("objective.discount", "0.99"),
         ("objective.discount", False),
-        ("slow_rl", 3),
         ("network.weight_norm", 1),
         ("trpo.max_kl", None),
     ],
