@@ -210,7 +210,7 @@ def test_the_archives_are_built_and_complete(tmp_path):
 def test_the_commit_says_whether_the_code_was_changed(tmp_path):
     """And a trained agent, which is no code, changes nothing of it."""
     package = tmp_path / "src" / "rl2jax"
-    (package / "trained").mkdir(parents=True)
+    (package / "runs" / "trained").mkdir(parents=True)
     (package / "files.py").write_text((PACKAGE / "files.py").read_text())
 
     def git(*arguments):
@@ -229,7 +229,7 @@ def test_the_commit_says_whether_the_code_was_changed(tmp_path):
     (tmp_path / ".gitignore").write_text("__pycache__\n")  # of what runs below; not of the package
     head = git("rev-parse", "--short=12", "HEAD")
     assert commit() == head
-    (package / "trained" / "agent.safetensors").write_bytes(b"0")
+    (package / "runs" / "trained" / "agent.safetensors").write_bytes(b"0")
     assert commit() == head
     (package / "other.py").write_text("")
     assert commit() == f"{head}+"

@@ -88,6 +88,8 @@ from rl2jax.trials.trial import TrialSettings
         ("iterations", True),
         ("objective.discount", "0.99"),
         ("objective.discount", False),
+        ("slow_rl", 3),
+        ("network", None),
         ("network.weight_norm", 1),
         ("trpo.max_kl", None),
     ],

@@ -142,8 +142,8 @@ def test_a_config_says_where_networks_start():
         BernoulliBandit(2),
         TrainConfig().replace({"network.learned_initial_state": True, "network.episodic_units": 0.25}),
     )
-    assert (networks.learned_initial_state, networks.episodic_units) == (True, 0.25)
-    assert networks.policy_network.learned_initial_state
+    assert (networks.memory.learned_initial_state, networks.memory.episodic_units) == (True, 0.25)
+    assert networks.policy_network.memory.learned_initial_state
 
 
 # --- Several natural steps on one batch.
@@ -322,7 +322,9 @@ def test_its_gains_are_parameters_that_start_at_one():
     params = jax.jit(network.init)(jax.random.key(0))["params"]
     for source in ("input", "hidden"):
         np.testing.assert_array_equal(params.pop(f"layer_norm_gru_{source}_gain"), np.ones(3 * UNITS))
-    plain = jax.eval_shape(network.clone(cell="gru").init, jax.random.key(0))["params"]
+    plain = jax.eval_shape(network.clone(memory=RecurrentLayer(UNITS, memory_horizon=50)).init, jax.random.key(0))[
+        "params"
+    ]
     assert {name.removeprefix("layer_norm_") for name in params} == set(plain)
     reset, update, candidate = np.split(np.asarray(params["layer_norm_gru_bias"]), 3)
     np.testing.assert_array_equal(np.stack([reset, candidate]), 0.0)

@@ -198,6 +198,8 @@ _SECTIONS: dict[str, type] = {
 def _chosen(name: str, given: Any, before: Section) -> Section:
     """The settings of what is chosen, with the values that it shares with what was chosen before."""
     target: dict[str, Any] = {}
+    plain = given is None or isinstance(given, bool | int | float | list | tuple | dict)
+    require(not plain, name, given, "a name, settings, or an object of one's own")
     if isinstance(given, type) and issubclass(given, Section):
         kind: Any = given
     elif ":" in (value := given if isinstance(given, str) else name_object(given, name)):
