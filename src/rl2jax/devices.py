@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from rl2jax.settings import InputError
 from rl2jax.types import PyTree
 
 TRIALS, SEEDS = "trials", "seeds"
@@ -41,7 +42,7 @@ def choose_mesh(count: int, axis: str, num_devices: int | None = None) -> Mesh |
         num_devices = max((n for n in range(1, available + 1) if count % (n * processes) == 0), default=1)
     if not 1 <= num_devices <= available:
         here = f"the {jax.default_backend()} devices of this process"
-        raise ValueError(f"--devices must be from 1 to {available} ({here}), got {num_devices}")
+        raise InputError(f"--devices must be from 1 to {available} ({here}), got {num_devices}")
     if num_devices * processes == 1:
         return None
     local = [[d for d in jax.devices() if d.process_index == process] for process in range(processes)]

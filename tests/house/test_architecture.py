@@ -28,7 +28,7 @@ ONLY = {
     "slow_rl.line_search": {"types"},
     "results.stats": set(),
     "results.published": set(),
-    "runs.processes": set(),
+    "runs.processes": {"settings"},
 }
 
 # Libraries that stay in some modules.

@@ -11,9 +11,9 @@ from rl2jax import xla
 from rl2jax.cli import play as cli_scores
 from rl2jax.cli import show as cli_results
 from rl2jax.cli.options import ENGINE_HELP, TASK_HELP, check_seed, console
-from rl2jax.engines.base import DEVICE, EngineError, find_engine
+from rl2jax.engines.base import DEVICE, find_engine
 from rl2jax.runs import processes
-from rl2jax.settings import InputError, name_of
+from rl2jax.settings import InputError, UserError, name_of
 
 app = typer.Typer(
     help="Learning to reinforcement learn (RL^2) on JAX: train a recurrent policy over a distribution of tasks; "
@@ -82,7 +82,7 @@ def train(
     """Train an agent; Ctrl-C saves and exits, --resume continues to the same bits."""
     check_seed(seed)
     if not checkpoint_minutes >= 0:
-        raise ValueError(f"--checkpoint-minutes must be >= 0 (0: after every chunk), got {checkpoint_minutes:g}")
+        raise InputError(f"--checkpoint-minutes must be >= 0 (0: after every chunk), got {checkpoint_minutes:g}")
     several = distributed or not (coordinator is num_processes is process_id is None)
     _check_together(num_seeds, vary, seed, several)
     xla.split_processor(devices)
@@ -131,10 +131,10 @@ def train(
         lane_steps = base.replace(changes).batch.lane_steps
         find_engine(engine, parsed.env, lane_steps=lane_steps, alone=not (many or several))
         if start is not None and (resume or many):
-            raise ValueError("--start is for one new run: it cannot be combined with --resume, --num-seeds or --vary")
+            raise InputError("--start is for one new run: it cannot be combined with --resume, --num-seeds or --vary")
         settings = parse_settings(vary or [], base.replace(changes))
         for name in (name for name in settings[0] if name in changes):
-            raise ValueError(f"--vary {name} and --set {name}={changes[name]} contradict each other; give one")
+            raise InputError(f"--vary {name} and --set {name}={changes[name]} contradict each other; give one")
         if resume:
             runs, mesh = _earlier_runs(task, out, preset, changes, seed, devices, num_seeds, settings)
         else:
@@ -209,7 +209,7 @@ def _stopped(run: Any) -> str:
 def _refuse_with_recipe(recipe: str, options: dict[str, Any]) -> None:
     given = [name for name, value in options.items() if value is not None]
     if given:
-        raise ValueError(f"{given[0]} cannot be combined with --preset {recipe}, whose stages have their own settings")
+        raise InputError(f"{given[0]} cannot be combined with --preset {recipe}, whose stages have their own settings")
 
 
 def _train_recipe(task: str, out: Path, recipe: str, seed: int, resume: bool, checkpoint_minutes: float) -> None:
@@ -217,9 +217,9 @@ def _train_recipe(task: str, out: Path, recipe: str, seed: int, resume: bool, ch
     from rl2jax.runs.stages import Interrupted, has_stages, train_recipe
 
     if resume and not has_stages(out, task, recipe):
-        raise ValueError(f"--out {out} holds no training by recipe {recipe}; leave --resume out to start one")
+        raise InputError(f"--out {out} holds no training by recipe {recipe}; leave --resume out to start one")
     if out.exists() and not resume and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"--out {out} is not empty; continue what it holds with --resume, or choose another")
+        raise InputError(f"--out {out} is not empty; continue what it holds with --resume, or choose another")
     try:
         options: Any = {"training_seed": seed, "console": console, "checkpoint_minutes": checkpoint_minutes}
         run = train_recipe(out, task, recipe, **options)
@@ -240,7 +240,7 @@ def _new_runs(task, out, preset, changes, seed, devices, num_seeds, settings, st
     parsed = parse_task(task)
     config = preset_for(parsed, preset or "paper").replace(changes)
     if config.trial.num_episodes != parsed.num_episodes:
-        raise ValueError(f"set the number of episodes in the task: n={config.trial.num_episodes} in {task!r}")
+        raise InputError(f"set the number of episodes in the task: n={config.trial.num_episodes} in {task!r}")
     if num_seeds is not None or settings[0]:
         mesh = choose_mesh((num_seeds or 1) * len(settings), SEEDS, devices)
         return create_seed_runs(out, parsed, config, seed, num_seeds, mesh, settings), mesh
@@ -285,10 +285,10 @@ def _check_together(num_seeds: int | None, vary: list[str] | None, seed: int | N
     """Refuses what many trainings in one program cannot do."""
     if num_seeds is not None:
         if num_seeds < 1:
-            raise ValueError(f"--num-seeds must be >= 1, got {num_seeds}")
+            raise InputError(f"--num-seeds must be >= 1, got {num_seeds}")
         check_seed((seed or 0) + num_seeds - 1)
     if several_processes and (num_seeds is not None or vary):
-        raise ValueError(
+        raise InputError(
             f"{'--vary' if vary else '--num-seeds'} trains in one process: leave out --coordinator and --distributed, "
             "and give each process seeds of its own (--seed) and an --out of its own"
         )
@@ -300,7 +300,7 @@ def _refuse_differences(run: Any, task: str, wanted: Any, seed: int) -> None:
     now = {"task": task, "seed": seed, **wanted.flat()}
     for name, value in was.items():
         if now.get(name) != value:
-            raise ValueError(
+            raise InputError(
                 f"--resume: {name} is {value!r} in {run.folder}, the command says {now.get(name)!r}; "
                 "leave it out, or start a new run with another --out"
             )
@@ -345,17 +345,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 def is_for_the_user(error: Exception) -> bool:
     """Errors whose text was written for users: ours, and the operating system's."""
-    from rl2jax.runs.checkpoint import CheckpointError
-    from rl2jax.runs.run import RunError
-    from rl2jax.runs.shipped import ShippedAgentError
-    from rl2jax.training.loop import NonFiniteError
-
-    ours = (CheckpointError, processes.ProcessError, RunError, ShippedAgentError, NonFiniteError, EngineError)
-    if isinstance(error, (*ours, OSError)):
-        return True
-    # A ValueError of ours comes from a module of ours; one from inside JAX is a bug and keeps its traceback.
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    module = traceback.tb_frame.f_globals.get("__name__", "") if traceback else ""
-    return isinstance(error, ValueError) and module.startswith("rl2jax")
+    return isinstance(error, UserError | OSError)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from rl2jax.kinds import EXAMPLES, KINDS
+from rl2jax.settings import InputError
 
 if TYPE_CHECKING:
     pass
@@ -25,26 +26,26 @@ def check_file(option: str, path: Path | None) -> None:
     if path is None:
         return
     if not path.parent.is_dir():
-        raise ValueError(f"{option}: the folder {path.parent} does not exist")
+        raise InputError(f"{option}: the folder {path.parent} does not exist")
     if path.is_dir():
-        raise ValueError(f"{option} must be a file, {path} is a folder")
+        raise InputError(f"{option} must be a file, {path} is a folder")
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise ValueError(f"{option}: {path} cannot be written: {error.strerror or error}") from None
+        raise InputError(f"{option}: {path} cannot be written: {error.strerror or error}") from None
 
 
 def check_num_tasks(num_tasks: int, least: int = 1) -> None:
     """Refuses a number of tasks that no evaluation would come to the end of, or learn anything from."""
     if not least <= num_tasks < 2**31:
-        raise ValueError(f"--num-tasks must be from {least} to {2**31 - 1}, got {num_tasks}")
+        raise InputError(f"--num-tasks must be from {least} to {2**31 - 1}, got {num_tasks}")
 
 
 def check_seed(seed: int | None) -> None:
     """Refuses a seed that JAX would not take."""
     if seed is not None and not 0 <= seed < 2**32:
-        raise ValueError(f"--seed must be an integer from 0 to {2**32 - 1}, got {seed}")
+        raise InputError(f"--seed must be an integer from 0 to {2**32 - 1}, got {seed}")
 
 
 def names(text: str) -> list[str]:

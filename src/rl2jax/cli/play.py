@@ -15,6 +15,7 @@ from rl2jax.cli.options import (
     names,
 )
 from rl2jax.engines.base import DEVICE, find_engine
+from rl2jax.settings import InputError
 
 _MEAN_FRAME_ERROR, _MOST_FRAME_ERROR = 0.5, 3.0  # of 255; a twin stays below
 
@@ -117,19 +118,19 @@ def compare(
     check_seed(seed)
     parsed = parse_task(task)
     if protocol not in ("large", "paper"):
-        raise ValueError(f"--protocol must be large or paper, got {protocol!r}")
+        raise InputError(f"--protocol must be large or paper, got {protocol!r}")
     if protocol == "paper" and num_tasks not in (None, 1000):
-        raise ValueError(f"--num-tasks must be 1000 with --protocol paper, got {num_tasks}")
+        raise InputError(f"--num-tasks must be 1000 with --protocol paper, got {num_tasks}")
     count = num_tasks if num_tasks is not None else 1000 if protocol == "paper" else 10_000
     check_num_tasks(count)
     check_file("--json", json_file)
     chosen = select_agents(parsed, None if agents is None else names(agents))
     if len({folder.resolve() for folder in run or []}) < len(run or []):
-        raise ValueError("--run: a folder is given twice")
+        raise InputError("--run: a folder is given twice")
     trained = run_contenders([open_run(folder) for folder in run or []], parsed)
     trained += [shipped_contender(recipe, parsed) for recipe in names(shipped or "")]
     if not chosen and not trained:
-        raise ValueError("--agents: nothing to compare; name agents, runs with --run, or recipes with --shipped")
+        raise InputError("--agents: nothing to compare; name agents, runs with --run, or recipes with --shipped")
     result = compare_with_progress(parsed, chosen, trained, count, seed, protocol, console, engine)
     if json_file is not None:
         write_comparison(json_file, result.rows, result.tests)
@@ -186,7 +187,7 @@ def twin_check(
     parsed = parse_task(task)
     find_engine("vizdoom", parsed.env)
     if steps < 1:
-        raise ValueError(f"--steps must be >= 1, got {steps}")
+        raise InputError(f"--steps must be >= 1, got {steps}")
     with progress_bar(console) as progress:
         bar = progress.add_task("replaying", total=steps, note="")
         report = check(parsed.env, steps, seed, progress=lambda done: progress.update(bar, completed=done))

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from rl2jax.cli.options import check_file
+from rl2jax.settings import InputError
 
 
 def agents(
@@ -17,7 +18,7 @@ def agents(
     from rl2jax.runs.shipped import FOLDER, list_agents
 
     if folder is not None and not folder.is_dir():
-        raise ValueError(f"--folder must be a folder with shipped agents, got {str(folder)!r}")
+        raise InputError(f"--folder must be a folder with shipped agents, got {str(folder)!r}")
     found = list_agents(folder)
     if not found:
         typer.echo(f"no agents in {folder or FOLDER}")
@@ -70,7 +71,7 @@ def table(
     folder = _results(results, number)
     built = build_table(number, read_results(folder), everything=everything)
     if not built.sections:
-        raise ValueError(f"--results: {folder} has no row of table {number}")
+        raise InputError(f"--results: {folder} has no row of table {number}")
     if format_ == "terminal":
         Console().print(text.to_terminal(built))
     else:
@@ -90,10 +91,10 @@ def figure(
 
     figures_of = {published.figure: table for table, published in SCORES.items()}
     if number not in figures_of:
-        raise ValueError(f"figure must be one of {', '.join(map(str, figures_of))}, got {number}")
+        raise InputError(f"figure must be one of {', '.join(map(str, figures_of))}, got {number}")
     out = out or Path(f"figure{number}.png")
     if out.suffix not in (".png", ".svg", ".pdf"):
-        raise ValueError(f"--out must end in .png, .svg or .pdf, got {str(out)!r}")
+        raise InputError(f"--out must end in .png, .svg or .pdf, got {str(out)!r}")
     check_file("--out", out)
     rows = read_results(_results(results, figures_of[number]))
     figures.learning_curves(number, rows).savefig(out, dpi=200)
@@ -120,7 +121,7 @@ def report(
     require_results(results)
     out = out or results / "report.html"
     if out.suffix not in (".html", ".htm"):
-        raise ValueError(f"--out must end in .html, got {str(out)!r}")
+        raise InputError(f"--out must end in .html, got {str(out)!r}")
     check_file("--out", out)
     recordings, missing = record_all(progress=lambda agent: typer.echo(f"recording trials of {agent}", err=True))
     made = f" {version('rl2jax')}, commit {git_commit() or 'unknown'}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 
-from rl2jax.settings import load_object, require
+from rl2jax.settings import InputError, UserError, load_object, require
 
 if TYPE_CHECKING:  # who only asks for names, or starts workers, has no use for JAX
     from rl2jax.envs.base import TaskDistribution
@@ -18,7 +18,7 @@ DEVICE = "device"  # no engine: the task distribution itself, in JAX
 ENGINES = {"vizdoom": "rl2jax.engines.vizdoom.mazes:VizdoomMazes"}
 
 
-class EngineError(RuntimeError):
+class EngineError(UserError, RuntimeError):
     """An engine that cannot go on; the message says why, to whoever started it."""
 
 
@@ -124,9 +124,9 @@ def find_engine(
     make = load_object(ENGINES.get(engine, engine), "--engine") if isinstance(engine, str) else engine
     require(callable(make), f"--engine {name}", make, "a HostEngine's class, or a function that makes one")
     if not alone:
-        raise ValueError(f"--engine {name} trains one agent in one process")
+        raise InputError(f"--engine {name} trains one agent in one process")
     require(lane_steps == 0, "lane_steps", lane_steps, f"0 with --engine {name}")
     reason = getattr(make, "refuses", HostEngine.refuses)(env)
     if reason is not None:
-        raise ValueError(f"--engine {name}: {reason}")
+        raise InputError(f"--engine {name}: {reason}")
     return make

@@ -9,7 +9,7 @@ from typing import Any
 
 from rl2jax.envs.base import TaskDistribution
 from rl2jax.kinds import EXAMPLES, KINDS, Kind, find_kind
-from rl2jax.settings import require
+from rl2jax.settings import InputError, require
 
 _LARGEST = 10**6
 
@@ -71,7 +71,7 @@ def parse_task(text: str) -> Task:
         env = _load(head, target, text)
         return _make_task(Kind(f"{head}:{target}", lambda: env), given)
     examples = f"{', '.join(EXAMPLES)} or package.module:object"
-    raise ValueError(f"unknown task {text!r}: name one of {', '.join(KINDS)}, as in {examples}")
+    raise InputError(f"unknown task {text!r}: name one of {', '.join(KINDS)}, as in {examples}")
 
 
 def read_name(name: str) -> tuple[Kind, dict[str, Any]]:
@@ -108,15 +108,15 @@ def _parse_settings(text: str, known: list[str], task: str) -> dict[str, int]:
         name, _, value = part.partition("=")
         if name not in known:
             allowed = ", ".join(f"{name}=" for name in known)
-            raise ValueError(f"task {task!r}: unknown setting {name!r}; allowed are {allowed}")
+            raise InputError(f"task {task!r}: unknown setting {name!r}; allowed are {allowed}")
         if name in settings:
-            raise ValueError(f"task {task!r}: {name} is given twice")
+            raise InputError(f"task {task!r}: {name} is given twice")
         try:
             settings[name] = int(value)
         except ValueError:
-            raise ValueError(f"task {task!r}: {name} must be an integer, got {value!r}") from None
+            raise InputError(f"task {task!r}: {name} must be an integer, got {value!r}") from None
         if name != "n" and abs(settings[name]) > _LARGEST:  # arrays of that size would be waited for without end
-            raise ValueError(f"task {task!r}: {name} must be at most {_LARGEST}, got {value}")
+            raise InputError(f"task {task!r}: {name} must be at most {_LARGEST}, got {value}")
     return settings
 
 
@@ -126,18 +126,18 @@ def _load(module_name: str, target: str, text: str) -> TaskDistribution:
         module = importlib.import_module(module_name)
     except (ImportError, ValueError, TypeError) as error:
         known = ", ".join(KINDS)
-        raise ValueError(f"unknown task {text!r}: neither one of {known} nor an importable module ({error})") from error
+        raise InputError(f"unknown task {text!r}: neither one of {known} nor an importable module ({error})") from error
     finally:
         sys.path.pop(0)
     loaded: Any = getattr(module, target, None)
     if loaded is None:
-        raise ValueError(f"task {text!r}: module {module_name} has no {target!r}")
+        raise InputError(f"task {text!r}: module {module_name} has no {target!r}")
     env = loaded
     if callable(loaded) and not isinstance(loaded, TaskDistribution):
         try:
             env = loaded()
         except TypeError as error:
-            raise ValueError(f"task {text!r}: {target}() cannot be called without arguments ({error})") from error
+            raise InputError(f"task {text!r}: {target}() cannot be called without arguments ({error})") from error
     if not isinstance(env, TaskDistribution):
-        raise ValueError(f"task {text!r} must be (or return) a rl2jax.envs.TaskDistribution, got {loaded!r}")
+        raise InputError(f"task {text!r} must be (or return) a rl2jax.envs.TaskDistribution, got {loaded!r}")
     return env

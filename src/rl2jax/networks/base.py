@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from rl2jax.agents.base import Agent
 from rl2jax.envs.base import spaces
 from rl2jax.networks.cells import NetworkWeights, effective_weights
+from rl2jax.settings import InputError
 from rl2jax.types import PolicyInfo, PyTree, TrialObservation
 
 
@@ -134,7 +135,7 @@ def encoding_for(space: Any, what: str) -> Encoding:
         return Encoding(space.n, one_hot=True)
     if isinstance(space, spaces.Box) and len(space.shape) <= 1:
         return Encoding(int(space.shape[0]) if space.shape else 1, one_hot=False)
-    raise ValueError(f"{what} must be Discrete or a Box of rank 0 or 1, got {space!r}")
+    raise InputError(f"{what} must be Discrete or a Box of rank 0 or 1, got {space!r}")
 
 
 def distribution_for(action_space: Any) -> ActionDistribution:
@@ -147,7 +148,7 @@ def distribution_for(action_space: Any) -> ActionDistribution:
         return Categorical(action_space.n)
     if isinstance(action_space, spaces.Box) and len(action_space.shape) == 1:
         return DiagonalGaussian(int(action_space.shape[0]))
-    raise ValueError(f"action space must be Discrete or a Box of rank 1, got {action_space!r}")
+    raise InputError(f"action space must be Discrete or a Box of rank 1, got {action_space!r}")
 
 
 class PolicyOutputs(NamedTuple):

@@ -18,6 +18,7 @@ from rl2jax.results.rows import EvaluationRow, MazeRow, read_rows, scores, write
 from rl2jax.runs.progress import progress_bar
 from rl2jax.runs.run import Run, trained_agent
 from rl2jax.runs.stages import train_cell
+from rl2jax.settings import InputError
 from rl2jax.trials.evaluate import evaluation_key
 from rl2jax.trials.tuning import find_tuned, tuned_or_tune
 
@@ -109,7 +110,7 @@ def run_cell(
     if row_file.exists():
         rows = read_rows(row_file)
         if len(rows) != 1:
-            raise ValueError(f"{row_file} does not hold one row; move it away, and it is made again")
+            raise InputError(f"{row_file} does not hold one row; move it away, and it is made again")
         if rows[0].matches(num_tasks=num_tasks, seed=seed):
             return rows[0]
     row = evaluate_run(run, console, num_tasks=num_tasks, seed=seed)

@@ -8,6 +8,7 @@ from rl2jax.kinds import all_kinds, load
 from rl2jax.limits import Sample, limit_of
 from rl2jax.results.compare import known_agents, reference_contender
 from rl2jax.results.rows import LIMIT, LimitRow
+from rl2jax.settings import InputError
 from rl2jax.trials.evaluate import evaluate, evaluation_key
 from rl2jax.trials.trial import Trial
 from rl2jax.trials.tuning import tuned_or_tune
@@ -27,7 +28,7 @@ def limit_row(task: Task, num_tasks: int, seed: int) -> LimitRow:
     known_limit = limit_of(task.env)
     if known_limit is None:
         *others, last = (load(kind.limit).words for kind in all_kinds() if kind.limit)
-        raise ValueError(f"limits are known for {', '.join(others)} and {last}, got {task.name}")
+        raise InputError(f"limits are known for {', '.join(others)} and {last}, got {task.name}")
     limit = known_limit.value(task.env, task.num_episodes, Sample(num_tasks, seed, evaluation_key(seed)))
     known = known_agents(task)
     best = next(name for name in known_limit.best_known if name in known)

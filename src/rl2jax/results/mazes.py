@@ -18,7 +18,7 @@ from rl2jax.envs.maze.navigation import MazeNavigation, NavigationParams
 from rl2jax.envs.maze.raycast import HEIGHT, WIDTH
 from rl2jax.files import git_commit
 from rl2jax.results.rows import MazeRow
-from rl2jax.settings import require
+from rl2jax.settings import InputError, require
 from rl2jax.trials.rollout import advance, begin
 from rl2jax.trials.trial import Trial
 from rl2jax.types import Trajectory
@@ -93,7 +93,7 @@ def episodes_of(trajectory: Trajectory, num_episodes: int) -> Episodes:
     chex.assert_equal_shape([mask, reward, ends])
     found = ends.sum(axis=0)
     if np.any(found != num_episodes):
-        raise ValueError(f"every trial must have {num_episodes} episodes, there are {found.min()} to {found.max()}")
+        raise InputError(f"every trial must have {num_episodes} episodes, there are {found.min()} to {found.max()}")
     episode: np.ndarray = np.cumsum(ends, axis=0) - ends  # of each step
     of_episode = [mask & (episode == number) for number in range(num_episodes)]
     lengths = [steps.sum(axis=0) for steps in of_episode]

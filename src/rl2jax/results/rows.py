@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args, get_origin
 from rl2jax.files import git_commit, write_atomically
 from rl2jax.kinds import all_kinds
 from rl2jax.results.stats import PairTest
-from rl2jax.settings import require
+from rl2jax.settings import InputError, require
 from rl2jax.trials.evaluate import Evaluation
 
 LIMIT = "limit"
@@ -82,12 +82,12 @@ class Row:
         if unknown := found.keys() - {field.name for field in known}:
             statistics = {name: found[name] for name in unknown & kind._statistics()}
             if unknown := unknown - statistics.keys():
-                raise ValueError(f"{min(unknown)} is no field of such a row")
+                raise InputError(f"{min(unknown)} is no field of such a row")
             others = {name: value for name, value in found.items() if name not in statistics}
             found = {**others, "statistics": statistics}
         for field in known:
             if field.default is MISSING and field.name not in found:
-                raise ValueError(f"{field.name} is missing")
+                raise InputError(f"{field.name} is missing")
         return kind(**found)
 
     def to_json(self) -> dict[str, Any]:
@@ -354,7 +354,7 @@ def read_objects(path: Path) -> list[dict[str, Any]]:
     try:
         return json.loads(path.read_text())
     except (ValueError, RecursionError) as error:  # also text that is not UTF-8
-        raise ValueError(f"{path} is not JSON ({error}); move it away") from None
+        raise InputError(f"{path} is not JSON ({error}); move it away") from None
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
@@ -375,7 +375,7 @@ def read_rows(path: Path) -> list[Any]:
             try:
                 rows.append(Row.from_json(each))
             except ValueError as error:
-                raise ValueError(f"{path}, row {number}: {error}") from None
+                raise InputError(f"{path}, row {number}: {error}") from None
     return rows
 
 
@@ -391,11 +391,11 @@ def read_results(folder: Path) -> list[ScoredRow]:
       ValueError: if there is no such folder, or as `read_rows`; names the option.
     """
     if not folder.is_dir():
-        raise ValueError(f"--results must be a folder with rows, got {str(folder)!r}")
+        raise InputError(f"--results must be a folder with rows, got {str(folder)!r}")
     try:
         found = [row for path in sorted(folder.glob("*.json")) for row in read_rows(path)]
     except ValueError as error:
-        raise ValueError(f"--results: {error}") from None
+        raise InputError(f"--results: {error}") from None
     return [row for row in found if isinstance(row, ScoredRow)]
 
 

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rl2jax.files import is_sealed, read_regular, sealed, unsealed
+from rl2jax.settings import InputError, UserError
 from rl2jax.types import PyTree
 
 _STATE, _MANIFEST = "state", "manifest.json"
@@ -29,7 +30,7 @@ _FIELDS = {"file_sha256", "format", "iteration", "beside", "arrays", "sha256"}
 _FIELDS_OF_FORMAT_1 = {"arrays", "sha256"}  # which said nothing of itself, nor of what lay beside it
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError, RuntimeError):
     """A checkpoint that cannot be written or read; the message says what to do."""
 
 
@@ -108,9 +109,9 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         if fields == _FIELDS_OF_FORMAT_1:
             manifest |= {"format": 1, "iteration": int(path.name), "beside": {}}
             if not all(isinstance(manifest[name], dict) for name in _FIELDS_OF_FORMAT_1):
-                raise ValueError("its fields are no objects")
+                raise InputError("its fields are no objects")
         elif fields != _FIELDS:
-            raise ValueError("its fields are not those that were written")
+            raise InputError("its fields are not those that were written")
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"checkpoint {path} is damaged: its manifest cannot be read ({error}); {_GO_BACK}"

@@ -12,10 +12,12 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from rl2jax.settings import InputError, UserError
+
 _PATIENCE = 300.0  # seconds that processes wait for the first; JAX's own
 
 
-class ProcessError(RuntimeError):
+class ProcessError(UserError, RuntimeError):
     """Processes that cannot train as one; the message says what to do."""
 
 
@@ -36,7 +38,7 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
     missing = [name for name, value in options.items() if value is None]
     if cluster and len(missing) < len(options):
         given = next(name for name in options if name not in missing)
-        raise ValueError(f"{given} and --distributed exclude each other: --distributed takes it from the cluster")
+        raise InputError(f"{given} and --distributed exclude each other: --distributed takes it from the cluster")
     if not cluster and len(missing) == len(options):
         return
     if not cluster:
@@ -56,14 +58,14 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
 
 def _check(missing: list[str], coordinator: str, num_processes: int, process_id: int) -> None:
     if missing:
-        raise ValueError(f"{missing[0]} is missing: --coordinator, --num-processes and --process-id go together")
+        raise InputError(f"{missing[0]} is missing: --coordinator, --num-processes and --process-id go together")
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 2**16:
-        raise ValueError(f"--coordinator must be HOST:PORT, such as 10.0.0.1:1234, got {coordinator!r}")
+        raise InputError(f"--coordinator must be HOST:PORT, such as 10.0.0.1:1234, got {coordinator!r}")
     if num_processes < 1:
-        raise ValueError(f"--num-processes must be >= 1, got {num_processes}")
+        raise InputError(f"--num-processes must be >= 1, got {num_processes}")
     if not 0 <= process_id < num_processes:
-        raise ValueError(f"--process-id must be from 0 to {num_processes - 1} (--num-processes - 1), got {process_id}")
+        raise InputError(f"--process-id must be from 0 to {num_processes - 1} (--num-processes - 1), got {process_id}")
 
 
 def _wait_for(coordinator: str) -> None:

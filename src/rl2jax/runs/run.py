@@ -32,6 +32,7 @@ from rl2jax.files import (
 )
 from rl2jax.runs import checkpoint
 from rl2jax.runs.processes import is_first
+from rl2jax.settings import InputError, UserError
 from rl2jax.slow_rl.moments import Moments
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.learner import Learner
@@ -46,7 +47,7 @@ _CONTINUED = 0xC0111
 _CHECKPOINTS, _LOCK = "checkpoints", ".lock"
 
 
-class RunError(RuntimeError):
+class RunError(UserError, RuntimeError):
     """A run that cannot be made, continued or read; the message says what to do."""
 
 
@@ -205,9 +206,9 @@ def _description(folder: Path) -> dict[str, Any]:
         description = unsealed(content) if is_sealed(content) else json.loads(content)
         version = description["format"]
         if version not in (1, _FORMAT):
-            raise ValueError(f"format {version}, this version reads {_FORMAT} and 1")
+            raise InputError(f"format {version}, this version reads {_FORMAT} and 1")
         if version != 1 and not is_sealed(content):
-            raise ValueError("its digest is missing")
+            raise InputError("its digest is missing")
         return description
     except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise RunError(

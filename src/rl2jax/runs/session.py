@@ -22,6 +22,7 @@ from rl2jax.files import leftovers_of, read_regular, sha256, write_atomically
 from rl2jax.runs import checkpoint
 from rl2jax.runs.processes import any_process, is_first, require_same, stop_signals, together
 from rl2jax.runs.run import RUN_FILE, Run, RunError, cannot_write, load_state, lock, run_digest
+from rl2jax.settings import InputError
 from rl2jax.training.learner import Program
 from rl2jax.training.loop import ChunkReport, NonFiniteError, run_chunks
 from rl2jax.training.on_engine import playing_on
@@ -248,7 +249,7 @@ def _lines_and_rows(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
         try:
             row = json.loads(line)
             if not isinstance(row["iteration"], int):
-                raise ValueError(f"iteration {row['iteration']!r}")
+                raise InputError(f"iteration {row['iteration']!r}")
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             if number == len(lines):  # what follows the last end of line: nothing, or a torn row
                 continue

@@ -22,7 +22,7 @@ from rl2jax.files import read_regular, write_atomically
 from rl2jax.kinds import KINDS
 from rl2jax.networks.base import Networks
 from rl2jax.runs.run import Run, Start, ancestry, described, load_state, parameters_digest
-from rl2jax.settings import name_of, require
+from rl2jax.settings import InputError, UserError, name_of, require
 from rl2jax.training import recipes
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.families import make_networks, make_trial
@@ -41,11 +41,11 @@ _OPPONENTS = ("best_reference", "limit")
 _MEND = "install rl2jax again, or write the file again with `rl2jax ship`"
 
 
-class ShippedAgentError(RuntimeError):
+class ShippedAgentError(UserError, RuntimeError):
     """A file that holds no agent this version can read; the message says what to do."""
 
 
-class UnfitError(ValueError):
+class UnfitError(InputError):
     """An agent whose parameters do not fit a task distribution."""
 
 
@@ -305,7 +305,7 @@ def _find(name: str, recipe: str, folder: Path | str | None) -> Path:
     require(recipe in RECIPES, "recipe", recipe, f"one of {', '.join(RECIPES)}")
     names = _names(recipe, folder)
     if not names:
-        raise ValueError(f"no agent of recipe {recipe!r} is in {_folder(folder)}; `rl2jax agents` lists all there are")
+        raise InputError(f"no agent of recipe {recipe!r} is in {_folder(folder)}; `rl2jax agents` lists all there are")
     require(name in names, f"name, with recipe {recipe!r},", name, f"one of {', '.join(names)}")
     return _folder(folder) / recipe / (name + _SUFFIX)
 

@@ -9,11 +9,12 @@ from rl2jax.devices import TRIALS, choose_mesh
 from rl2jax.envs.names import parse_task
 from rl2jax.runs.progress import train_with_progress
 from rl2jax.runs.run import RUN_FILE, Run, Start, create_run, last_iteration, open_run
+from rl2jax.settings import InputError, UserError
 from rl2jax.training.presets import preset_for
 from rl2jax.training.recipes import Stage, stages
 
 
-class Interrupted(RuntimeError):
+class Interrupted(UserError, RuntimeError):
     """A cell was stopped by a signal; it continues where it was when the experiment is started again."""
 
 
@@ -109,7 +110,7 @@ def train_stage(
     if (folder / "run.json").exists():
         run = open_run(folder)
         if (run.task.name, run.config, run.seed) != (stage.task.name, stage.config, training_seed):
-            raise ValueError(f"{folder} holds a run of other settings than {source}'s; move it away")
+            raise InputError(f"{folder} holds a run of other settings than {source}'s; move it away")
     else:
         run = create_run(folder, stage.task, stage.config, training_seed, start=start)
     shared = run._replace(mesh=choose_mesh(run.learner.num_trials, TRIALS))

@@ -4,7 +4,7 @@ from typing import Any
 
 from rl2jax.networks.base import Networks
 from rl2jax.networks.settings import Request
-from rl2jax.settings import require
+from rl2jax.settings import InputError, require
 from rl2jax.training.config import TrainConfig
 from rl2jax.trials.trial import Trial
 
@@ -25,7 +25,7 @@ def make_networks(env: Any, config: TrainConfig) -> Networks:
     num_task_features = env.num_task_features if inferred or seen else 0
     if (inferred or seen) and num_task_features == 0:
         field = "objective.task_inference_coefficient" if inferred else "baseline.sees_task"
-        raise ValueError(
+        raise InputError(
             f"{field} must be {0 if inferred else 'false'} for {env.name}, whose task_features are empty, "
             f"got {config.flat()[field]}"
         )

@@ -14,7 +14,7 @@ from rl2jax.agents.base import Agent
 from rl2jax.devices import TRIALS, put, replicate
 from rl2jax.envs.base import TaskDistribution
 from rl2jax.networks.base import Networks
-from rl2jax.settings import name_of, require
+from rl2jax.settings import InputError, name_of, require
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.families import make_networks, make_trial
 from rl2jax.training.update import (
@@ -66,7 +66,7 @@ class Learner:
         what = "lanes" if self.config.batch.lane_steps else "trials"
         near = [str(shares * num_devices * steps) for shares in (share, share + 1) if shares]
         if self.num_trials % num_devices:
-            raise ValueError(
+            raise InputError(
                 f"batch.size must hold a multiple of {num_devices} {what} ({steps} steps each) on {num_devices} "
                 f"devices, such as {' or '.join(near)}, got {self.config.batch.size} ({self.num_trials} {what})"
             )

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from rl2jax.agents.base import Agent
 from rl2jax.engines.base import DEVICE, EngineOf
 from rl2jax.envs.base import TaskDistribution
+from rl2jax.settings import UserError
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.learner import Iterations, Learner, Program, whole_training
 from rl2jax.training.on_engine import playing_on
@@ -43,7 +44,7 @@ _TICK = 1e-9  # seconds that a chunk takes at least, whatever clocks say
 Callback = Callable[[ChunkReport], bool | None]
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(UserError, RuntimeError):
     """An update produced a number that is not finite.
 
     Attributes:

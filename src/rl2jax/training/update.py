@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from rl2jax.devices import side_by_side
 from rl2jax.networks.base import Networks
-from rl2jax.settings import require
+from rl2jax.settings import InputError, require
 from rl2jax.slow_rl.advantages import discounted_returns
 from rl2jax.slow_rl.base import Info, Problem, SlowRL
 from rl2jax.slow_rl.baseline import baseline_optimiser, fit_baseline, values_over_trials
@@ -78,7 +78,7 @@ def num_trials_in_batch(trial: Trial, config: TrainConfig) -> int:
         require(config.batch.size >= config.batch.lane_steps, "batch.size", config.batch.size, allowed)
         return config.batch.size // config.batch.lane_steps
     if config.batch.size < trial.num_steps:
-        raise ValueError(
+        raise InputError(
             f"batch.size must be at least one trial ({trial.num_steps} steps: {trial.num_episodes} episodes of "
             f"up to {trial.env.episode_length}), got {config.batch.size}"
         )

@@ -22,7 +22,7 @@ from rl2jax.envs.maze.mazes import HEADINGS, Maze
 from rl2jax.envs.maze.navigation import MazeNavigation, NavigationParams, reward_of
 from rl2jax.envs.maze.raycast import OFFSET, STRIDE
 from rl2jax.files import cache_folder
-from rl2jax.settings import require
+from rl2jax.settings import InputError, require
 from rl2jax.types import PyTree
 
 
@@ -62,7 +62,7 @@ class VizdoomMazes(HostEngine):
         require(timeout_s > 0, "timeout_s", timeout_s, "> 0")
         import_vizdoom()
         if reason := self.refuses(env):
-            raise ValueError(reason)
+            raise InputError(reason)
         self.env, self.mazes = env, env.mazes
         self._index = {content: index for index, content in enumerate(_contents(self.mazes))}
         self.workers = Workers(settings_of(env), num_workers, games_per_worker, timeout_s)

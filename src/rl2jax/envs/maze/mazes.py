@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rl2jax.settings import require
+from rl2jax.settings import InputError, require
 from rl2jax.xla import less_optimised
 
 # Quarter turns; headings elsewhere count in sixteenths, counter-clockwise from east.
@@ -154,7 +154,7 @@ def maze_set(size: int, thin: bool, seed: int, num_train: int, num_test: int) ->
         found += [more.at(i) for i, content in enumerate(_contents(more)) if content not in known]
         if len(found) >= num_test:
             return train, jax.tree.map(lambda *leaves: np.stack(leaves), *found[:num_test])
-    raise ValueError(
+    raise InputError(
         f"size {size} has too few different mazes for {num_train} to train and {num_test} to test on; "
         f"take fewer, or a larger size"
     )
@@ -179,7 +179,7 @@ def more_mazes(size: int, thin: bool, seed: int, num_train: int, num_test: int, 
         found.append(more.at(np.array([content not in known for content in _contents(more)])))
         if sum(len(some.target) for some in found) >= count:
             return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *found)
-    raise ValueError(f"size {size} has too few mazes that are no test maze for {count} more; take fewer test mazes")
+    raise InputError(f"size {size} has too few mazes that are no test maze for {count} more; take fewer test mazes")
 
 
 def _drawn(size: int, thin: bool, seed: int, first: int, count: int) -> Maze:

@@ -13,6 +13,7 @@ from rl2jax.envs.names import read_name
 from rl2jax.results.pages.tables import short
 from rl2jax.results.published import SCORES, agent_name
 from rl2jax.results.rows import EvaluationRow, ScoredRow, documented
+from rl2jax.settings import InputError
 
 
 class Theme(NamedTuple):
@@ -112,7 +113,7 @@ def learning_curves(number: int, rows: Sequence[ScoredRow], theme: Theme = LIGHT
     """
     table = next((table for table in SCORES.values() if table.figure == number), None)
     if table is None:
-        raise ValueError(f"figure must be one of {', '.join(str(t.figure) for t in SCORES.values())}, got {number}")
+        raise InputError(f"figure must be one of {', '.join(str(t.figure) for t in SCORES.values())}, got {number}")
     chosen, needed = documented(rows), (table.lower, table.upper)
     trained = [row for row in rows if row.agent == "rl2" and (row.learning_curve or {}).get("iteration")]
     drawable = [
@@ -121,7 +122,7 @@ def learning_curves(number: int, rows: Sequence[ScoredRow], theme: Theme = LIGHT
         if any(row.task == task for row in trained) and all((task, agent) in chosen for agent in needed)
     ]
     if not drawable:
-        raise ValueError(
+        raise InputError(
             f"figure {number} needs rows of rl2 with a learning_curve, of {table.lower} and of {table.upper} "
             "for at least one task; --results has none"
         )
@@ -170,7 +171,7 @@ def _curves_of(task: str, rows: Sequence[ScoredRow]) -> dict[str, EvaluationRow]
     chosen = documented(row for row in rows if isinstance(row, EvaluationRow) and row.task == task)
     found = {agent: row for (_, agent), row in chosen.items() if row.reward_curve}
     if not found:
-        raise ValueError(f"no rows with a reward_curve for {task}")
+        raise InputError(f"no rows with a reward_curve for {task}")
     return dict(sorted(found.items(), key=lambda item: -item[1].mean))
 
 
@@ -224,7 +225,7 @@ def pull_heat_maps(task: str, rows: Sequence[ScoredRow], theme: Theme = LIGHT) -
     curves = _curves_of(task, rows)
     found = {agent: row for agent, row in curves.items() if "pull_frequencies" in (row.statistics or {})}
     if not found:
-        raise ValueError(f"no rows with pull_frequencies for {task}")
+        raise InputError(f"no rows with pull_frequencies for {task}")
     columns = min(4, len(found))
     lines = math.ceil(len(found) / columns)
     figure, axes = new_figure(theme, lines, columns, 2.3 * columns + 0.8, 1.9 * lines + 0.4)

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from html import escape
 from itertools import groupby
 
+from rl2jax.settings import InputError
+
 _INLINE = (
     (re.compile(r"`([^`]+)`"), r"<code>\1</code>"),
     (re.compile(r"\*\*([^*]+)\*\*"), r"<strong>\1</strong>"),
@@ -68,7 +70,7 @@ _LONG = 60  # letters, from which on a cell's words are wrapped in a column of t
 def _table(lines: list[str]) -> str:
     rows_of_cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     if len(lines) < 2 or len(set(map(len, rows_of_cells))) > 1:
-        raise ValueError(f"a table's lines must have equally many cells, and a second line of dashes: {lines[0]!r:.80}")
+        raise InputError(f"a table's lines must have equally many cells, and a second line of dashes: {lines[0]!r:.80}")
     head, marks, *body = rows_of_cells
     words = [not mark.endswith(":") for mark in marks]
 

@@ -22,6 +22,7 @@ from rl2jax.results.pages.table3 import Picture
 from rl2jax.results.pages.tables import Cell, FewerTasks, Section, Table, readable_tasks, score_text, short
 from rl2jax.results.published import SCORES, TRAINED, agent_name
 from rl2jax.results.rows import LIMIT, Row, ScoredRow, documented
+from rl2jax.settings import InputError
 
 FILES = Path(__file__).parent / "files"
 
@@ -190,7 +191,7 @@ def table_parts(number: int, rows: Sequence[ScoredRow], level: int = 2, pictures
     """
     table, paper = build_table(number, rows), TABLES[number]
     if not table.sections:
-        raise ValueError(f"there is no row of table {number}")
+        raise InputError(f"there is no row of table {number}")
     parts = []
     for heading, sections in groupby(table.sections, key=lambda section: section.heading):
         parts += [_heading(heading, level)] if heading else []

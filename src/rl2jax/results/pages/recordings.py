@@ -22,6 +22,7 @@ from rl2jax.envs.names import Task, parse_task
 from rl2jax.kinds import load
 from rl2jax.results.pages.maze_pictures import wall_lines
 from rl2jax.runs.shipped import ShippedAgent, ShippedAgentError, describe, load_agent
+from rl2jax.settings import InputError
 from rl2jax.trials.evaluate import Played, evaluation_key, play_tasks
 from rl2jax.trials.trial import Trial
 from rl2jax.trials.tuning import tuned_or_tune
@@ -70,7 +71,7 @@ def record(wanted: Wanted, seed: int = SEED, folder: Path | None = None) -> list
     shipped = describe(wanted.agent, wanted.recipe, folder)
     task = parse_task(shipped.task)
     if not task.kind.recording:
-        raise ValueError(f"trials of {shipped.task} cannot be shown; of Bernoulli bandits and mazes they can")
+        raise InputError(f"trials of {shipped.task} cannot be shown; of Bernoulli bandits and mazes they can")
     agent = load_agent(wanted.agent, wanted.recipe, folder)
     trial = Trial(task.env, task.num_episodes, shipped.config.trial.first_step_flag)
     played = play_tasks(agent, trial, wanted.num_trials, evaluation_key(seed), agent_info=True)

@@ -25,6 +25,7 @@ from rl2jax.results.pages.papers import TABLES, build_table
 from rl2jax.results.pages.tables import readable_tasks
 from rl2jax.results.published import MAZES, RECIPE_COLUMNS, SCORES, TRAINED, agent_name
 from rl2jax.results.rows import LimitRow, MazeRow, Row, ScoredRow, documented, read_results, read_rows
+from rl2jax.settings import InputError
 
 TITLE = "RL² on JAX: results"
 _LEAD = (
@@ -137,9 +138,9 @@ def require_results(results: Path) -> None:
       ValueError: if the folder does not exist, or has no file of rows, its own or in one of its folders.
     """
     if not results.is_dir():
-        raise ValueError(f"--results must be a folder with results, got {str(results)!r}")
+        raise InputError(f"--results must be a folder with results, got {str(results)!r}")
     if not any(results.glob("*.json")) and not any(results.glob("*/*.json")):
-        raise ValueError(f"--results must be a folder with results, as experiments/results is; {results} has no rows")
+        raise InputError(f"--results must be a folder with results, as experiments/results is; {results} has no rows")
 
 
 def _sections(results: Path) -> list[_Section]:
@@ -222,7 +223,7 @@ def _read(path: Path) -> str:
     try:
         return path.read_text() if path.is_file() else ""
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is no text") from None
+        raise InputError(f"{path} is no text") from None
 
 
 _SHOWN_AS = {
@@ -243,7 +244,7 @@ def _picture(results: Path, description: str, file: str, made: str) -> str:
         try:
             xml.etree.ElementTree.fromstring(content)
         except xml.etree.ElementTree.ParseError as error:
-            raise ValueError(f"{drawing} is damaged ({error})") from None
+            raise InputError(f"{drawing} is damaged ({error})") from None
     elif path.is_file():
         return embedded(path, description, caption)
     else:
