@@ -1,6 +1,5 @@
 """What a policy sees at each step of a trial, when a trial ends, and whose memory persists how long."""
 
-import copy
 from dataclasses import dataclass
 
 import jax
@@ -279,8 +278,8 @@ def test_the_first_step_s_flag_may_be_traced():
     networks = []
 
     def played(flag):
-        config = copy.copy(TrainConfig().replace({"trial.num_episodes": 3, "batch.size": 12, "network.units": 4}))
-        object.__setattr__(config, "trial.first_step_flag", flag)
+        config = TrainConfig().replace({"trial.num_episodes": 3, "batch.size": 12, "network.units": 4})
+        config = config.replace({"trial.first_step_flag": flag})
         networks.append(make_networks(BernoulliBandit(2), config))
         return make_trial(BernoulliBandit(2), config).first_step_flag
 
