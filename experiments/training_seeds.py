@@ -120,7 +120,7 @@ def to_markdown(results: Path) -> str:
 
 
 def write_report(results: Path) -> None:
-    """The table of a folder's rows beside it, and of the committed rows in docs/recipes.md too."""
+    """The table of a folder's rows beside it, and of the committed rows in docs/appendix_recipes.md too."""
     table = to_markdown(results)
     write_atomically(results.with_suffix(".md"), table)
     if results.resolve() == RESULTS / "training-seeds":

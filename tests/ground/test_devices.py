@@ -188,7 +188,7 @@ def test_what_does_not_fit_the_devices_is_named(eight):
     folder, seen = eight
     assert not (folder / "refused").exists()
     for name, parts in {
-        "5": ["batch_size", "multiple of 5 trials", "180 or 200", "got 192"],
+        "5": ["batch.size", "multiple of 5 trials", "180 or 200", "got 192"],
         "9": ["--devices must be from 1 to 8", "got 9"],
         "0": ["--devices must be from 1 to 8", "got 0"],
         "3 seeds on 2": ["num_seeds", "multiple of the number of devices (2)", "3"],
@@ -199,7 +199,7 @@ def test_what_does_not_fit_the_devices_is_named(eight):
         for part in parts:
             assert part in error
     share, axes, seeds, both, members = seen["refusals"]
-    assert "batch_size must hold a multiple of 5 trials (7 steps each) on 5 devices, such as 315 or 350" in share
+    assert "batch.size must hold a multiple of 5 trials (7 steps each) on 5 devices, such as 315 or 350" in share
     assert axes.startswith("mesh axes must be ('trials',)")
     assert seeds == "num_seeds must be a multiple of the number of devices (8), got 3"
     assert both.startswith("learner.mesh must be None")

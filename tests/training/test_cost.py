@@ -14,9 +14,9 @@ from helpers import random_params
 from rl2jax.devices import cores_per_device
 from rl2jax.envs import BernoulliBandit, TabularMDP
 from rl2jax.networks import recurrent as networks_module
+from rl2jax.networks import settings as settings_module
 from rl2jax.networks.unroll import unroll_trials
 from rl2jax.slow_rl.natural_gradient import fisher_vector_product
-from rl2jax.training import families
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.cost import (
     EFFICIENCY,
@@ -66,7 +66,7 @@ def flops_per_step(make, learner):
     def count(steps):
         def outputs_fn(params, trial_obs):
             weights = networks.policy_network.apply(params)
-            state = jax.tree.map(lambda x: jnp.zeros((TRIALS, *x.shape), x.dtype), networks.initial_state())
+            state = jax.tree.map(lambda x: jnp.zeros((TRIALS, *x.shape), x.dtype), networks.start(weights))
             outputs = []
             for step in range(steps):
                 seen = jax.tree.map(lambda x: x[step], trial_obs)  # noqa: B023
@@ -138,7 +138,7 @@ def test_what_is_not_done_at_the_start_is_not_counted(reason, monkeypatch):
     if reason.startswith("lanes"):
         monkeypatch.setattr(networks_module, "_UNITS_OF_CORE", UNITS * TRIALS // 4 // cores_per_device())
     if reason.endswith("starts differ"):
-        monkeypatch.setattr(families, "starts_alike", lambda trial: False)
+        monkeypatch.setattr(settings_module, "starts_alike", lambda trial: False)
     learner = Learner(LEARNER.env, LEARNER.config.replace(changes.get(reason, {})))
     of_step, of_state = _passes(learner.networks.policy_network).gradient, 3 * 2 * UNITS * 3 * UNITS
     spared = {

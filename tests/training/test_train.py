@@ -269,5 +269,5 @@ def test_a_poisoned_optimiser_is_not_finite(trained, stopped):
 
 @pytest.mark.parametrize("callback", [None, until(1)])
 def test_a_batch_smaller_than_a_trial_is_refused_before_anything_runs(callback):
-    with pytest.raises(ValueError, match=r"batch_size must be at least one trial \(10 steps.*got 9$"):
+    with pytest.raises(ValueError, match=r"batch.size must be at least one trial \(10 steps.*got 9$"):
         train(ENV, CONFIGS["ppo"].replace({"batch.size": 9}), jax.random.key(0), callback=callback)

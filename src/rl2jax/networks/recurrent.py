@@ -14,7 +14,7 @@ from rl2jax.networks.cells import NetworkWeights, RecurrentLayer, RecurrentNetwo
 from rl2jax.networks.unroll import Lane, as_lane, step_in_trial, unroll_layer
 from rl2jax.types import PyTree, TrialObservation
 
-# Units of the states that a core advances in a step, measured (docs/performance.md): 256 trials of GRU-256.
+# Units of the states that a core advances in a step, measured (docs/appendix_performance.md): 256 trials of GRU-256.
 _UNITS_OF_CORE = 2**16
 
 

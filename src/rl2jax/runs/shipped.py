@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -349,6 +350,7 @@ def _read(path: Path, name: str, recipe: str) -> tuple[ShippedAgent, dict[str, n
         require(read_name(task)[0].name in KINDS, "task", task, f"one of {', '.join(KINDS)}")
         require(acts in _ACTS, "action_selection", acts, " or ".join(_ACTS))
         place = f"{description['recipe']}/{agent_name(parse_task(task))}"
+        _require_imported(description["config"])
         config = TrainConfig.from_json(description["config"])
         stages, evaluation = description["stages"], description["evaluation"]
         digest = description["parameters_sha256"]
@@ -359,6 +361,13 @@ def _read(path: Path, name: str, recipe: str) -> tuple[ShippedAgent, dict[str, n
     if place != f"{recipe}/{name}":
         raise ShippedAgentError(f"{path} holds the agent {place}: move it to {place}{_SUFFIX}")
     return shipped, arrays
+
+
+def _require_imported(settings: dict[str, Any]) -> None:
+    """Refuses a network or update of one's own whose module is not imported: a file must not choose what runs."""
+    for name in ("network", "slow_rl"):
+        module, colon, _ = str(settings.get(name, "")).partition(":")
+        require(not colon or module in sys.modules, name, settings.get(name), f"of a module that is imported: {module}")
 
 
 def _verified(path: Path) -> tuple[dict[str, Any], bytes]:

@@ -56,7 +56,7 @@ class SeedLearner:
 
     def init(self, keys: chex.PRNGKey) -> TrainState:
         """Fresh train states from keys [num_seeds]."""
-        return self.place(jax.vmap(self.learner.init)(keys))
+        return self.place(_init_each(self.learner, keys))
 
     def place(self, states: TrainState) -> TrainState:
         """A copy of train states where training wants them: on each device of the mesh its share."""
@@ -69,6 +69,12 @@ class SeedLearner:
     def compile(self, states: TrainState, length: int) -> Iterations:
         """The program of `length` iterations of every seed, compiled; the states' memory is donated."""
         return train_chunk.lower(self, states, length).compile()
+
+
+@partial(jax.jit, static_argnums=0)
+def _init_each(learner: Learner, keys: chex.PRNGKey) -> TrainState:
+    """One after another: many orthogonal matrices at once, in batches, can stop jaxlib 0.10.2 on few cores for good."""
+    return jax.lax.map(learner.init, keys)
 
 
 @partial(jax.jit, static_argnums=(0, 2))
