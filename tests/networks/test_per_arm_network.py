@@ -257,13 +257,17 @@ def test_an_observation_is_seen():
 @pytest.mark.parametrize(
     ("env", "changes", "message"),
     [
-        (ENV, {"network.cell": "lstm"}, "cell must be gru for network per_arm, got 'lstm'"),
+        (ENV, {"network.cell": "lstm"}, "setting of network per_arm must be one of .*, got 'cell'"),
         (
             ENV,
             {"network.shared_trunk": True, "baseline.sees_task": False},
-            "shared_trunk must be false for network per_arm",
+            "setting of network per_arm must be one of .*, got 'shared_trunk'",
         ),
-        (ENV, {"batch.lane_steps": 50, "baseline.sees_task": False}, "network must be recurrent with lane_steps"),
+        (
+            ENV,
+            {"batch.lane_steps": 50, "baseline.sees_task": False},
+            "network must be recurrent, or one's own, with batch.lane_steps",
+        ),
         (TabularMDP(3, 2, 4), {}, "number of task features must be 2 for network per_arm, one for each action .*got 6"),
     ],
 )

@@ -24,6 +24,7 @@ from rl2jax.results.rows import EvaluationRow, opponents, write_objects
 from rl2jax.runs import checkpoint, shipped
 from rl2jax.runs.run import ancestry, create_run, described, load_state, open_run, parameters_digest
 from rl2jax.runs.shipped import ShippedAgentError, UnfitError, describe, list_agents, load_agent, ship, start_of_agent
+from rl2jax.settings import InputError
 from rl2jax.training import recipes
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.presets import preset_for
@@ -565,3 +566,11 @@ def test_a_folder_may_be_a_text(run, tmp_path):
 def test_what_is_no_task_distribution_is_refused(written):
     with pytest.raises(ValueError, match=r"env must be a rl2jax.envs.TaskDistribution, got 'bandit'"):
         load_agent(NAME, folder=written, env="bandit")
+
+
+@pytest.mark.parametrize("name", ["network", "slow_rl"])
+def test_a_file_does_not_choose_the_code_that_runs(name):
+    """A memory or update of one's own counts only where whoever loads the file has imported its module."""
+    with pytest.raises(InputError, match=f"^{name} must be of a module that is imported: evil, got 'evil:Code'$"):
+        shipped._require_imported({name: "evil:Code"})
+    shipped._require_imported({name: "json:dumps"})  # imported by this test's own imports
