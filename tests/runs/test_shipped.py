@@ -464,7 +464,7 @@ def test_that_check_can_fail(run, folder, monkeypatch):
 def test_the_wheel_carries_them():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     patterns = project["tool"]["setuptools"]["package-data"]["rl2jax"]
-    file = shipped.FOLDER.relative_to(Path(shipped.__file__).parent) / "best" / f"{NAME}.safetensors"
+    file = shipped.FOLDER.relative_to(Path(shipped.__file__).parents[1]) / "best" / f"{NAME}.safetensors"
     assert any(fnmatch(str(file), pattern) for pattern in patterns)
 
 
@@ -509,11 +509,11 @@ def test_a_run_is_shipped_listed_and_compared(run, package, tmp_path, capsys):
     file = tmp_path / "row.json"
     assert command([*shlex.split(agent.evaluation["command"])[1:], "--json", file]) == 0
     (row,) = json.loads(file.read_text())
-    assert row.mean == agent.evaluation["mean"]
-    assert row.command == agent.evaluation["command"]
-    assert (row.agent, row.recipe, row.action_selection) == ("rl2_best_scratch", "best-scratch", "sample")
-    assert row.parameters_sha256 == agent.parameters_sha256
-    assert row.training[0]["environment_steps"] == 120
+    assert row["mean"] == agent.evaluation["mean"]
+    assert row["command"] == agent.evaluation["command"]
+    assert (row["agent"], row["recipe"], row["action_selection"]) == ("rl2_best_scratch", "best-scratch", "sample")
+    assert row["parameters_sha256"] == agent.parameters_sha256
+    assert row["training"][0]["environment_steps"] == 120
 
 
 def test_a_greedy_agent_is_shipped_as_such(run, tmp_path, capsys):
