@@ -217,9 +217,8 @@ def open_config():
     from rl2jax.training.presets import preset
 
     words = train_arguments(5)
-    return preset("quick", "bandit", 4).replace(
-        {"iterations": 5, **parse_overrides([words[i + 1] for i, word in enumerate(words) if word == "--set"])}
-    )
+    config = preset("quick", "bandit", 4).replace(iterations=5)
+    return config.replace(parse_overrides([words[i + 1] for i, word in enumerate(words) if word == "--set"], config))
 
 
 # --- Several processes.
