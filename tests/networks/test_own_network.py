@@ -189,7 +189,7 @@ def test_what_is_missing_is_said_in_one_line(network, said):
 
 
 def test_a_list_is_no_network():
-    with pytest.raises(InputError, match="network must be a name, settings, or an object of one.s own"):
+    with pytest.raises(InputError, match=r"network must be a name, settings, or an object of one.s own"):
         TrainConfig().replace({"network": [1]})
 
 

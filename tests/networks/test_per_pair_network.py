@@ -280,13 +280,17 @@ class TwoFeatures(TabularMDP):
         (Knobs(3, 2, 4), {}, "action space must be Discrete for network per_pair, got Box"),
         (BernoulliBandit(3), {}, "observation space must be Discrete for network per_pair"),
         (TwoFeatures(3, 2, 4), {}, "number of task features must be 6 for network per_pair, .*got 2"),
-        (ENV, {"network.cell": "lstm"}, "cell must be gru for network per_pair, got 'lstm'"),
+        (ENV, {"network.cell": "lstm"}, "setting of network per_pair must be one of .*, got 'cell'"),
         (
             ENV,
             {"network.shared_trunk": True, "baseline.sees_task": False},
-            "shared_trunk must be false for network per_pair",
+            "setting of network per_pair must be one of .*, got 'shared_trunk'",
         ),
-        (ENV, {"batch.lane_steps": 50, "baseline.sees_task": False}, "network must be recurrent with lane_steps"),
+        (
+            ENV,
+            {"batch.lane_steps": 50, "baseline.sees_task": False},
+            "network must be recurrent, or one's own, with batch.lane_steps",
+        ),
     ],
 )
 def test_what_it_cannot_do_is_refused(env, changes, message):

@@ -323,7 +323,9 @@ def test_the_learner_sees_the_policy_that_acted():
     collect = make_collect(learner.trial, learner.agent_of, LANES, lane_steps=LANE)
     lanes = jax.jit(collect)(jax.random.key(0), params)
     assert len({len(spans(column)) for column in np.asarray(lanes.trial_done).T}) > 1
-    again = jax.jit(jax.vmap(learner.networks.dist_params, (None, 1), 1))(params["policy"], lanes.trial_obs)
+    again = jax.jit(jax.vmap(learner.networks.dist_params, (None, 1), 1))(
+        params["policy"], Lane(lanes.trial_obs, lanes.first)
+    )
     np.testing.assert_allclose(again, lanes.agent_info.dist_params, rtol=1e-4, atol=1e-5)
 
 
@@ -381,16 +383,16 @@ def test_imitation_in_lanes_learns_what_the_teacher_does():
     ("changes", "message"),
     [
         ({"batch.lane_steps": 1}, "batch.lane_steps must be 0 or at least 2, got 1"),
-        ({"batch.lane_steps": -5}, "batch.lane_steps must be 0 or at least 2, got -5"),
+        ({"batch.lane_steps": -5}, "batch.lane_steps must be >= 0, got -5"),
         (
             {"batch.lane_steps": 8, "baseline.sees_task": True},
             "baseline.sees_task must be false with batch.lane_steps, got True",
         ),
         (
             {"batch.lane_steps": 8, "network": "planner"},
-            "network must be recurrent with batch.lane_steps, got 'planner'",
+            "network must be recurrent, or one's own, with batch.lane_steps, got 'planner'",
         ),
-        ({"batch.lane_steps": 8, "batch.size": 7}, r"batch_size must be at least one lane \(lane_steps, 8\), got 7"),
+        ({"batch.lane_steps": 8, "batch.size": 7}, r"batch.size must be at least one lane \(lane_steps, 8\), got 7"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes, message):
