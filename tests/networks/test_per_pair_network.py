@@ -289,7 +289,7 @@ class TwoFeatures(TabularMDP):
         (
             ENV,
             {"batch.lane_steps": 50, "baseline.sees_task": False},
-            "network must be recurrent, or one's own, with batch.lane_steps",
+            "network must be recurrent, or one's own",
         ),
     ],
 )

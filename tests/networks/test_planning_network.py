@@ -180,7 +180,7 @@ def test_the_first_steps_gradient_is_that_of_differences():
             {"objective.task_inference_coefficient": 1.0},
             "task_inference_coefficient must be 0 or false with network planner",
         ),
-        (ENV, {"baseline.sees_task": True}, "baseline_sees_task must be 0 or false with network planner"),
+        (ENV, {"baseline.sees_task": True}, "baseline.sees_task must be 0 or false with network planner"),
         (ENV, {"network.shared_trunk": True}, "setting of network planner must be one of .*, got 'shared_trunk'"),
     ],
 )
