@@ -89,7 +89,7 @@ def test_a_tiny_run_writes_its_rows(tmp_path, monkeypatch, capsys):
     pytest.importorskip("vizdoom")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(mazes, "TASK", "maze:size=5,t=20,mazes=6")
-    monkeypatch.setattr(mazes.host, "prepare", lambda: None)  # its settings would outlive the test
+    monkeypatch.setattr(mazes.xla, "prepare", lambda: None)  # its settings would outlive the test
     results = tmp_path / "results"
     options = {"rounds": 2, "trials": 3, "games": 1, "iterations": 0, "results": results}
     mazes.main([word for name, value in options.items() for word in (f"--{name}", str(value))])
