@@ -1,8 +1,8 @@
-"""The command line: train; what plays is in cli_scores.py, what only shows files in cli_results.py."""
+"""The command line: train. What plays is in play.py, what only shows files in show.py."""
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
@@ -24,60 +24,106 @@ app = typer.Typer(
 )
 
 
+# The options of train.
+_Task = Annotated[str, typer.Argument(help=TASK_HELP)]
+_Out = Annotated[Path, typer.Option(help="Folder of the run; new or empty, or with --resume an earlier run's.")]
+_Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="paper (default; the paper's numbers), paper-first-order, cpu (for a laptop), quick (minutes), "
+        "wang (A2C with an LSTM); or a recipe beyond the paper's, trained in stages in OUT: best-scratch, best."
+    ),
+]
+_Algorithm = Annotated[
+    str | None,
+    typer.Option(help="trpo, ppo, a2c or imitation (with --set imitation.teacher=AGENT); default as preset."),
+]
+_Iterations = Annotated[int | None, typer.Option(help="Training iterations; default as the preset says.")]
+_Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Override any field of TrainConfig."),
+]
+_Seed = Annotated[int | None, typer.Option(help="Seed of everything random (default 0).")]
+_Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out to the same result.")]
+_Start = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR", help="Run whose parameters the new one starts from; or RECIPE/NAME of a shipped agent."
+    ),
+]
+_Engine = Annotated[str, typer.Option(help=ENGINE_HELP + " A resumed run may change it.")]
+_CheckpointMinutes = Annotated[float, typer.Option(help="Minutes between checkpoints.")]
+_Devices = Annotated[
+    int | None,
+    typer.Option(
+        help="Devices of this machine (of a processor, cores) that share the batch; default as many as divide it."
+    ),
+]
+_NumSeeds = Annotated[
+    int | None, typer.Option(help="Train this many seeds, from --seed on, at once; a run each in OUT/seed-S.")
+]
+_Vary = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FIELD=VALUE,VALUE",
+        help="Train with each value of a number at once; a run each in OUT/FIELD=VALUE.",
+    ),
+]
+_Coordinator = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="Train with other processes; where process 0 listens.")
+]
+_NumProcesses = Annotated[int | None, typer.Option(help="With --coordinator: how many processes.")]
+_ProcessId = Annotated[int | None, typer.Option(help="With --coordinator: which this is, from 0.")]
+_Distributed = Annotated[
+    bool, typer.Option("--distributed", help="Train with the processes that SLURM or Open MPI started.")
+]
+
+
+class _Wanted(NamedTuple):
+    """What `train` was asked for; fields are its options."""
+
+    task: str
+    out: Path
+    preset: str | None
+    algorithm: str | None
+    iterations: int | None
+    set_: list[str]
+    seed: int | None
+    resume: bool
+    start: str | None
+    engine: str
+    checkpoint_minutes: float
+    devices: int | None
+    num_seeds: int | None
+    vary: list[str]
+    several: bool
+
+    @property
+    def many(self) -> bool:
+        """Whether several trainings are one program."""
+        return self.num_seeds is not None or bool(self.vary)
+
+
 @app.command()
 def train(
-    task: Annotated[str, typer.Argument(help=TASK_HELP)],
-    out: Annotated[Path, typer.Option(help="Folder of the run; new or empty, or with --resume an earlier run's.")],
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            help="paper (default; the paper's numbers), paper-first-order, cpu (for a laptop), quick (minutes), "
-            "wang (A2C with an LSTM); or a recipe beyond the paper's, trained in stages in OUT: best-scratch, best."
-        ),
-    ] = None,
-    algorithm: Annotated[
-        str | None,
-        typer.Option(help="trpo, ppo, a2c or imitation (with --set imitation.teacher=AGENT); default as preset."),
-    ] = None,
-    iterations: Annotated[int | None, typer.Option(help="Training iterations; default as the preset says.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Override any field of TrainConfig."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random (default 0).")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out to the same result.")] = False,
-    start: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR", help="Run whose parameters the new one starts from; or RECIPE/NAME of a shipped agent."
-        ),
-    ] = None,
-    engine: Annotated[str, typer.Option(help=ENGINE_HELP + " A resumed run may change it.")] = DEVICE,
-    checkpoint_minutes: Annotated[float, typer.Option(help="Minutes between checkpoints.")] = 5.0,
-    devices: Annotated[
-        int | None,
-        typer.Option(
-            help="Devices of this machine (of a processor, cores) that share the batch; default as many as divide it."
-        ),
-    ] = None,
-    num_seeds: Annotated[
-        int | None, typer.Option(help="Train this many seeds, from --seed on, at once; a run each in OUT/seed-S.")
-    ] = None,
-    vary: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FIELD=VALUE,VALUE",
-            help="Train with each value of a number at once; a run each in OUT/FIELD=VALUE.",
-        ),
-    ] = None,
-    coordinator: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Train with other processes; where process 0 listens.")
-    ] = None,
-    num_processes: Annotated[int | None, typer.Option(help="With --coordinator: how many processes.")] = None,
-    process_id: Annotated[int | None, typer.Option(help="With --coordinator: which this is, from 0.")] = None,
-    distributed: Annotated[
-        bool, typer.Option("--distributed", help="Train with the processes that SLURM or Open MPI started.")
-    ] = False,
+    task: _Task,
+    out: _Out,
+    preset: _Preset = None,
+    algorithm: _Algorithm = None,
+    iterations: _Iterations = None,
+    set_: _Set = None,
+    seed: _Seed = None,
+    resume: _Resume = False,
+    start: _Start = None,
+    engine: _Engine = DEVICE,
+    checkpoint_minutes: _CheckpointMinutes = 5.0,
+    devices: _Devices = None,
+    num_seeds: _NumSeeds = None,
+    vary: _Vary = None,
+    coordinator: _Coordinator = None,
+    num_processes: _NumProcesses = None,
+    process_id: _ProcessId = None,
+    distributed: _Distributed = False,
 ) -> None:
     """Train an agent; Ctrl-C saves and exits, --resume continues to the same bits."""
     check_seed(seed)
@@ -87,83 +133,89 @@ def train(
     _check_together(num_seeds, vary, seed, several)
     xla.split_processor(devices)
     processes.join(coordinator, num_processes, process_id, distributed)  # before imports that start JAX's backend
-    from rl2jax.devices import SEEDS, TRIALS, describe
-    from rl2jax.envs.names import parse_task
+    from rl2jax.training.recipes import RECIPES
+
+    wanted = _Wanted(
+        *(task, out, preset, algorithm, iterations, set_ or [], seed, resume, start, engine, checkpoint_minutes),
+        *(devices, num_seeds, vary or [], several),
+    )
+    if preset in RECIPES:
+        _refuse_with_recipe(preset, wanted)
+        _train_recipe(task, out, preset, seed or 0, resume, checkpoint_minutes)
+    else:
+        _train(wanted)
+
+
+def _train(wanted: _Wanted) -> None:
+    """Prepares runs, says what is trained, trains, and says how it ended."""
     from rl2jax.runs.many import train_seeds_with_progress
     from rl2jax.runs.progress import train_with_progress
-    from rl2jax.training.config import parse_overrides
-    from rl2jax.training.recipes import RECIPES
-    from rl2jax.training.sweeps import parse_settings
 
-    parsed = parse_task(task)
-    many = num_seeds is not None or bool(vary)
-    if preset in RECIPES:
-        fixed: dict[str, Any] = {
-            "--algorithm": algorithm,
-            "--iterations": iterations,
-            "--set": set_,
-            "--devices": devices,
-        }
-        fixed |= {
-            "--engine": engine if engine != DEVICE else None,
-            "--num-seeds": num_seeds,
-            "--vary": vary or None,
-            "--start": start,
-            "--coordinator": coordinator,
-            "--distributed": distributed or None,
-        }
-        _refuse_with_recipe(preset, fixed)
-        _train_recipe(task, out, preset, seed or 0, resume, checkpoint_minutes)
-        return
     with processes.together("preparing the run"):
-        base = _settings_before(out, parsed, preset, resume)
-        if algorithm is not None:
-            base = base.replace({"slow_rl": algorithm})
-        changes: dict[str, Any] = parse_overrides(set_ or [], base)
-        given: dict[str, Any] = {"algorithm": algorithm, "iterations": iterations}
-        for option, wanted in given.items():
-            name = {"algorithm": "slow_rl"}.get(option, option)
-            if wanted is not None and changes.setdefault(name, wanted) != wanted:
-                raise InputError(
-                    f"--{option} {wanted} and --set {name}={changes[name]} contradict each other; give one"
-                )
-        # Before a folder is made.
-        lane_steps = base.replace(changes).batch.lane_steps
-        find_engine(engine, parsed.env, lane_steps=lane_steps, alone=not (many or several))
-        if start is not None and (resume or many):
-            raise InputError("--start is for one new run: it cannot be combined with --resume, --num-seeds or --vary")
-        settings = parse_settings(vary or [], base.replace(changes))
-        for name in (name for name in settings[0] if name in changes):
-            raise InputError(f"--vary {name} and --set {name}={changes[name]} contradict each other; give one")
-        if resume:
-            runs, mesh = _earlier_runs(task, out, preset, changes, seed, devices, num_seeds, settings)
+        changes, settings = _changes(wanted)
+        if wanted.resume:
+            runs, mesh = _earlier_runs(wanted, changes, settings)
         else:
-            runs, mesh = _new_runs(task, out, preset, changes, seed or 0, devices, num_seeds, settings, start)
-        learner, config = runs[0].learner, runs[0].config
+            runs, mesh = _new_runs(wanted, changes, settings)
     shown = console if processes.is_first() else Console(quiet=True)
-    rows = "lanes" if config.batch.lane_steps else TRIALS
-    network = f"{config.network.title}-{config.network.units}"
-    seeds = f"seed {runs[0].seed}" if num_seeds is None else f"seeds {runs[0].seed} to {runs[-1].seed}"
-    varied = f"{len(settings)} settings of {', '.join(settings[0])}, " if vary else ""
-    shown.print(
-        f"{runs[0].task.name}  {name_of(config.slow_rl)}, {config.iterations} iterations of "
-        f"{learner.num_trials} {rows} x {learner.lane_steps} steps, {network}, {varied}{seeds}, in {out}"
-    )
-    shared = (len(runs), "trainings" if vary else SEEDS) if many else (learner.num_trials, rows)
-    used = describe(mesh, *shared)
-    if used:
-        shown.print(used)
-    options: Any = {"resume": resume, "checkpoint_minutes": checkpoint_minutes}
-    if many:
+    _announce(wanted, runs, mesh, settings, shown)
+    options: Any = {"resume": wanted.resume, "checkpoint_minutes": wanted.checkpoint_minutes}
+    if wanted.many:
         finished = train_seeds_with_progress(runs, mesh, shown, **options)
     else:
-        finished = train_with_progress(runs[0]._replace(engine=engine), shown, **options)
+        finished = train_with_progress(runs[0]._replace(engine=wanted.engine), shown, **options)
     if not finished:
         shown.print(_stopped(runs[0]))
         return
-    if vary:
+    if wanted.vary:
         shown.print(_last_returns(runs, settings))
     shown.print(f"done; now `rl2jax evaluate {runs[0].folder} --num-tasks 10000`")
+
+
+def _changes(wanted: _Wanted) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """(settings that options change, those of each member of a sweep); refused before a folder is made."""
+    from rl2jax.envs.names import parse_task
+    from rl2jax.training.config import parse_overrides
+    from rl2jax.training.sweeps import parse_settings
+
+    parsed = parse_task(wanted.task)
+    base = _settings_before(wanted.out, parsed, wanted.preset, wanted.resume)
+    if wanted.algorithm is not None:
+        base = base.replace({"slow_rl": wanted.algorithm})
+    changes: dict[str, Any] = parse_overrides(wanted.set_, base)
+    for option, name, value in (
+        ("--algorithm", "slow_rl", wanted.algorithm),
+        ("--iterations", "iterations", wanted.iterations),
+    ):
+        if value is not None and changes.setdefault(name, value) != value:
+            raise InputError(f"{option} {value} and --set {name}={changes[name]} contradict each other; give one")
+    config = base.replace(changes)
+    alone = not (wanted.many or wanted.several)
+    find_engine(wanted.engine, parsed.env, lane_steps=config.batch.lane_steps, alone=alone)
+    if wanted.start is not None and (wanted.resume or wanted.many):
+        raise InputError("--start is for one new run: it cannot be combined with --resume, --num-seeds or --vary")
+    settings = parse_settings(wanted.vary, config)
+    for name in (name for name in settings[0] if name in changes):
+        raise InputError(f"--vary {name} and --set {name}={changes[name]} contradict each other; give one")
+    return changes, settings
+
+
+def _announce(wanted: _Wanted, runs: list[Any], mesh: Any, settings: list[dict[str, float]], shown: Console) -> None:
+    """Says what is trained, and on which devices."""
+    from rl2jax.devices import SEEDS, TRIALS, describe
+
+    learner, config = runs[0].learner, runs[0].config
+    rows = "lanes" if config.batch.lane_steps else TRIALS
+    network = f"{config.network.title}-{config.network.units}"
+    seeds = f"seed {runs[0].seed}" if wanted.num_seeds is None else f"seeds {runs[0].seed} to {runs[-1].seed}"
+    varied = f"{len(settings)} settings of {', '.join(settings[0])}, " if wanted.vary else ""
+    shown.print(
+        f"{runs[0].task.name}  {name_of(config.slow_rl)}, {config.iterations} iterations of "
+        f"{learner.num_trials} {rows} x {learner.lane_steps} steps, {network}, {varied}{seeds}, in {wanted.out}"
+    )
+    shared = (len(runs), "trainings" if wanted.vary else SEEDS) if wanted.many else (learner.num_trials, rows)
+    if used := describe(mesh, *shared):
+        shown.print(used)
 
 
 def _settings_before(out: Path, task: Any, preset: str | None, resume: bool) -> Any:
@@ -206,7 +258,18 @@ def _stopped(run: Any) -> str:
     return "stopped and saved; continue with --resume"
 
 
-def _refuse_with_recipe(recipe: str, options: dict[str, Any]) -> None:
+def _refuse_with_recipe(recipe: str, wanted: _Wanted) -> None:
+    options = {
+        "--algorithm": wanted.algorithm,
+        "--iterations": wanted.iterations,
+        "--set": wanted.set_ or None,
+        "--devices": wanted.devices,
+        "--engine": None if wanted.engine == DEVICE else wanted.engine,
+        "--num-seeds": wanted.num_seeds,
+        "--vary": wanted.vary or None,
+        "--start": wanted.start,
+        "--coordinator and --distributed": wanted.several or None,
+    }
     given = [name for name, value in options.items() if value is not None]
     if given:
         raise InputError(f"{given[0]} cannot be combined with --preset {recipe}, whose stages have their own settings")
@@ -229,7 +292,7 @@ def _train_recipe(task: str, out: Path, recipe: str, seed: int, resume: bool, ch
     console.print(f"done; now `rl2jax evaluate {run.folder} --num-tasks 10000`")
 
 
-def _new_runs(task, out, preset, changes, seed, devices, num_seeds, settings, start) -> tuple[list[Any], Any]:
+def _new_runs(wanted: _Wanted, changes: dict[str, Any], settings: list[dict[str, float]]) -> tuple[list[Any], Any]:
     """The run in `out`, or one for each seed and setting; and the devices that share its trials, or the runs."""
     from rl2jax.devices import SEEDS, TRIALS, choose_mesh
     from rl2jax.envs.names import parse_task
@@ -237,15 +300,17 @@ def _new_runs(task, out, preset, changes, seed, devices, num_seeds, settings, st
     from rl2jax.runs.run import Run, create_run
     from rl2jax.training.presets import preset_for
 
+    task, out, num_seeds, devices = wanted.task, wanted.out, wanted.num_seeds, wanted.devices
+    seed = wanted.seed or 0
     parsed = parse_task(task)
-    config = preset_for(parsed, preset or "paper").replace(changes)
+    config = preset_for(parsed, wanted.preset or "paper").replace(changes)
     if config.trial.num_episodes != parsed.num_episodes:
         raise InputError(f"set the number of episodes in the task: n={config.trial.num_episodes} in {task!r}")
     if num_seeds is not None or settings[0]:
         mesh = choose_mesh((num_seeds or 1) * len(settings), SEEDS, devices)
         return create_seed_runs(out, parsed, config, seed, num_seeds, mesh, settings), mesh
     mesh = choose_mesh(Run(out, parsed, config, seed).learner.num_trials, TRIALS, devices)
-    started_from = None if start is None else _start(start)
+    started_from = None if wanted.start is None else _start(wanted.start)
     return [create_run(out, parsed, config, seed, mesh, started_from)], mesh
 
 
@@ -260,7 +325,7 @@ def _start(text: str) -> Any:
     return start_of(open_run(Path(text)))
 
 
-def _earlier_runs(task, out, preset, changes, seed, devices, num_seeds, settings) -> tuple[list[Any], Any]:
+def _earlier_runs(wanted: _Wanted, changes: dict[str, Any], settings: list[dict[str, float]]) -> tuple[list[Any], Any]:
     """The same of runs that exist; refuses settings that differ from theirs."""
     from rl2jax.devices import SEEDS, TRIALS, choose_mesh
     from rl2jax.envs.names import parse_task
@@ -268,13 +333,16 @@ def _earlier_runs(task, out, preset, changes, seed, devices, num_seeds, settings
     from rl2jax.runs.run import open_run
     from rl2jax.training.presets import preset_for
 
-    parsed = parse_task(task)
+    out, seed, num_seeds, devices = wanted.out, wanted.seed, wanted.num_seeds, wanted.devices
+    parsed = parse_task(wanted.task)
     many = num_seeds is not None or bool(settings[0])
     runs = open_seed_runs(out, seed, num_seeds, settings) if many else [open_run(out)]
     for number, run in enumerate(runs):
         setting, offset = settings[number // (num_seeds or 1)], number % (num_seeds or 1)
-        wanted = (run.config if preset is None else preset_for(parsed, preset)).replace({**changes, **setting})
-        _refuse_differences(run, parsed.name, wanted, run.seed if seed is None else seed + offset)
+        now = (run.config if wanted.preset is None else preset_for(parsed, wanted.preset)).replace(
+            {**changes, **setting}
+        )
+        _refuse_differences(run, parsed.name, now, run.seed if seed is None else seed + offset)
     if many:
         return runs, choose_mesh(len(runs), SEEDS, devices)
     mesh = choose_mesh(runs[0].learner.num_trials, TRIALS, devices)

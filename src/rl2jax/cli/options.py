@@ -2,15 +2,11 @@
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from rl2jax.kinds import EXAMPLES, KINDS
 from rl2jax.settings import InputError
-
-if TYPE_CHECKING:
-    pass
 
 console = Console(stderr=True, highlight=False)
 
