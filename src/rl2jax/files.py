@@ -85,11 +85,6 @@ def sealed(description: dict[str, Any]) -> str:
     return text.replace(_NO_DIGEST, sha256(text.encode()), 1)
 
 
-def is_sealed(content: bytes) -> bool:
-    """Whether a content has the place where `sealed` writes the digest."""
-    return _SEAL.match(content) is not None
-
-
 def unsealed(content: bytes) -> dict[str, Any]:
     """What `sealed` wrote; not parsed before the digest was found right.
 

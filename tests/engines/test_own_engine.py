@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command import refused, run
 from flax import struct
-from test_cli import refused, run
 
 from rl2jax.agents.base import Agent
 from rl2jax.agents.random import random_agent

@@ -5,9 +5,8 @@ branch depends on enter it as arguments, so that a config costs milliseconds. A 
 itself; a new number that Python branches on fails here until it is named in `BRANCHED_ON` and in a combination.
 """
 
-import copy
-import dataclasses
 import math
+import re
 from collections import Counter
 from functools import cache
 
@@ -20,14 +19,14 @@ from hypothesis import strategies as st
 
 from rl2jax.agents import Agent
 from rl2jax.envs.names import parse_task
-from rl2jax.training.config import TrainConfig, field_names
+from rl2jax.settings import InputError
+from rl2jax.training.config import TrainConfig
 from rl2jax.training.learner import Learner
 from rl2jax.training.loop import train
 from rl2jax.training.teacher import teacher_of
 from rl2jax.training.update import init_train_state
 
 NUMBER = 500
-FIELDS = {field.name: type(field.default) for field in dataclasses.fields(TrainConfig)}
 TINY = TrainConfig().replace(
     {
         "slow_rl": "ppo",
@@ -35,7 +34,6 @@ TINY = TrainConfig().replace(
         "batch.size": 12,
         "iterations": 2,
         "network.units": 2,
-        "trpo.cg_iters": 2,
         "slow_rl.epochs": 1,
         "slow_rl.minibatch_trials": 2,
         "baseline.epochs": 1,
@@ -97,14 +95,24 @@ COMBINATIONS = [
     ),
     (BANDIT, {"baseline.warmup_iterations": 1, "slow_rl.minibatch_trials": 1000, "batch.size": 15, "network.units": 1}),
     (BANDIT, {"baseline.warmup_iterations": 2**31 - 1, "iterations": 2**31 - 1, "network.memory_horizon": 2**31 - 1}),
-    (BANDIT, {"slow_rl": "trpo"}),
-    (BANDIT, {"slow_rl": "trpo", "trpo.steps": 2, "slow_rl.max_kl": 1e-30, "slow_rl.max_kl_schedule": "cosine"}),
+    (BANDIT, {"slow_rl": "trpo", "trpo.cg_iters": 2}),
+    (
+        BANDIT,
+        {
+            "slow_rl": "trpo",
+            "trpo.cg_iters": 2,
+            "trpo.steps": 2,
+            "slow_rl.max_kl": 1e-30,
+            "slow_rl.max_kl_schedule": "cosine",
+        },
+    ),
     (BANDIT, {"slow_rl.max_kl": 1e6, "slow_rl.max_kl_schedule": "linear"}),
     (BANDIT, {"slow_rl": "trpo", "network.shared_trunk": True, "trpo.fisher_fraction": 1e-30, "trpo.cg_iters": 1}),
     (
         BANDIT,
         {
             "slow_rl": "trpo",
+            "trpo.cg_iters": 2,
             "network.cell": "lstm",
             "objective.entropy_coefficient": 1e6,
             "objective.normalise_advantages": False,
@@ -131,7 +139,7 @@ COMBINATIONS = [
     ),
     (BANDIT, IMITATION),
     (BANDIT, {**IMITATION, "imitation.temperature": 1e-6, "network.shared_trunk": True}),
-    (BANDIT, {**IMITATION, "imitation.temperature": 1e6, "imitation.teacher_acts": False, "slow_rl.max_kl": math.inf}),
+    (BANDIT, {**IMITATION, "imitation.temperature": 1e6, "imitation.teacher_acts": False}),
     (
         MDP,
         {
@@ -140,7 +148,7 @@ COMBINATIONS = [
             "network.matmul_precision": "float32",
         },
     ),
-    (MDP, {"slow_rl": "trpo", "baseline.sees_task": True, "trial.first_step_flag": 1.0}),
+    (MDP, {"slow_rl": "trpo", "trpo.cg_iters": 2, "baseline.sees_task": True, "trial.first_step_flag": 1.0}),
     (
         MDP,
         {
@@ -158,19 +166,13 @@ COMBINATIONS = [
             "network.episodic_units": 1e-30,
             "network.cell": "lstm",
             "slow_rl": "trpo",
+            "trpo.cg_iters": 2,
         },
     ),
 ]
 # Numbers on which Python branches, or a shape depends: as the combinations have them.
-BRANCHED_ON = (
-    "slow_rl.max_kl",
-    "objective.entropy_coefficient",
-    "objective.task_inference_coefficient",
-    "optimiser.norm_clip",
-    "trpo.fisher_fraction",
-)
-BRANCHED_ON += ("imitation.temperature", "network.episodic_units")
-ARGUMENTS = [name for name, kind in FIELDS.items() if kind is float and name not in BRANCHED_ON]
+BRANCHED_ON = {"max_kl", "entropy_coefficient", "task_inference_coefficient", "norm_clip", "fisher_fraction"}
+BRANCHED_ON |= {"temperature", "episodic_units"}
 NUMBERS = [0.0, -0.0, 5e-324, 1e-45, 1e-30, 1e-6, 0.01, 0.5, 0.999, 1.0, 1.001, 10.0, 1e6, 1e7, 1e30, 3e38, 1e39, 1e308]
 NUMBERS += [math.nan, math.inf, -math.inf, -1.0, -1e-30]
 # Of a kind that the field is not, or beyond what any integer here may be.
@@ -180,15 +182,31 @@ JUNK = {
     str: ["", "TRPO", "adam ", "nonesuch", 3, None, ["adam"]],
     bool: [None, 1, 0.0, "true"],
 }
-VALID_JUNK = [("teacher", "")]  # which is the default
+
+
+def is_valid(name, value):
+    """A teacher may have any name: who has none of that name says so, not its settings."""
+    return name == "imitation.teacher" and isinstance(value, str)
 
 
 @cache
 def bound(number: int):
     """(task, config, teacher) of a combination."""
     name, changes = COMBINATIONS[number]
-    task, config = parse_task(name), TINY.replace(**changes)
-    return task, config, TUTOR if config.slow_rl.temperature else teacher_of(task, config)
+    task, config = parse_task(name), TINY.replace(changes)
+    gives_values = getattr(config.slow_rl, "temperature", 0.0) > 0
+    return task, config, TUTOR if gives_values else teacher_of(task, config)
+
+
+def arguments_of(config):
+    """Names of the numbers that enter a config's program as arguments."""
+    return [n for n, v in config.flat().items() if type(v) is float and n.rpartition(".")[2] not in BRANCHED_ON]
+
+
+def junk_of(config):
+    """(setting, value that it cannot have), ..."""
+    pairs = ((name, value) for name, known in config.flat().items() for value in JUNK[type(known)])
+    return [pair for pair in pairs if not is_valid(*pair)]
 
 
 # A teacher that gives values to both arms.
@@ -198,60 +216,54 @@ TUTOR = Agent(lambda key: (), lambda key, state, obs: (state, jnp.int32(0), jnp.
 def two_iterations(number, arguments, key):
     """What `train` does for two iterations, with some of the config's numbers as arguments of the program."""
     task, config, teacher = bound(number)
-    config = copy.copy(config)
-    for name, value in arguments.items():
-        object.__setattr__(config, name, value)
+    config = config.replace(arguments)
     learner = Learner(task.env, config, teacher)
     return learner.train_chunk(init_train_state(learner.networks, config, learner.num_trials, key), 2)[1]
 
 
 compiled = jax.jit(two_iterations, static_argnums=0)
 
-drawn = st.fixed_dictionaries(
-    {
-        "number": st.sampled_from(range(len(COMBINATIONS))),
-        "numbers": st.dictionaries(st.sampled_from(ARGUMENTS), st.sampled_from(NUMBERS) | st.floats(), max_size=4),
-        "good": st.booleans(),
-        "junk": st.none()
-        | st.none()
-        | st.sampled_from(field_names()).flatmap(
-            lambda name: st.tuples(st.just(name), st.sampled_from(JUNK[FIELDS[name]]))
-        ),
-        "seed": st.integers(0, 2**32 - 1),
-    }
-)
+
+@st.composite
+def draws(draw):
+    """A combination, numbers to change in it, and perhaps one value of a wrong kind."""
+    number = draw(st.sampled_from(range(len(COMBINATIONS))))
+    config = bound(number)[1]
+    numbers = st.dictionaries(st.sampled_from(arguments_of(config)), st.sampled_from(NUMBERS) | st.floats(), max_size=4)
+    junk = st.none() | st.none() | st.sampled_from(junk_of(config))
+    return number, draw(numbers), draw(st.booleans()), draw(junk), draw(st.integers(0, 2**32 - 1))
 
 
 def is_allowed(config, name, value):
-    """Whether a config takes this value of a field."""
+    """Whether a config takes this value of a setting."""
     try:
         config.replace({name: value})
-    except ValueError:
+    except InputError:
         return False
     return True
 
 
-def outcome_of(draw):
+def outcome_of(drawn):
     """ "trained" or "refused"; anything else fails."""
-    task, config, teacher = bound(draw["number"])
-    changes = dict(draw["numbers"])
-    if draw["good"]:  # most sets of four numbers have one that is refused
+    number, changes, good, junk, seed = drawn
+    task, config, teacher = bound(number)
+    if good:  # most sets of four numbers have one that is refused
         changes = {name: value for name, value in changes.items() if is_allowed(config, name, value)}
-    if draw["junk"] is not None and draw["junk"] not in VALID_JUNK:
-        changes |= dict([draw["junk"]])
+    if junk is not None:
+        changes |= dict([junk])
     try:
         config = config.replace(changes)
         Learner(task.env, config, teacher)
-    except ValueError as error:
+    except InputError as error:
         text = str(error)
         assert any(name in text for name in changes), f"{changes}: {text}"
         return "refused"
-    assert draw["junk"] is None or draw["junk"] in VALID_JUNK, f"{draw['junk']} was not refused"
-    arguments = {name: np.float32(getattr(config, name)) for name in ARGUMENTS}
-    metrics = compiled(draw["number"], arguments, jax.random.key(draw["seed"]))
+    assert junk is None, f"{junk} was not refused"
+    arguments = {name: np.float32(config.get(name)) for name in arguments_of(config)}
+    metrics = compiled(number, arguments, jax.random.key(seed))
     bad = [name for name, values in metrics._asdict().items() if not np.isfinite(values).all()]
-    assert not bad, f"{COMBINATIONS[draw['number']]}, {changes}: {bad}"
-    assert (np.asarray(metrics.finite) == 1).all(), f"{COMBINATIONS[draw['number']]}, {changes}"
+    assert not bad, f"{COMBINATIONS[number]}, {changes}: {bad}"
+    assert (np.asarray(metrics.finite) == 1).all(), f"{COMBINATIONS[number]}, {changes}"
     return "trained"
 
 
@@ -260,9 +272,9 @@ def test_drawn_configs_train_or_are_refused():
     seen = Counter()
 
     @settings(max_examples=NUMBER, phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None)
-    @given(drawn)
-    def check(draw):
-        seen[outcome_of(draw)] += 1
+    @given(draws())
+    def check(drawn):
+        seen[outcome_of(drawn)] += 1
 
     check()
     print(dict(seen))
@@ -270,20 +282,21 @@ def test_drawn_configs_train_or_are_refused():
     assert min(seen["trained"], seen["refused"]) > NUMBER // 5
 
 
-def test_every_field_refuses_what_is_no_value_of_it():
-    for name in field_names():
-        for value in JUNK[FIELDS[name]]:
-            if (name, value) in VALID_JUNK:
-                continue
-            with pytest.raises(ValueError, match=name):
-                TINY.replace(**{name: value})
+@pytest.mark.parametrize("number", range(len(COMBINATIONS)))
+def test_every_setting_refuses_what_is_no_value_of_it(number):
+    _, config, _ = bound(number)
+    for name, value in junk_of(config):
+        with pytest.raises(InputError, match=re.escape(name)):
+            config.replace({name: value})
 
 
-def test_every_number_is_finite_in_float32():
+@pytest.mark.parametrize("number", range(len(COMBINATIONS)))
+def test_every_number_is_finite_in_float32(number):
     """Nor is any accepted that the device would read as infinite, or a limit as 0."""
-    for name in (name for name, kind in FIELDS.items() if kind is float):
+    _, config, _ = bound(number)
+    for name in (name for name, value in config.flat().items() if type(value) is float):
         for value in NUMBERS:
-            if not is_allowed(TINY, name, value) or math.isinf(value):
+            if not is_allowed(config, name, value) or math.isinf(value):
                 continue
             with np.errstate(over="ignore"):
                 assert np.isfinite(np.float32(value)), (name, value)
@@ -295,7 +308,7 @@ def test_every_number_is_finite_in_float32():
 def test_extremes_as_constants_of_the_program(number, extreme):
     """The same through `train` itself, where a config's numbers are constants: every one at its end of the range."""
     task, config, teacher = bound(number)
-    for name in ARGUMENTS:
+    for name in arguments_of(config):
         allowed = [x for x in NUMBERS if is_allowed(config, name, x)]
         config = config.replace({name: (min if extreme == "least" else max)(allowed)})
     _, metrics = train(task.env, config.replace(iterations=2), jax.random.key(0), teacher=teacher)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from command import TRAIN, refused, run
 from test_faults_sessions import outcome
-from test_shipped import CONFIG, ROW, TASK, untrained_run
+from untrained import CONFIG, ROW, TASK, untrained_run
 
 from rl2jax.runs import checkpoint
 from rl2jax.runs import run as runs

@@ -12,13 +12,14 @@ import pytest
 from command import refused
 from damage import contents, damage, put_back
 from helpers import change_config
-from test_shipped import CONFIG, ROW, TASK, untrained_run
+from untrained import CONFIG, ROW, TASK, untrained_run
 
 import rl2jax
 from rl2jax.envs.names import parse_task
 from rl2jax.files import read_regular, sealed, unsealed
 from rl2jax.runs import checkpoint, shipped
 from rl2jax.runs import session as sessions
+from rl2jax.runs.checkpoint import CheckpointError
 from rl2jax.runs.run import RunError, create_run, load_state, open_run
 from rl2jax.runs.session import Recorder, read_metrics
 from rl2jax.runs.shipped import ShippedAgentError, load_agent, ship
@@ -218,19 +219,23 @@ def test_a_changed_row_is_refused_and_a_torn_one_repaired(ours):
     assert path.read_bytes() == b""
 
 
-def test_files_without_digests_of_themselves_are_still_read(ours):
-    """Format 1 of both: what rl2jax wrote before run.json and manifests had digests."""
+def test_files_of_another_format_are_named(ours):
+    """And those without a digest of themselves."""
     path = ours.folder / "run.json"
     description = unsealed(path.read_bytes())
     del description["file_sha256"]
-    path.write_text(json.dumps(description | {"format": 1}, indent=2) + "\n")
-    manifest = ours.checkpoints / "3" / "manifest.json"
-    whole = unsealed(manifest.read_bytes())
-    manifest.write_text(json.dumps({name: whole[name] for name in ("arrays", "sha256")}))
-    assert int(load_state(open_run(ours.folder)).iteration) == 3
-    path.write_text(json.dumps(description, indent=2) + "\n")  # says format 2, and has no digest
+    path.write_text(sealed(description | {"format": 2}))
+    with pytest.raises(RunError, match="format must be 3, which this version reads, got 2"):
+        open_run(ours.folder)
+    path.write_text(json.dumps(description, indent=2) + "\n")
     with pytest.raises(RunError, match="its digest is missing"):
         open_run(ours.folder)
+    path.write_text(sealed(description))
+    manifest = ours.checkpoints / "3" / "manifest.json"
+    whole = {name: value for name, value in unsealed(manifest.read_bytes()).items() if name != "file_sha256"}
+    manifest.write_text(sealed(whole | {"format": 2}))
+    with pytest.raises(CheckpointError, match="has format 2, this version reads 3"):
+        load_state(open_run(ours.folder))
 
 
 # --- Nothing that runs code when it is read.

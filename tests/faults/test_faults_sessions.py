@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 from command import TRAIN, refused, run, wait_for_rows
-from test_shipped import CONFIG, TASK
+from untrained import CONFIG, TASK
 
 from rl2jax.runs import checkpoint
 from rl2jax.runs import run as runs

@@ -8,55 +8,30 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from command import refused
 from command import run as command
-from helpers import random_params
 from safetensors.numpy import load, save
+from untrained import CONFIG, ROW, TASK, untrained_run
 
 import rl2jax
 from rl2jax.envs import BernoulliBandit, TabularMDP
 from rl2jax.envs.names import parse_task
 from rl2jax.results.compare import compare, run_contender, shipped_contender
 from rl2jax.results.rows import EvaluationRow, opponents, write_objects
-from rl2jax.runs import checkpoint, shipped
+from rl2jax.runs import shipped
 from rl2jax.runs.run import ancestry, create_run, described, load_state, open_run, parameters_digest
 from rl2jax.runs.shipped import ShippedAgentError, UnfitError, describe, list_agents, load_agent, ship, start_of_agent
 from rl2jax.settings import InputError
 from rl2jax.training import recipes
-from rl2jax.training.config import TrainConfig
 from rl2jax.training.presets import preset_for
 from rl2jax.trials.rollout import rollout
 from rl2jax.trials.trial import Trial
 from rl2jax.types import TrialObservation
 
-TASK = parse_task("bandit:k=2,n=4")
 NAME = "bandit-k2-n4"
-CONFIG = TrainConfig().replace(
-    {
-        "slow_rl": "ppo",
-        "trial.num_episodes": 4,
-        "iterations": 3,
-        "batch.size": 40,
-        "network.units": 4,
-        "objective.task_inference_coefficient": 1.0,
-    }
-)
-ROW = {"task": TASK.name, "iteration": 3, "action_selection": "sample", "num_tasks": 500, "seed": 3, "mean": 2.5}
-ROW |= {"standard_error": 0.05, "standard_deviation": 1.1, "command": "rl2jax compare ...", "commit": "abc"}
 BYTES_ALLOWED = 25e6
-
-
-def untrained_run(folder, task=TASK, config=CONFIG, start=None):
-    """A run folder that stands at iteration 3, with random parameters in place of a training."""
-    run = create_run(folder, task, config, seed=7, start=start)
-    shapes = jax.eval_shape(run.learner.init, jax.random.key(7))  # all but the policy's parameters is of no account
-    state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)._replace(iteration=jnp.int32(3))
-    params = random_params(run.learner.networks, seed=1 if start is None else 2)
-    checkpoint.save(run.checkpoints, 3, state._replace(params=params))
-    return run
 
 
 @pytest.fixture(scope="module")

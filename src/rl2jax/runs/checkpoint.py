@@ -6,7 +6,6 @@ FOLDER/ITERATION/manifest.json   shapes of the arrays, SHA-256 of every file, of
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -19,15 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rl2jax.files import is_sealed, read_regular, sealed, unsealed
+from rl2jax.files import read_regular, sealed, unsealed
 from rl2jax.settings import InputError, UserError
 from rl2jax.types import PyTree
 
 _STATE, _MANIFEST = "state", "manifest.json"
 _KEEP = 2
-_FORMAT = 2
+_FORMAT = 3
 _FIELDS = {"file_sha256", "format", "iteration", "beside", "arrays", "sha256"}
-_FIELDS_OF_FORMAT_1 = {"arrays", "sha256"}  # which said nothing of itself, nor of what lay beside it
 
 
 class CheckpointError(UserError, RuntimeError):
@@ -103,21 +101,15 @@ def _read_manifest(path: Path) -> dict[str, Any]:
       CheckpointError: if it is damaged, or of another version.
     """
     try:
-        content = read_regular(path / _MANIFEST)
-        manifest = unsealed(content) if is_sealed(content) else json.loads(content)
-        fields = set(manifest)
-        if fields == _FIELDS_OF_FORMAT_1:
-            manifest |= {"format": 1, "iteration": int(path.name), "beside": {}}
-            if not all(isinstance(manifest[name], dict) for name in _FIELDS_OF_FORMAT_1):
-                raise InputError("its fields are no objects")
-        elif fields != _FIELDS:
+        manifest = unsealed(read_regular(path / _MANIFEST))
+        if set(manifest) != _FIELDS:
             raise InputError("its fields are not those that were written")
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"checkpoint {path} is damaged: its manifest cannot be read ({error}); {_GO_BACK}"
         ) from error
-    if manifest["format"] not in (1, _FORMAT):
-        raise CheckpointError(f"checkpoint {path} has format {manifest['format']}, this version reads {_FORMAT} and 1")
+    if manifest["format"] != _FORMAT:
+        raise CheckpointError(f"checkpoint {path} has format {manifest['format']}, this version reads {_FORMAT}")
     if manifest["iteration"] != int(path.name):
         raise CheckpointError(f"checkpoint {path} is of iteration {manifest['iteration']}; {_GO_BACK}")
     return manifest
@@ -251,10 +243,10 @@ def restore(folder: Path, iteration: int, template: PyTree) -> PyTree:
 
 
 def _describe(shape_and_dtype: list | None) -> str:
-    """A manifest's [shape, dtype], in words; of format 1 it may be anything."""
+    """A manifest's [shape, dtype], in words."""
     if shape_and_dtype is None:
         return "absent"
-    return "".join(map(str, reversed(shape_and_dtype))) if isinstance(shape_and_dtype, list) else str(shape_and_dtype)
+    return "".join(map(str, reversed(shape_and_dtype)))
 
 
 def restore_latest(folder: Path, template: PyTree) -> tuple[int, PyTree]:

@@ -7,7 +7,6 @@ DIR/checkpoints/   one folder per saved iteration, the last two kept; with the S
 import contextlib
 import fcntl
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +21,6 @@ from rl2jax.engines.base import DEVICE
 from rl2jax.envs.names import Task, parse_task
 from rl2jax.files import (
     git_commit,
-    is_sealed,
     leftovers_of,
     read_regular,
     sealed,
@@ -32,7 +30,7 @@ from rl2jax.files import (
 )
 from rl2jax.runs import checkpoint
 from rl2jax.runs.processes import is_first
-from rl2jax.settings import InputError, UserError
+from rl2jax.settings import UserError, require
 from rl2jax.slow_rl.moments import Moments
 from rl2jax.training.config import TrainConfig
 from rl2jax.training.learner import Learner
@@ -40,7 +38,7 @@ from rl2jax.training.teacher import teacher_of
 from rl2jax.training.update import TrainState
 from rl2jax.types import PyTree
 
-_FORMAT = 2  # 1 had no digest of itself
+_FORMAT = 3  # settings by their sections
 RUN_FILE = "run.json"
 _SHAPING = ("cell", "units", "weight_norm", "shared_trunk", "time_input")  # of the network
 _CONTINUED = 0xC0111
@@ -202,13 +200,9 @@ def _description(folder: Path) -> dict[str, Any]:
     """
     path = folder / RUN_FILE
     try:
-        content = read_regular(path)
-        description = unsealed(content) if is_sealed(content) else json.loads(content)
+        description = unsealed(read_regular(path))
         version = description["format"]
-        if version not in (1, _FORMAT):
-            raise InputError(f"format {version}, this version reads {_FORMAT} and 1")
-        if version != 1 and not is_sealed(content):
-            raise InputError("its digest is missing")
+        require(version == _FORMAT, "format", version, f"{_FORMAT}, which this version reads")
         return description
     except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise RunError(
